@@ -1,0 +1,22 @@
+// The schemas of the ops; the contracts stand in deepshap_ext/ops/, beside each wrapper.
+#include <torch/headeronly/util/Exception.h>
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(deepshap_ext, m) {
+  m.def(
+      "rescale(Tensor grad, Tensor x, Tensor r, Tensor rows, str function, float[] parameters, int outer, int batch, "
+      "str pairing) -> Tensor");
+  m.def(
+      "product(Tensor grad, Tensor a_x, Tensor a_r, Tensor b_x, Tensor b_r, Tensor rows, int outer, int batch, "
+      "str pairing) -> (Tensor, Tensor)");
+  m.def(
+      "maxpool(Tensor grad, Tensor x, Tensor r, Tensor x_indices, Tensor r_indices, Tensor rows, int dims, int outer, "
+      "int batch, str pairing) -> Tensor");
+  m.def(
+      "softmax(Tensor grad, Tensor x, Tensor r, Tensor rows, int dim, bool log, int outer, int batch, str pairing) "
+      "-> Tensor");
+  m.def(
+      "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) "
+      "-> (Tensor, Tensor)");
+}

@@ -1,0 +1,82 @@
+// The few things every op does with a tensor, over libtorch's stable ABI.
+#pragma once
+
+// Exception.h comes first: other stable headers use its macros without including it.
+#include <torch/headeronly/util/Exception.h>
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/Dispatch.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace deepshap::ops {
+
+using torch::headeronly::IntHeaderOnlyArrayRef;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+using Dims = std::vector<int64_t>;
+
+inline Dims to_dims(IntHeaderOnlyArrayRef dims) { return Dims(dims.begin(), dims.end()); }
+
+inline Dims contiguous_strides(const Dims& sizes) {
+  Dims strides(sizes.size());
+  int64_t step = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= sizes[i] > 0 ? sizes[i] : 1;
+  }
+  return strides;
+}
+
+// The number by which the shim knows a type.
+inline int32_t shim_dtype(ScalarType dtype) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+}
+
+// An uninitialised tensor on the device of `like`. The shim is called directly: it costs half of stable::new_empty.
+inline Tensor empty_strided(const Dims& sizes, const Dims& strides, ScalarType dtype, const Tensor& like) {
+  int32_t device_type;
+  int32_t device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                         strides.data(), shim_dtype(dtype), device_type, device_index,
+                                                         &handle));
+  return Tensor(handle);
+}
+
+inline Tensor empty(const Dims& sizes, ScalarType dtype, const Tensor& like) {
+  return empty_strided(sizes, contiguous_strides(sizes), dtype, like);
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// The type a kernel computes in.
+template <class T>
+struct Compute {
+  using type = float;
+};
+template <>
+struct Compute<double> {
+  using type = double;
+};
+template <class T>
+using compute_t = typename Compute<T>::type;
+
+}  // namespace deepshap::ops
+
+// Runs the lambda with `scalar_t` set to the tensor's type; checks.h has refused every other type by then.
+#define DEEPSHAP_DISPATCH(dtype, name, ...)                                               \
+  THO_DISPATCH_SWITCH(dtype, name,                                                        \
+                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Float, __VA_ARGS__)  \
+                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Double, __VA_ARGS__) \
+                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Half, __VA_ARGS__)   \
+                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::BFloat16, __VA_ARGS__))

@@ -1,0 +1,48 @@
+"""Loads the op libraries; a library that is missing where it is needed is an error, never a silent fallback."""
+
+from pathlib import Path
+
+import torch
+
+NAMESPACE = "deepshap_ext"
+OPS = ("rescale", "product", "maxpool", "softmax", "contribution")
+FOLDER = Path(__file__).resolve().parent.parent
+BUILD = "pip install --no-build-isolation -e ."
+
+loaded: dict[str, str] = {}
+"""The libraries that were loaded, by name: their paths."""
+
+
+def _load(name: str) -> None:
+    path = FOLDER / f"{name}.so"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise ImportError(
+            f"deepshap_ext: {path} does not load into torch {torch.__version__} (2.11 or later is needed); "
+            f"rebuild it with `{BUILD}`: {error}"
+        ) from error
+    loaded[name] = str(path)
+
+
+def _missing_cuda(op: str) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError(
+            f"{op}: deepshap_ext was built without CUDA kernels; with nvcc on PATH, rebuild it with `{BUILD}`"
+        )
+
+    torch.library.impl(f"{NAMESPACE}::{op}", "cuda")(refuse)
+
+
+def load_libraries() -> None:
+    """Load `_cpu.so`, and `_cuda.so` where torch itself was built with CUDA."""
+    if not (FOLDER / "_cpu.so").exists():
+        raise ImportError(f"deepshap_ext: {FOLDER / '_cpu.so'} was not built; build it with `{BUILD}`")
+    _load("_cpu")
+    if torch.version.cuda is None:
+        return
+    if (FOLDER / "_cuda.so").exists():
+        _load("_cuda")
+    else:
+        for op in OPS:
+            _missing_cuda(op)

@@ -1,0 +1,45 @@
+"""The rescale rule of an elementwise function."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batching import empty_like_grad, fold, unfold
+
+_op = torch.ops.deepshap_ext.rescale.default
+
+
+def rescale(
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    rows: Tensor,
+    function: str,
+    parameters: Sequence[float],
+    outer: int,
+    batch: int,
+    pairing: str,
+) -> Tensor:
+    """Multiply by the divided difference of an elementwise function (DeepLIFT, arXiv 1704.02685, section 3.5.2).
+
+        out[v] = grad[v] * f[x, r],   f[x, r] = (f(x) - f(r)) / (x - r),   f[x, x] = f'(x)
+
+    Shapes: grad and the result [V, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [V], int64: the
+    baseline of each cotangent. `function` is a name of `csrc/math/elementwise.h` and `parameters` what it takes.
+    """
+    return _op(grad, x, r, rows, function, parameters, outer, batch, pairing)  # type: ignore[no-any-return]
+
+
+@torch.library.register_fake("deepshap_ext::rescale")
+def _fake(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, *_: Any) -> Tensor:
+    return empty_like_grad(grad, x)
+
+
+@torch.library.register_vmap("deepshap_ext::rescale")
+def _vmap(
+    info: Any, in_dims: Sequence[int | None], grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, *rest: Any
+) -> tuple[Tensor, int]:
+    grad, rows = fold("rescale", info.batch_size, in_dims, ("grad", "x", "r", "rows"), grad, rows)
+    return unfold(_op(grad, x, r, rows, *rest), info.batch_size), 0
