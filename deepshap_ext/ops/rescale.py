@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batching import empty_like_grad, fold, unfold
+from .batching import empty_like_grad, register_vmap
 
 _op = torch.ops.deepshap_ext.rescale.default
 
@@ -37,9 +37,4 @@ def _fake(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, *_: Any) -> Tensor:
     return empty_like_grad(grad, x)
 
 
-@torch.library.register_vmap("deepshap_ext::rescale")
-def _vmap(
-    info: Any, in_dims: Sequence[int | None], grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, *rest: Any
-) -> tuple[Tensor, int]:
-    grad, rows = fold("rescale", info.batch_size, in_dims, ("grad", "x", "r", "rows"), grad, rows)
-    return unfold(_op(grad, x, r, rows, *rest), info.batch_size), 0
+register_vmap("rescale", ("grad", "x", "r", "rows"))
