@@ -1,26 +1,24 @@
-// Means of two sides for the rules that are not elementwise. Host and device, no torch headers.
+// Means of the two sides, for the rules that are not elementwise. Host and device, no torch headers.
 #pragma once
 
-#include <cmath>
-
-#include "host_device.h"
+#include "functions.h"
 
 namespace deepshap::math {
 
-// (a + b) / 2.
+// (a + b) / 2, rounded once: halving the sum is exact unless it is subnormal, where the sum itself is exact. Only where
+// the sum overflows are the sides halved first, and there that is exact.
 template <class T>
 DEEPSHAP_HOST_DEVICE T midpoint(T a, T b) {
-  return a / 2 + b / 2;
+  const T sum = a + b, halves = a / 2 + b / 2;
+  return absolute(sum) < infinity<T>() ? sum / 2 : halves;
 }
 
-// (e^u - e^w) / (u - w).
+// The logarithmic mean of e^u and e^w, (e^u - e^w) / (u - w), for log-probabilities u, w <= 0; 0 where a side is -inf.
 template <class T>
 DEEPSHAP_HOST_DEVICE T log_mean_exp(T u, T w) {
-  using namespace std;
-  const T high = u > w ? u : w;
-  const T distance = u > w ? u - w : w - u;
-  if (!(high > -INFINITY) || distance == INFINITY) return u != u || w != w ? u + w : T(0);
-  return distance == 0 ? exp(high) : exp(high) * (-expm1(-distance) / distance);
+  const T hi = u > w ? u : w, lo = u > w ? w : u;
+  const T mean = exponential(hi) * exp_mean(distance(hi, lo));
+  return (u != u) | (w != w) ? u + w : mean;
 }
 
 }  // namespace deepshap::math

@@ -1,0 +1,159 @@
+// The primitives that the divided differences are made of: exp, expm1, log1p and error-free products.
+// double calls the C library; float has branch-free polynomials of its own, so that g++ can vectorise a loop over them
+// and both devices round alike. No FMA is relied on: contraction is off on both sides.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "host_device.h"
+
+namespace deepshap::math {
+
+template <class T>
+DEEPSHAP_HOST_DEVICE T infinity() {
+  return T(HUGE_VAL);
+}
+
+template <class T>
+DEEPSHAP_HOST_DEVICE T not_a_number() {
+  return T(NAN);
+}
+
+template <class T>
+DEEPSHAP_HOST_DEVICE T absolute(T x) {
+  return x < 0 ? -x : x;
+}
+
+// Written so that a NaN in `x` passes through.
+template <class T>
+DEEPSHAP_HOST_DEVICE T at_most(T x, T bound) {
+  return x > bound ? bound : x;
+}
+
+template <class T>
+DEEPSHAP_HOST_DEVICE T at_least(T x, T bound) {
+  return x < bound ? bound : x;
+}
+
+DEEPSHAP_HOST_DEVICE std::uint32_t float_bits(float x) {
+  std::uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+DEEPSHAP_HOST_DEVICE float bits_float(std::uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// 2^n for -126 <= n <= 127.
+DEEPSHAP_HOST_DEVICE float power_of_two(std::int32_t n) { return bits_float(std::uint32_t(n + 127) << 23); }
+
+namespace detail {
+
+// x = n ln 2 + r with |r| <= ln(2)/2, for |x| <= 170; returns e^r - 1.
+DEEPSHAP_HOST_DEVICE float reduced_expm1(float x, std::int32_t& n) {
+  const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const float shifted = x * 1.44269504f + round_to_integer;
+  const float count = shifted - round_to_integer;
+  n = std::int32_t(float_bits(shifted) - float_bits(round_to_integer));
+  const float r = (x - count * 0.693359375f) - count * -2.12194440e-4f;  // the first product is exact
+  const float q = 0.5f + r * (0.166665759f + r * (0.0416665532f + r * (0.00836336768f + r * 0.00139264192f)));
+  return r + r * r * q;
+}
+
+}  // namespace detail
+
+// e^(x + error) * y for |error| << 1, without intermediate overflow, and one rounding where the result is subnormal.
+DEEPSHAP_HOST_DEVICE float exp_times(float x, float error, float y) {
+  std::int32_t n;
+  const float m = detail::reduced_expm1(at_least(at_most(x, 170.0f), -170.0f), n);
+  const float scaled = y + y * error;
+  const float product = scaled + scaled * m;
+  return product * power_of_two(n >> 1) * power_of_two(n - (n >> 1));
+}
+
+DEEPSHAP_HOST_DEVICE double exp_times(double x, double error, double y) {
+  const double scaled = y + y * error;
+  if (x > -690 && x < 690) return std::exp(x) * scaled;
+  const double half = std::exp(x * 0.5);
+  return half * (half * scaled);
+}
+
+DEEPSHAP_HOST_DEVICE float exponential(float x) { return exp_times(x, 0.0f, 1.0f); }
+DEEPSHAP_HOST_DEVICE double exponential(double x) { return std::exp(x); }
+
+// e^x - 1; the float version for x <= 88.
+DEEPSHAP_HOST_DEVICE float expm1(float x) {
+  std::int32_t n;
+  const float m = detail::reduced_expm1(at_least(at_most(x, 88.0f), -40.0f), n);
+  const float scale = power_of_two(n);
+  return m * scale + (scale - 1.0f);
+}
+DEEPSHAP_HOST_DEVICE double expm1(double x) { return std::expm1(x); }
+
+// log(1 + x); the float version for -1 < x < 2^120.
+DEEPSHAP_HOST_DEVICE float log1p(float x) {
+  const float y = 1.0f + x;
+  // y = 2^n m with m in [sqrt(1/2), sqrt 2).
+  const std::int32_t n = std::int32_t(float_bits(y) - float_bits(0.707106781f)) >> 23;
+  const float scale = power_of_two(-n);
+  const float f = x * scale + (scale - 1.0f);  // m - 1 from x itself: the rounding of 1 + x does not matter
+  const float count = float(n);
+  const float q = 0.333333307f +
+                  f * (-0.250003067f +
+                       f * (0.200010475f +
+                            f * (-0.166412664f +
+                                 f * (0.142143994f + f * (-0.129982753f + f * (0.126232604f + f * -0.0790374505f))))));
+  const float tail = f * f * (f * q - 0.5f) + count * -2.12194440e-4f;
+  return count * 0.693359375f + (f + tail);
+}
+DEEPSHAP_HOST_DEVICE double log1p(double x) { return std::log1p(x); }
+
+// What rounding a * b to `product` lost; 0 where it is not finite or so large that no exponential of it matters.
+DEEPSHAP_HOST_DEVICE float product_error(float a, float b, float product) {
+  const float error = float(double(a) * double(b) - double(product));
+  return absolute(product) < 1e4f ? error : 0.0f;
+}
+DEEPSHAP_HOST_DEVICE double product_error(double a, double b, double product) {
+  return absolute(product) < 1e4 ? std::fma(a, b, -product) : 0.0;
+}
+
+// (1 - e^-d) / d for d >= 0: 1 at 0, 0 at infinity.
+template <class T>
+DEEPSHAP_HOST_DEVICE T exp_mean(T d) {
+  const T quotient = -expm1(-d) / d;
+  return d == 0 ? T(1) : quotient;
+}
+
+// hi - lo, with 0 for equal infinities.
+template <class T>
+DEEPSHAP_HOST_DEVICE T distance(T hi, T lo) {
+  return hi == lo ? T(0) : hi - lo;
+}
+
+// numerator / (hi - lo) for hi > lo where hi - lo overflows although both are finite.
+template <class T>
+DEEPSHAP_HOST_DEVICE T over_distance(T numerator, T hi, T lo) {
+  const T d = hi - lo;
+  const bool far = !(d < infinity<T>());
+  const T scale = far ? T(0.5) : T(1);
+  return numerator * scale / (far ? hi * scale - lo * scale : d);
+}
+
+// Sorts the pair, so that f[x, r] == f[r, x] bitwise, and lets NaN through; `Function::ordered(hi, lo)` has hi >= lo.
+template <class Function>
+struct Symmetric {
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T operator()(T x, T r) const {
+    const T hi = x > r ? x : r;
+    const T lo = x > r ? r : x;
+    const T multiplier = static_cast<const Function&>(*this).ordered(hi, lo);
+    return (x != x) | (r != r) ? x + r : multiplier;
+  }
+};
+
+}  // namespace deepshap::math

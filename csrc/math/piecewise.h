@@ -1,0 +1,93 @@
+// Piecewise linear functions: both sides on one piece give its slope exactly.
+// At (inf, -inf) they return the limit of f[t, -t].
+#pragma once
+
+#include "functions.h"
+
+namespace deepshap::math {
+
+// x for x > 0, slope * x otherwise (torch: the slope at 0 is that of the left piece).
+template <class T>
+DEEPSHAP_HOST_DEVICE T two_slopes(T hi, T lo, T left, T right) {
+  // Scaled where hi - lo, or a slope times a side, could overflow; nothing that counts is subnormal there.
+  const T large = sizeof(T) == 4 ? T(1.2676506e30) : T(1e289), small = sizeof(T) == 4 ? T(0x1p-32) : T(0x1p-64);
+  const T scale = (hi > large) | (lo < -large) ? small : T(1);
+  const T h = hi * scale, l = lo * scale;
+  const T mixed = (h * right - l * left) / (h - l);
+  const T far = lo == -infinity<T>() ? (hi == infinity<T>() ? (left + right) / 2 : left) : right;
+  const bool is_far = (lo == -infinity<T>()) | (hi == infinity<T>());
+  return hi <= 0 ? left : lo > 0 ? right : is_far ? far : mixed;
+}
+
+struct Relu : Symmetric<Relu> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Relu(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    return two_slopes(hi, lo, T(0), T(1));
+  }
+};
+
+struct LeakyRelu : Symmetric<LeakyRelu> {
+  static constexpr int parameters = 1;
+  double negative_slope;
+  DEEPSHAP_HOST_DEVICE explicit LeakyRelu(const double* p) : negative_slope(p[0]) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T slope = T(negative_slope);
+    if (slope >= 0) return two_slopes(hi, lo, slope, T(1));
+    return falling(hi, lo, slope);
+  }
+
+ private:
+  // A negative slope subtracts: the rounding of the product has to be put back.
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T falling(T hi, T lo, T slope) {
+    const T plain = two_slopes(hi, lo, slope, T(1));
+    if (!(hi > 0 && lo <= 0) || hi == infinity<T>() || lo == -infinity<T>()) return plain;
+    // Scale to [1, 2): exact but for parts too small to count.
+    const T larger = hi > -lo ? hi : -lo;
+    int exponent;
+    std::frexp(larger, &exponent);
+    const T h = std::ldexp(hi, -exponent), l = std::ldexp(lo, -exponent);
+    const T product = l * slope;
+    return ((h - product) - std::fma(l, slope, -product)) / (h - l);
+  }
+};
+
+struct Abs : Symmetric<Abs> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Abs(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T inner = two_slopes(hi, lo, T(-1), T(1));
+    return (hi == 0) & (lo == 0) ? T(0) : lo == 0 ? T(1) : inner;
+  }
+};
+
+// min(max(x, min), max). `AtBounds` is the derivative at the bounds: torch has 0 for hardtanh and relu6, 1 for clamp.
+template <int AtBounds>
+struct Clipped : Symmetric<Clipped<AtBounds>> {
+  static constexpr int parameters = 2;
+  double min, max;
+  DEEPSHAP_HOST_DEVICE explicit Clipped(const double* p) : min(p[0]), max(p[1]) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T lower = T(min), upper = T(max), inf = infinity<T>();
+    const T scale = hi - lo < inf ? T(1) : T(0.5);
+    const T top = at_most(at_least(hi, lower), upper), bottom = at_most(at_least(lo, lower), upper);
+    const T mixed = (top * scale - bottom * scale) / (hi * scale - lo * scale);
+    const T right = upper == inf ? T(1) : T(0), left = lower == -inf ? T(1) : T(0);
+    const T far = lo == -inf ? (hi == inf ? (left + right) / 2 : left) : right;
+    const T between = (hi == inf) | (lo == -inf) ? far : mixed;
+    const bool inside = AtBounds ? (hi >= lower) & (hi <= upper) : (hi > lower) & (hi < upper);
+    const T slope = inside ? T(1) : T(0);
+    const bool linear = (lo >= lower) & (hi <= upper);
+    return hi == lo ? slope : linear ? T(1) : between;
+  }
+};
+
+using Hardtanh = Clipped<0>;
+using Clamp = Clipped<1>;
+
+}  // namespace deepshap::math

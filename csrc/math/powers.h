@@ -1,0 +1,131 @@
+// Logarithms, roots and powers.
+#pragma once
+
+#include "functions.h"
+
+namespace deepshap::math {
+
+// (log x - log r) / (x - r) from lo > 0: log1p(d / lo) / d, in the logarithm's own unit.
+template <class T>
+DEEPSHAP_HOST_DEVICE T logarithmic(T d, T lo, T log_hi, T log_lo) {
+  const T q = d / lo;
+  const T quotient = q < (sizeof(T) == 4 ? T(1e30) : T(1e300)) ? log1p(q) : log_hi - log_lo;
+  return d == 0 ? 1 / lo : d == infinity<T>() && lo > 0 ? T(0) : quotient / d;
+}
+
+struct Log : Symmetric<Log> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Log(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T inner = logarithmic(distance(hi, lo), lo, std::log(hi), std::log(lo));
+    return lo < 0 ? not_a_number<T>() : inner;
+  }
+};
+
+// 1 / (sqrt x + sqrt r); 0 at (0, 0), where an infinite derivative meets a difference of zero.
+struct Sqrt : Symmetric<Sqrt> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Sqrt(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T multiplier = 1 / (std::sqrt(hi) + std::sqrt(lo));
+    return (hi == 0) & (lo == 0) ? T(0) : multiplier;
+  }
+};
+
+// -1 / (sqrt x sqrt r (sqrt x + sqrt r)), in the order that neither overflows nor underflows on the way.
+struct Rsqrt : Symmetric<Rsqrt> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Rsqrt(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T root_hi = std::sqrt(hi), root_lo = std::sqrt(lo);
+    return -1 / (root_hi + root_lo) / root_lo / root_hi;
+  }
+};
+
+// -1 / (x r), scaled so that the first quotient is not subnormal.
+struct Reciprocal : Symmetric<Reciprocal> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Reciprocal(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const bool first = absolute(hi) > absolute(lo);
+    const T larger = first ? hi : lo, smaller = first ? lo : hi;
+    return -1 / (larger * T(0.25)) / (smaller * 4);
+  }
+};
+
+struct Square : Symmetric<Square> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Square(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    return hi + lo;
+  }
+};
+
+// x^p. For x >= r > 0, d = x - r, z = p log1p(d / r):  x^(p-1) (1 - e^-z) / (d / x)  for p > 0,
+// r^p (e^z - 1) / d  for p < 0: no cancellation near, no overflow far. At (0, 0) with 0 < p < 1: 0, as sqrt.
+// Negative bases for integer p only, by symmetry.
+struct Pow : Symmetric<Pow> {
+  static constexpr int parameters = 1;
+  double exponent;
+  DEEPSHAP_HOST_DEVICE explicit Pow(const double* p) : exponent(p[0]) {}
+
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T p = T(exponent);
+    if (p == 0) return T(0);
+    if (p == 1) return T(1);
+    if (p == 2) return hi + lo;
+    if (p == T(0.5)) return Sqrt(nullptr).ordered(hi, lo);
+    if (p == T(-0.5)) return Rsqrt(nullptr).ordered(hi, lo);
+    if (p == -1) return Reciprocal(nullptr).ordered(hi, lo);
+    if (lo >= 0) return positive(hi, lo, p);
+    if (p != std::floor(p)) return not_a_number<T>();
+    const bool odd = std::fmod(p, T(2)) != 0;
+    if (hi <= 0) return odd ? positive(-lo, -hi, p) : -positive(-lo, -hi, p);
+    const T larger = hi > -lo ? hi : -lo, smaller = hi > -lo ? -lo : hi;
+    if (!odd) return positive(larger, smaller, p) * over_distance(hi + lo, hi, lo);
+    // Odd: hi^p + |lo|^p, two terms of one sign, from the one that leads.
+    const T ratio = exponential(-absolute(rise(larger, smaller, p)));
+    return lead(p > 0 ? larger : smaller, p, T(1) + ratio, over_distance(p > 0 ? larger : smaller, hi, lo));
+  }
+
+ private:
+  // p log(hi / lo).
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T rise(T hi, T lo, T p) {
+    const T q = (hi - lo) / lo;
+    return p * (q < infinity<T>() ? std::log1p(q) : std::log(hi) - std::log(lo));
+  }
+
+  // base^(p-1) * factor * share; p - 1 is exact from 1/2 on, and below base^p / base cannot overflow on its own.
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T lead(T base, T p, T factor, T share) {
+    if (p < T(0.5)) return std::pow(base, p) * factor / base * share;
+    const T power = std::pow(base, p - 1);
+    // In two halves where the power alone is subnormal or overflows.
+    if (power > (sizeof(T) == 4 ? T(1e-30) : T(1e-290)) && power < (sizeof(T) == 4 ? T(1e30) : T(1e290)))
+      return power * (factor * share);
+    const T half = std::pow(base, (p - 1) / 2);
+    return half * (half * (factor * share));
+  }
+
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T positive(T hi, T lo, T p) {
+    if (hi == lo) {
+      if (hi == 0 && p > 0) return T(0);  // p = 1 has been answered
+      return lead(hi, p, p, T(1));
+    }
+    if (p == infinity<T>() || hi == infinity<T>())
+      return p > 1 ? infinity<T>() : lo > 0 || p > 0 ? T(0) * p : -infinity<T>();
+    const T z = rise(hi, lo, p);
+    if (p > 0) return lead(hi, p, -std::expm1(-z), hi / (hi - lo));
+    return std::pow(lo, p) * std::expm1(z) / (hi - lo);
+  }
+};
+
+}  // namespace deepshap::math
