@@ -92,6 +92,13 @@ inline void check_rows(const char* op, const Tensor& rows, int64_t count, const 
   }
 }
 
+inline void check_same_shape(const char* op, const Named& tensor, const Named& other) {
+  if (!same_shape(tensor.tensor.sizes(), other.tensor.sizes())) {
+    fail(op, ": ", tensor.name, " must have the shape of ", other.name, ", ", shape_text(other.tensor), ", got ",
+         shape_text(tensor.tensor));
+  }
+}
+
 // The geometry of x and r, and that their shapes agree with it.
 inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r, int64_t outer, int64_t batch,
                                const std::string& pairing, const char* x_name = "x", const char* r_name = "r") {

@@ -23,6 +23,11 @@ struct Geometry {
 
   DEEPSHAP_HOST_DEVICE int64_t numel() const { return outer * batch * inner; }
 
+  // Whether cotangent v is paired with other rows of r than v - 1: what depends on x and r must be computed anew.
+  DEEPSHAP_HOST_DEVICE bool changes(const int64_t* rows, int64_t v) const {
+    return row_factor != 0 && rows[v] != rows[v - 1];
+  }
+
   // The flat position in r of the first element of the row that is paired with row `row` = o * batch + b of x.
   DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t row, int64_t j) const {
     const int64_t o = row / batch;

@@ -83,38 +83,49 @@ inline std::optional<Geometry> reordered(const Geometry& geometry, const Dims& o
   return moved;
 }
 
-// The operands of an elementwise op in one memory order, and the geometry in that order.
+// The memory order that all operands of an elementwise op are brought into, and the geometry in that order.
 struct Arrangement {
   Geometry geometry;
   Dims order;
-  bool contiguous = true;
 
-  Dims strides(const Tensor& tensor) const { return strides_of(order, tensor.sizes()); }
-
-  // Strides of a [V, *x.shape] tensor.
-  Dims leading_strides(const Tensor& grad, int64_t numel) const {
-    const IntHeaderOnlyArrayRef sizes = grad.sizes();
-    Dims strides = strides_of(order, IntHeaderOnlyArrayRef(sizes.data() + 1, sizes.size() - 1));
-    strides.insert(strides.begin(), numel);
+  // Strides for a tensor of this shape, whose first `leading` dimensions lie outside of x's.
+  Dims strides(IntHeaderOnlyArrayRef sizes, size_t leading = 0) const {
+    const Dims inner = strides_of(order, IntHeaderOnlyArrayRef(sizes.data() + leading, sizes.size() - leading));
+    int64_t step = 1;
+    for (size_t i = leading; i < sizes.size(); ++i) step *= sizes[i];
+    Dims strides(sizes.size());
+    for (size_t i = leading; i-- > 0; step *= sizes[i]) strides[i] = step;
+    std::copy(inner.begin(), inner.end(), strides.begin() + static_cast<std::ptrdiff_t>(leading));
     return strides;
+  }
+
+  Tensor operator()(const Tensor& tensor, size_t leading = 0) const {
+    return arranged(tensor, strides(tensor.sizes(), leading));
+  }
+
+  Tensor empty(const Dims& sizes, ScalarType dtype, const Tensor& like, size_t leading) const {
+    return empty_strided(sizes, strides(IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), leading), dtype, like);
   }
 };
 
-// The order is that of grad, the largest operand, where its V parts are dense; else that of x; else contiguous.
-inline Arrangement arrange(const Geometry& geometry, const Tensor& grad, const Tensor& x, const Tensor& r) {
-  Arrangement arrangement{geometry, Dims(static_cast<size_t>(x.dim())), true};
+// The order is that of grad, the largest operand, where its parts behind the leading dimensions are dense; else that of
+// x; else contiguous. The fakes in deepshap_ext/ops/batching.py say the same.
+inline Arrangement arrange(const Geometry& geometry, const Tensor& grad, size_t leading, const Tensor& x, const Tensor& r) {
+  Arrangement arrangement{geometry, Dims(static_cast<size_t>(x.dim()))};
   std::iota(arrangement.order.begin(), arrangement.order.end(), int64_t{0});
   if (grad.is_contiguous()) return arrangement;
+  const IntHeaderOnlyArrayRef sizes = grad.sizes();
+  const IntHeaderOnlyArrayRef strides = grad.strides();
+  bool parts = true;
+  int64_t step = x.numel();
+  for (size_t i = leading; i-- > 0; step *= sizes[i]) parts = parts && (sizes[i] == 1 || strides[i] == step);
   std::optional<Dims> order;
-  if (grad.size(0) == 1 || grad.stride(0) == x.numel()) order = dense_order(grad.sizes(), grad.strides(), 1);
+  if (parts) order = dense_order(sizes, strides, leading);
   if (!order) order = dense_order(x.sizes(), x.strides(), 0);
   if (!order) return arrangement;
   const std::optional<Geometry> moved = reordered(geometry, *order, x.sizes(), r.sizes());
   if (!moved) return arrangement;
-  arrangement.geometry = *moved;
-  arrangement.order = *order;
-  arrangement.contiguous = false;
-  return arrangement;
+  return {*moved, *order};
 }
 
 }  // namespace deepshap::ops

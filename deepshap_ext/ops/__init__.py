@@ -2,8 +2,12 @@
 
 from .loading import load_libraries
 
-load_libraries()
+load_libraries()  # the modules below look their ops up
 
+from .contribution import contribution as contribution  # noqa: E402
+from .maxpool import maxpool as maxpool  # noqa: E402
+from .product import product as product  # noqa: E402
 from .rescale import rescale as rescale  # noqa: E402
+from .softmax import softmax as softmax  # noqa: E402
 
-__all__ = ["rescale"]
+__all__ = ["contribution", "maxpool", "product", "rescale", "softmax"]

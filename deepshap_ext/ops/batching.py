@@ -22,41 +22,50 @@ _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 BatchingRule = Callable[..., tuple[Tensor, ...]]
 
 
-def register_vmap(name: str, tensors: Sequence[str]) -> None:
-    """Batch an op over its first tensor [V, ...] and its last, rows [V]: the vmapped dimension joins V.
+def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | None = None) -> None:
+    """Batch an op over its first tensor [V, ...] and its last, rows [V]; by default the vmapped dimension joins V.
 
-    `tensors` names the tensors, which come first among the op's arguments. What is not batched is repeated; the tensors in
-    between are the model's own operands, never batched, and refused.
+    `tensors` names the tensors, which come first among the op's arguments. The tensors in between are the model's own
+    operands, never batched, and refused. `batched(in_dims of the tensors, *arguments)` returns the outputs batched in
+    dimension 0.
 
     `torch.library.register_vmap` costs 170 us a call, most of it walks over nested arguments, which these ops do not
-    have. A kernel of our own at the same dispatch key costs a tenth, where torch has what it takes.
+    have. A kernel of our own at the same dispatch key costs a fraction, where torch has what it takes.
     """
     op = getattr(torch.ops.deepshap_ext, name).default
-    rule = batching_rule(op, name, tensors)
+    rule = checked_rule(name, tensors, batched or _joined_rule(op, len(tensors)))
     if HAS_DIRECT:
         _library.impl(name, _direct_kernel(op, rule, len(tensors)), "FuncTorchBatched")
     else:
-        torch.library.register_vmap(op, public_rule(rule, len(op._schema.returns)), lib=_library)
+        torch.library.register_vmap(op, public_rule(rule), lib=_library)
 
 
-def batching_rule(op: Any, name: str, tensors: Sequence[str]) -> BatchingRule:
-    """rule(in_dims of the tensors, *arguments): the outputs, batched in dimension 0."""
-    single = len(op._schema.returns) == 1
-    last = len(tensors) - 1
+def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule) -> BatchingRule:
+    """The rule behind a refusal of operands that are batched."""
 
     def rule(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
-        for tensor, dim in zip(tensors[1:last], in_dims[1:last], strict=True):
+        for tensor, dim in zip(tensors[1:-1], in_dims[1 : len(tensors) - 1], strict=True):
             if dim is not None:
                 raise ValueError(
                     f"{name}: vmap goes over {tensors[0]} and rows only, but {tensor} is batched in dimension {dim}"
                 )
+        return batched(in_dims, *arguments)
+
+    return rule
+
+
+def _joined_rule(op: Any, tensors: int) -> BatchingRule:
+    single = len(op._schema.returns) == 1
+    last = tensors - 1
+
+    def batched(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
         leading, rows = arguments[0], arguments[last]
         size = rows.shape[in_dims[last]] if in_dims[0] is None else leading.shape[in_dims[0]]
         leading, rows = _fold(leading, in_dims[0], size), _fold(rows, in_dims[last], size)
-        outs = op(leading, *arguments[1:last], rows, *arguments[last + 1 :])
+        outs = op(leading, *arguments[1:last], rows, *arguments[tensors:])
         return tuple(out.reshape(size, out.shape[0] // size, *out.shape[1:]) for out in ((outs,) if single else outs))
 
-    return rule
+    return batched
 
 
 def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -67,12 +76,12 @@ def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return tensor.flatten(0, 1)
 
 
-def public_rule(rule: BatchingRule, returns: int) -> Callable[..., tuple[Any, Any]]:
+def public_rule(rule: BatchingRule) -> Callable[..., tuple[Any, Any]]:
     """The rule in the form that `torch.library.register_vmap` takes."""
 
     def vmap(_: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
         outs = rule(in_dims, *arguments)
-        return (outs[0], 0) if returns == 1 else (outs, (0,) * returns)
+        return (outs[0], 0) if len(outs) == 1 else (outs, (0,) * len(outs))
 
     return vmap
 
@@ -93,22 +102,45 @@ def _direct_kernel(op: Any, rule: BatchingRule, tensors: int) -> Callable[..., A
     return kernel
 
 
-def empty_like_grad(grad: Tensor, x: Tensor) -> Tensor:
-    """An elementwise op's result: the memory order of grad's parts where they are dense, else x's, else contiguous."""
-    if grad.is_contiguous():
-        return torch.empty_like(grad, memory_format=torch.contiguous_format)
+def empty_like_leading(
+    grad: Tensor, x: Tensor, r: Tensor, outer: int, batch: int, leading: int = 1, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The result of an elementwise op, of shape [last of grad's leading dimensions, *x.shape].
+
+    Its memory order is that of grad's parts where they are dense, else that of x, else contiguous: `arrange` in
+    csrc/ops/layout.h says the same.
+    """
+    sizes = (grad.shape[leading - 1], *x.shape)
     order = None
-    if grad.shape[0] == 1 or grad.stride(0) == x.numel():
-        order = _dense_order(grad.shape[1:], grad.stride()[1:])
+    if not grad.is_contiguous() and _batch_is_in_one_dimension(x.shape, r.shape, outer, batch):
+        order = _order(grad, x, leading)
     if order is None:
-        order = _dense_order(x.shape, x.stride())
-    if order is None:
-        return torch.empty_like(grad, memory_format=torch.contiguous_format)
+        return grad.new_empty(sizes, dtype=dtype)
     strides, step = [0] * x.dim(), 1
     for dim in reversed(order):
         strides[dim] = step
         step *= x.shape[dim]
-    return grad.new_empty_strided(grad.shape, (step, *strides))
+    return grad.new_empty_strided(sizes, (step, *strides), dtype=dtype)
+
+
+def _batch_is_in_one_dimension(x: Sequence[int], r: Sequence[int], outer: int, batch: int) -> bool:
+    if x != r:
+        return True
+    front = 1
+    for size in x:
+        if outer % front == 0 and size % (outer // front * batch) == 0:
+            return True
+        front *= size
+    return False
+
+
+def _order(grad: Tensor, x: Tensor, leading: int) -> list[int] | None:
+    step, parts = x.numel(), True
+    for dim in reversed(range(leading)):
+        parts = parts and (grad.shape[dim] == 1 or grad.stride(dim) == step)
+        step *= grad.shape[dim]
+    order = _dense_order(grad.shape[leading:], grad.stride()[leading:]) if parts else None
+    return order or _dense_order(x.shape, x.stride())
 
 
 def _dense_order(sizes: Sequence[int], strides: Sequence[int]) -> list[int] | None:

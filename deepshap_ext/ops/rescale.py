@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batching import empty_like_grad, register_vmap
+from .batching import empty_like_leading, register_vmap
 
 _op = torch.ops.deepshap_ext.rescale.default
 
@@ -33,8 +33,10 @@ def rescale(
 
 
 @torch.library.register_fake("deepshap_ext::rescale")
-def _fake(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, *_: Any) -> Tensor:
-    return empty_like_grad(grad, x)
+def _fake(
+    grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, function: str, parameters: Any, outer: int, batch: int, pairing: str
+) -> Tensor:
+    return empty_like_leading(grad, x, r, outer, batch)
 
 
 register_vmap("rescale", ("grad", "x", "r", "rows"))

@@ -50,7 +50,7 @@ void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, 
     const int64_t end = std::min(begin + size, numel);
     const C* x_tile = load(x + begin, x_buffer, end - begin);
     for (int64_t v = first; v < last; ++v) {
-      if (v == first || (geometry.row_factor != 0 && rows[v] != rows[v - 1])) {
+      if (v == first || geometry.changes(rows, v)) {
         fill(parameters, x_tile, load_reference(r, geometry, rows[v], begin, end, r_buffer), multiplier, end - begin);
       }
       simd<Multiply<T>>(grad + v * numel + begin, static_cast<const C*>(multiplier), out + v * numel + begin, end - begin);
@@ -63,22 +63,17 @@ void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, 
 Tensor rescale_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, std::string function,
                    std::vector<double> parameters, int64_t outer, int64_t batch, std::string pairing) {
   const RescaleCall call = check_rescale(grad, x, r, rows, function, parameters, outer, batch, pairing);
-  const Arrangement arrangement = arrange(call.geometry, grad, x, r);
-  const int64_t numel = x.numel();
-  const Dims strides = arrangement.leading_strides(grad, numel);
-  Tensor out = empty_strided(to_dims(grad.sizes()), strides, grad.scalar_type(), grad);
-  if (grad.numel() == 0) return out;
-
-  const Tensor rows_contiguous = as_contiguous(rows);
-  check_row_values("rescale", rows_contiguous, call.geometry);
-  const Tensor grad_dense = arranged(grad, strides);
-  const Tensor x_dense = arranged(x, arrangement.strides(x));
-  const Tensor r_dense = arranged(r, arrangement.strides(r));
+  const Arrangement arrange_as = arrange(call.geometry, grad, 1, x, r);
+  const Tensor out = arrange_as.empty(to_dims(grad.sizes()), grad.scalar_type(), grad, 1);
+  if (out.numel() == 0) return out;
+  const Tensor rows_dense = as_contiguous(rows);
+  check_row_values("rescale", rows_dense, call.geometry);
+  const Tensor grad_dense = arrange_as(grad, 1);
+  const Tensor x_dense = arrange_as(x);
+  const Tensor r_dense = arrange_as(r);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "rescale", [&] {
-    rescale_kernel<scalar_t>(static_cast<const scalar_t*>(grad_dense.const_data_ptr()),
-                             static_cast<const scalar_t*>(x_dense.const_data_ptr()),
-                             static_cast<const scalar_t*>(r_dense.const_data_ptr()), rows_contiguous.const_data_ptr<int64_t>(),
-                             static_cast<scalar_t*>(out.mutable_data_ptr()), grad.size(0), arrangement.geometry,
+    rescale_kernel<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense),
+                             data<int64_t>(rows_dense), mutable_data<scalar_t>(out), grad.size(0), arrange_as.geometry,
                              fill_of<compute_t<scalar_t>>(call.function), parameters.data());
   });
   return out;

@@ -1,0 +1,97 @@
+// maxpool: the routing rule of a maximum over windows.
+#pragma once
+
+#include <string>
+
+#include "checks.h"
+
+namespace deepshap::ops {
+
+// Where a window's multiplier goes, and how much of it.
+template <class T>
+struct Route {
+  int64_t to;
+  T weight;
+};
+
+// p and q are the places of the two sides' maxima, x_p and r_q. Their difference lies between 0 and the difference of the
+// sides at the place it is routed to, so the weight is in [0, 1]; the comparisons are such that NaN comes through.
+template <class T>
+DEEPSHAP_HOST_DEVICE Route<T> route(int64_t p, int64_t q, T x_p, T x_q, T r_p, T r_q) {
+  if (p == q) return {p, T(1)};
+  const bool to_p = x_p >= r_q;
+  const int64_t to = to_p ? p : q;
+  T numerator = x_p - r_q;
+  T denominator = to_p ? x_p - r_p : x_q - r_q;
+  if (denominator == 0) return {to, T(1)};
+  if (denominator - denominator != 0) {  // it overflowed, or a side is infinite there
+    numerator = x_p / 2 - r_q / 2;
+    denominator = to_p ? x_p / 2 - r_p / 2 : x_q / 2 - r_q / 2;
+    if (numerator == numerator && numerator - numerator != 0) return {to, T(1)};
+  }
+  const T weight = numerator / denominator;
+  return {to, weight < 0 ? T(0) : weight > 1 ? T(1) : weight};
+}
+
+struct MaxpoolCall {
+  Geometry geometry;
+  int64_t planes;     // of x
+  int64_t channels;   // planes in a row
+  int64_t plane_in;   // elements of a plane of x
+  int64_t plane_out;  // windows of a plane
+
+  // The plane of r that is paired with a plane of x under baseline j.
+  DEEPSHAP_HOST_DEVICE int64_t reference_plane(int64_t plane, int64_t j) const {
+    const int64_t row = plane / channels;
+    return geometry.reference_start(row, j) / plane_in + (plane - row * channels);
+  }
+};
+
+inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices,
+                                 const Tensor& r_indices, const Tensor& rows, int64_t dims, int64_t outer, int64_t batch,
+                                 const std::string& pairing) {
+  constexpr const char* op = "maxpool";
+  check_dtype(op, grad, "grad", {{"x", x}, {"r", r}});
+  check_device(op, grad, "grad", {{"x", x}, {"r", r}, {"x_indices", x_indices}, {"r_indices", r_indices}, {"rows", rows}});
+  for (const Named& indices : {Named{"x_indices", x_indices}, Named{"r_indices", r_indices}}) {
+    if (indices.tensor.scalar_type() != ScalarType::Long) {
+      fail(op, ": ", indices.name, " must be int64, got ", torch::headeronly::toString(indices.tensor.scalar_type()));
+    }
+  }
+  if (dims < 1 || dims > x.dim()) fail(op, ": dims must lie in [1, ", x.dim(), "], got ", dims);
+  check_leading(op, "grad", grad, 1, "V", x_indices.sizes(), "x_indices.shape", "x_indices");
+  check_rows(op, rows, grad.size(0));
+  MaxpoolCall call;
+  call.geometry = check_geometry(op, x, r, outer, batch, pairing);
+
+  // Outside of the pooled dimensions the indices have the shape of their side, inside the windows are the same.
+  const size_t kept = static_cast<size_t>(x.dim() - dims);
+  const auto outside = [&](const Tensor& indices, const Tensor& side) {
+    return indices.dim() == side.dim() && same_shape(IntHeaderOnlyArrayRef(indices.sizes().data(), kept),
+                                                     IntHeaderOnlyArrayRef(side.sizes().data(), kept));
+  };
+  const auto pooled = [&](const Tensor& tensor) {
+    return IntHeaderOnlyArrayRef(tensor.sizes().data() + kept, static_cast<size_t>(dims));
+  };
+  if (!outside(x_indices, x)) {
+    fail(op, ": x_indices must have the shape of x but for the last ", dims, " dimensions, got ", shape_text(x_indices),
+         " for x of shape ", shape_text(x));
+  }
+  if (!outside(r_indices, r) || !same_shape(pooled(r_indices), pooled(x_indices))) {
+    fail(op, ": r_indices must have the shape of r but for the last ", dims, " dimensions, and there that of x_indices, got ",
+         shape_text(r_indices), " for r of shape ", shape_text(r), " and x_indices of shape ", shape_text(x_indices));
+  }
+  call.plane_in = 1;
+  call.plane_out = 1;
+  for (const int64_t size : pooled(x)) call.plane_in *= size;
+  for (const int64_t size : pooled(x_indices)) call.plane_out *= size;
+  if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
+    fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer, " and batch = ", batch,
+         " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
+  }
+  call.planes = call.plane_in > 0 ? x.numel() / call.plane_in : 0;
+  call.channels = call.plane_in > 0 ? call.geometry.inner / call.plane_in : 0;
+  return call;
+}
+
+}  // namespace deepshap::ops
