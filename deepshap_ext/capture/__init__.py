@@ -1,0 +1,1 @@
+"""Watching a forward pass: which operations run, what depends on the input, where the batch lies."""

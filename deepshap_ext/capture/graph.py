@@ -1,0 +1,110 @@
+"""The walk over the autograd graph: what the function mode cannot see must not change a multiplier in silence.
+
+User-written ``autograd.Function``s, TorchScript and work on other threads leave nodes in the graph that no rule has made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from ..errors import UnsupportedOperationError
+from .mode import Capture, is_rule
+
+_LINEAR_NODES = frozenset(
+    """
+    AccumulateGrad Add Sub Rsub Neg Sum Nansum Mean Cumsum Alias AsStrided CopySlices Copy ToCopy Clone Contiguous Complex
+    View UnsafeView ReshapeAlias Reshape Expand Squeeze Unsqueeze T Transpose Permute Swapaxes Diagonal DiagonalScatter Slice
+    SliceScatter Select SelectScatter Split SplitWithSizes Unbind Unfold UnfoldBackward Narrow Flatten Unflatten ViewAsReal
+    ViewAsComplex Real Imag Conj ConjPhysical Cat Stack Repeat RepeatInterleave Flip Roll Rot90 Tril Triu Trace Diag DiagEmbed
+    Index IndexSelect IndexAdd IndexCopy IndexFill IndexPut Gather Scatter ScatterAdd Take TakeAlongDim Put MaskedFill
+    MaskedScatter MaskedSelect Where Fill Zero ConstantPadNd PixelShuffle PixelUnshuffle ChannelShuffle NativeChannelShuffle
+    ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D Im2Col Col2Im
+    AvgPool1D AvgPool2D AvgPool3D AdaptiveAvgPool1D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
+    UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D UpsampleBilinear2D UpsampleBilinear2DAa
+    UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D UpsampleNearestExact1D UpsampleNearestExact2D
+    UpsampleNearestExact3D FftR2C FftC2R FftC2C NativeDropout Detach Lift BlockDiag
+    """.split()
+)
+
+#: Bilinear nodes: which of their edges are the factors, at most one of which may lead to what is explained.
+_FACTOR_EDGES = {
+    **dict.fromkeys("Mul Bmm Mm Mv Dot Vdot Convolution ConvolutionOverrideable MkldnnConvolution Linear".split(), (0, 1)),
+    **dict.fromkeys("CudnnConvolution CudnnConvolutionTranspose MkldnnLinear".split(), (0, 1)),
+    **dict.fromkeys("Addmm Addmv Addr Addbmm Baddbmm Addcmul".split(), (1, 2)),
+    "Lerp": (0, 2),
+}
+
+
+def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Tensor], capture: Capture) -> bool:
+    """Refuse any node between the explained tensors and the output that is neither linear nor a rule's.
+
+    Returns whether the explained tensors are a cut: whether nothing leads from the model's inputs past them to the output, so that
+    their attributions add up.
+    """
+    targets = {edge.node for edge in explained}
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    assert output.grad_fn is not None
+    order = _depth_first(output.grad_fn, targets)
+    reaching = set(targets)
+    for node in order:
+        leading = [position for position, (following, _) in enumerate(node.next_functions) if following in reaching]
+        if node in targets or not leading:
+            continue
+        reaching.add(node)
+        if node in capture.without_rule:
+            raise UnsupportedOperationError(capture.without_rule[node])
+        if is_rule(node):
+            continue
+        name = _stem(node)
+        factors = _FACTOR_EDGES.get(name)
+        if factors is not None and sum(position in factors for position in leading) <= 1:
+            continue
+        if name == "Div" and 1 not in leading:
+            continue
+        if factors is not None or name not in _LINEAR_NODES:
+            raise UnsupportedOperationError(
+                f"the model runs {node.name()} where its operations cannot be followed (a hand-written autograd.Function, TorchScript or "
+                f"another thread): write it with torch functions, or explain a layer behind it with (model, layer)"
+            )
+    cut = True
+    for node in order:
+        variable = getattr(node, "variable", None)
+        if variable is None or node in targets:
+            continue
+        if any(variable is leaf for leaf in leaves):
+            cut = False
+        elif variable in capture.dependence:
+            raise UnsupportedOperationError(
+                f"a tensor of shape {list(variable.shape)} that depends on the explained input was detached from it and made to require a "
+                f"gradient of its own: what it adds to the output cannot be explained"
+            )
+    return cut
+
+
+def _stem(node: Node) -> str:
+    """`Add` for `AddBackward0`; other names as they are."""
+    name, found, _ = node.name().partition("Backward")
+    return name if found else node.name().split("::")[-1]
+
+
+def _depth_first(root: Node, targets: set[Node]) -> list[Node]:
+    """The nodes from which the output is made, each after those that it reads; what lies behind the targets is left out."""
+    order: list[Node] = []
+    seen = {root}
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+            continue
+        stack.append((node, True))
+        if node in targets:
+            continue
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append((following, False))
+    return order

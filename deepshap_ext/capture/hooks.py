@@ -1,0 +1,174 @@
+"""Running a user's model: prepared, watched through module hooks, and left exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ..errors import ExplanationError, UnsupportedOperationError
+from .dependence import tensors_in
+from .mode import Capture
+from .tape import Tape
+
+
+@dataclass
+class Pass:
+    """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph."""
+
+    capture: Capture
+    output: Tensor
+    explained: list[Tensor]
+    edges: list[GradientEdge]
+    inputs: list[Tensor]
+
+    @property
+    def tape(self) -> Tape:
+        return self.capture.tape
+
+
+class ModelHooks:
+    """A context in which a model can be run under capture.
+
+    On entry the model is put into eval mode, its parameters are frozen, and hooks follow which module runs; on exit, whatever was
+    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before. ``layer``: explain this module's
+    input tensors instead of the model's. ``select`` takes the model's output to the tensor ``[rows, ...]`` that is explained.
+    """
+
+    def __init__(self, model: nn.Module, layer: nn.Module | None, select: Callable[[Any], Tensor]) -> None:
+        self._model = model
+        self._layer = layer
+        self._select = select
+        self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+        self._running: list[nn.Module] = []
+        self._capture: Capture | None = None
+        self._layer_inputs: list[tuple[list[Tensor], list[GradientEdge]]] = []
+        self._undo = ExitStack()
+
+    def __enter__(self) -> ModelHooks:
+        with ExitStack() as undo:
+            for module in self._names:
+                undo.callback(_restore, module, _snapshot(module))
+            for parameter in self._model.parameters():
+                undo.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(False)
+            for module in self._names:
+                module.training = False
+                for handle in (
+                    module.register_forward_pre_hook(self._enter_module, prepend=True),
+                    module.register_forward_hook(self._leave_module, always_call=True),
+                ):
+                    undo.callback(handle.remove)
+            if self._layer is not None:
+                handle = self._layer.register_forward_pre_hook(self._see_layer, with_kwargs=True)
+                undo.callback(handle.remove)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._running.clear()
+        self._layer_inputs.clear()
+        self._undo.close()
+
+    def module_path(self) -> str:
+        """The dotted name of the module that is running."""
+        return self._names.get(self._running[-1], "the model") if self._running else "the output selector"
+
+    def run(self, inputs: Sequence[Tensor]) -> Pass:
+        """Run the model on copies of the inputs, with autograd on and every operation captured."""
+        leaves = [tensor.detach().clone() for tensor in inputs]
+        for leaf in leaves:
+            leaf.requires_grad_(leaf.is_floating_point())
+        capture = self._capture = Capture(self.module_path)
+        self._layer_inputs.clear()
+        with torch.enable_grad():
+            # The model may write into what it is given; a leaf that requires a gradient must not be written into.
+            given = [leaf.clone() for leaf in leaves]
+            for tensor in (*leaves, *given):
+                capture.dependence.mark(tensor)
+            with capture:
+                output = self._select(self._model(*given))
+        self._running.clear()
+        if self._layer is None:
+            explained, edges = [leaf.detach() for leaf in leaves], [get_gradient_edge(leaf) for leaf in leaves]
+        else:
+            explained, edges = self._seen_layer()
+        self._check_output(output, capture, len(inputs[0]))
+        return Pass(capture, output, explained, edges, leaves)
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        self._running.append(module)
+
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._running:
+            self._running.pop()
+
+    def _see_layer(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        assert self._capture is not None
+        with self._capture.paused():
+            tensors = [
+                tensor
+                for tensor in tensors_in((args, kwargs))
+                if tensor.is_floating_point() and tensor in self._capture.dependence
+            ]
+            for tensor in tensors:
+                if not tensor.requires_grad:
+                    # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
+                    tensor.requires_grad_(True)
+            # The edge stands for the tensor as it is now, whatever is written into it later.
+            self._layer_inputs.append(([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors]))
+
+    def _seen_layer(self) -> tuple[list[Tensor], list[GradientEdge]]:
+        assert self._layer is not None
+        name = self._names[self._layer]
+        if not self._layer_inputs:
+            raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
+        if len(self._layer_inputs) > 1:
+            raise ExplanationError(f"layer {name!r} runs {len(self._layer_inputs)} times in one forward pass: it has no single input")
+        tensors, edges = self._layer_inputs[0]
+        if not tensors:
+            raise ExplanationError(f"layer {name!r} has no floating-point input tensor that depends on the model's inputs")
+        return tensors, edges
+
+    def _check_output(self, output: Any, capture: Capture, rows: int) -> None:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"output must select a tensor from what the model returns, got {type(output).__name__}")
+        if output.dim() == 0 or output.shape[0] != rows:
+            raise ExplanationError(f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}")
+        if not output.is_floating_point():
+            raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
+        if not output.requires_grad:
+            raise UnsupportedOperationError(
+                "the model's output is detached from what is explained: it was computed under torch.no_grad, from detached copies, or "
+                "does not depend on it"
+            )
+
+
+def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, tuple[Tensor, int, Tensor]]]:
+    """A module's attributes, registries and the contents of its buffers."""
+    registries = {name: dict(module.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")}
+    buffers = {
+        name: (buffer, buffer._version, buffer.detach().clone())
+        for name, buffer in module.__dict__["_buffers"].items()
+        if buffer is not None
+    }
+    return dict(module.__dict__), registries, buffers
+
+
+def _restore(module: nn.Module, snapshot: Any) -> None:
+    attributes, registries, buffers = snapshot
+    for name in set(module.__dict__) - set(attributes):
+        del module.__dict__[name]
+    module.__dict__.update(attributes)
+    for name, registry in registries.items():
+        module.__dict__[name].clear()
+        module.__dict__[name].update(registry)
+    for buffer, version, content in buffers.values():
+        if buffer._version != version:
+            with torch.no_grad():
+                buffer.copy_(content)

@@ -1,0 +1,235 @@
+"""The function mode that sees every operation of a forward pass, replaces those that have a rule, and tapes them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+
+from ..errors import UnsupportedOperationError
+from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
+from ..rules.registry import DECOMPOSITIONS, RULES, Application
+from .dependence import Dependence, tensors_in
+from .names import Operation, operation
+from .tape import Entry, Tape
+
+
+class Capture(TorchFunctionMode):
+    """Runs a model's operations, tapes the non-linear ones and refuses what it cannot explain.
+
+    Inside ``__torch_function__`` the mode is off; a composite is taken apart by running it again with the mode on.
+    ``module_path`` names the module that is running, for messages. ``pairs`` is read by the rules when the pair pass runs.
+    """
+
+    def __init__(self, module_path: Callable[[], str]) -> None:
+        super().__init__()
+        self.dependence = Dependence()
+        self.tape = Tape()
+        self.pairs: Any = None
+        self.without_rule: dict[Node, str] = {}
+        self._module_path = module_path
+        self._on = True
+
+    def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self._on:
+            return function(*args, **kwargs)
+        called = operation(function)
+        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        if called.name in RANDOM and not _is_off(called, args, kwargs):
+            return self._random(called, function, args, kwargs, dependent)
+        if not dependent:
+            return function(*args, **kwargs)
+        active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
+        if active and called.name in RULES:
+            return self._with_rule(called, function, args, kwargs)
+        if active and called.name not in LINEAR and called.name not in METADATA and called.name not in STEPS:
+            body = DECOMPOSITIONS.get(called.name) or _body(function)
+            if body is not None:
+                with self:
+                    return body(*args, **kwargs)
+        return self._as_it_is(called, function, args, kwargs, dependent, active)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Operations of this block are the explainer's own."""
+        self._on = False
+        try:
+            yield
+        finally:
+            self._on = True
+
+    def explain(self, tensor: Tensor) -> None:
+        """Mark a tensor that the model is given: what is made from it is followed."""
+        self.dependence.mark(tensor)
+
+    def carries(self, value: Any) -> bool:
+        """Whether multipliers flow to the value: a tensor made from the input that carries a gradient."""
+        return isinstance(value, Tensor) and value.requires_grad and value in self.dependence
+
+    def _as_it_is(
+        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
+    ) -> Any:
+        """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
+        if called.name == "set_data":
+            self._refuse(called, "replaces the data of a tensor that depends on the explained input")
+        written = _written(called, args, kwargs)
+        step = called.name in STEPS
+        if active and not step and called.name not in METADATA:
+            operands = dependent if called.name not in SHAPED_LIKE else dependent[:1]
+            self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
+        for tensor in written:
+            self.tape.before_write(tensor)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not step):
+            result = function(*args, **kwargs)
+        if called.name in METADATA:
+            return result
+        made = [*tensors_in(result), *written]
+        if active and not step and (called.name not in LINEAR or self._several_factors(called, args, kwargs)):
+            self._without_rule(called, made)
+        if not made and result is not None and not isinstance(function, types.MethodWrapperType):
+            if type(result).__name__ == "PyCapsule":
+                self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
+            self.tape.append(Entry(called.title, self._module_path(), [], value=result))
+        random = next(filter(None, map(self.dependence.random, dependent)), None)
+        for tensor in made:
+            self._mark(called, tensor, random)
+        return result
+
+    def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
+        target = args[0] if called.in_place or kwargs.get("inplace") else None
+        arguments = {("input" if key == "self" else key): value for key, value in kwargs.items() if key != "inplace"}
+        if arguments.pop("out", None) is not None:
+            self._refuse(called, "with out= is not supported: return the result instead")
+        try:
+            application = RULES[called.name](self.carries, *args, **arguments)
+        except UnsupportedOperationError as error:
+            self._refuse(called, str(error))
+        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        if application is None:
+            return self._as_it_is(called, function, args, kwargs, dependent, dependent)
+        covered = {id(tensor) for tensor in application.stand_for or application.operands}
+        others = [tensor for tensor in dependent if id(tensor) not in covered]
+        for tensor in others:
+            if tensor.requires_grad:
+                self._refuse(called, f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input")
+        self._join(called, others)
+        entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
+        result = _Apply.apply(self, application, entry, target, *application.operands)
+        for tensor in tensors_in(result):
+            self._mark(called, tensor)
+        return result
+
+    def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
+        """A random tensor is followed like the input: harmless until it meets what is explained."""
+        if any(tensor.requires_grad for tensor in dependent):
+            self._refuse(called, "is random: pass training=self.training where it has that argument, or explain a model without it")
+        result = function(*args, **kwargs)
+        for tensor in (*tensors_in(result), *_written(called, args, kwargs)):
+            self._mark(called, tensor, called.title)
+        return result
+
+    def _join(self, called: Operation, passive: list[Tensor]) -> None:
+        """Tensors that depend on the input and carry no gradient: constants only while they are the same on both sides."""
+        for tensor in passive:
+            if random := self.dependence.random(tensor):
+                self._refuse(called, f"takes the random result of {random}: what it adds to the output cannot be explained")
+        if passive:
+            self.tape.append(Entry(called.title, self._module_path(), passive))
+
+    def _refuse(self, called: Operation, reason: str) -> NoReturn:
+        raise UnsupportedOperationError(f"{called.title} in {self._module_path()} {reason}")
+
+    def _without_rule(self, called: Operation, made: list[Tensor]) -> None:
+        """Remember results that multipliers must not reach; the walk over the graph refuses them if they do."""
+        reason = (
+            f"{called.title} in {self._module_path()} has no rule; explain a layer behind it with (model, layer), or replace it by "
+            f"operations that have one"
+        )
+        for tensor in made:
+            if tensor.grad_fn is not None:
+                self.without_rule[tensor.grad_fn] = reason
+
+    def _several_factors(self, called: Operation, args: Any, kwargs: Any) -> bool:
+        """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers."""
+        if called.name == "einsum":
+            values = list(tensors_in(args))
+        else:
+            factors = FACTORS.get(called.name, {})
+            values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
+        return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
+
+    def _mark(self, called: Operation, tensor: Tensor, random: str | None = None) -> None:
+        if tensor.layout != torch.strided:
+            self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
+        self.dependence.mark(tensor, random)
+
+
+class _Apply(torch.autograd.Function):
+    """An operation whose backward is its rule."""
+
+    @staticmethod
+    def forward(ctx: Any, capture: Capture, application: Application, entry: Entry, target: Tensor | None, *operands: Tensor) -> Any:
+        output, kept = application.forward(*operands)
+        entry.kept = list(kept)
+        capture.tape.append(entry)
+        ctx.capture, ctx.entry = capture, entry
+        if target is not None:
+            capture.tape.before_write(target)
+            target.copy_(output)
+            ctx.mark_dirty(target)
+            return target
+        tensors = tuple(tensors_in(output))
+        ctx.mark_non_differentiable(*[tensor for tensor in tensors if not tensor.is_floating_point()])
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        multipliers = ctx.entry.multipliers(grads[0], ctx.capture.pairs.sides(ctx.entry))
+        return (None, None, None, None, *multipliers)
+
+
+def _written(called: Operation, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that the call writes into."""
+    in_place = called.in_place or bool(kwargs.get("inplace"))
+    return [*tensors_in(args[0] if in_place else None), *tensors_in(kwargs.get("out"))]
+
+
+def _is_off(called: Operation, args: Any, kwargs: Any) -> bool:
+    """Whether a dropout (or rrelu) was called as in eval mode."""
+    position = {"rrelu": 3, "rrelu_with_noise": 4}.get(called.name, 2)
+    name = "train" if "train" in kwargs else "training"
+    if "dropout" not in called.name and "rrelu" not in called.name:
+        return False
+    training = kwargs.get(name, args[position] if len(args) > position else "dropout" in called.name)
+    return not training or ("dropout" in called.name and kwargs.get("p", args[1] if len(args) > 1 else 0.5) == 0)
+
+
+@cache
+def _body(function: Any) -> Callable[..., Any] | None:
+    """The body of one of torch's composite Python functions, without its own check for overrides; None for anything else.
+
+    Calling the function itself under the mode would only come back to the mode.
+    """
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    if not isinstance(function, types.FunctionType) or not function.__module__.startswith("torch."):
+        return None
+    blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
+    copy = types.FunctionType(
+        function.__code__, {**function.__globals__, **blind}, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def is_rule(node: Node) -> bool:
+    """Whether an autograd node was made by a rule."""
+    return getattr(node, "_forward_cls", None) is _Apply

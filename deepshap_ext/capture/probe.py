@@ -1,0 +1,138 @@
+"""Finding the batch in every tensor of a model, by running it on batches that differ in one row.
+
+The elements that change are that row's footprint. A footprint that reaches other rows proves that the model mixes samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ControlFlowError, MixedSamplesError
+from .hooks import Pass
+from .layout import BATCH_FIRST, Layout
+
+# One batch size alone cannot tell the batch from another dimension of the same length, and one row alone misses a flip of the batch.
+_BATCHES = ((2, (0,)), (3, (0, 1)))
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """The layout of every kept tensor, by entry, and of the explained tensors; None where a tensor has no batch."""
+
+    entries: list[list[Layout | None]]
+    explained: list[Layout]
+
+
+@dataclass
+class _Place:
+    """What is known of one tensor: what a message calls it, and the layouts that all footprints so far agree with."""
+
+    title: str
+    candidates: list[Layout | None]
+
+
+def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> Layouts:
+    """Find the layouts of a model's tensors.
+
+    ``inputs`` are the rows to try with; one row is repeated, and one of the repetitions replaced by another row. Integer inputs are
+    replaced by other rows of themselves only.
+    """
+    places: list[_Place] = []
+    base: dict[int, Pass] = {}
+    for count, _ in _BATCHES:
+        base[count] = run([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
+    passes = list(base.values())
+    for count, changed in _BATCHES:
+        for row in changed:
+            variant = run([_replaced(tensor, count, row) for tensor in inputs])
+            _check_same_operations(base[count], variant)
+            if not places:
+                places = [_by_shape(title, *tensors) for title, *tensors in _aligned(passes)]
+            for place, (_, before, after) in zip(places, _aligned([base[count], variant]), strict=True):
+                _by_footprint(place, before, after, count, row)
+    found = iter([place.candidates[0] for place in places])
+    first = passes[0]
+    entries = [[next(found) for _ in entry.kept] for entry in first.tape.entries]
+    explained = [next(found) or BATCH_FIRST for _ in first.explained]
+    return Layouts(entries, explained)
+
+
+def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
+    """``count`` copies of the first row, one of them replaced by a row that differs from it."""
+    rows = tensor[:1].expand(count, *tensor.shape[1:]).clone()
+    others = (tensor != tensor[:1]).flatten(1).any(1).nonzero()
+    if len(others):
+        rows[row] = tensor[others[0, 0]]
+    elif tensor.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(tensor.shape[1:], generator=generator, dtype=torch.float64).to(tensor)
+        rows[row] += noise * (tensor[0].abs().amax() if tensor[0].any() else 1)
+    else:
+        rows[row] = tensor[0].flatten().roll(1).view_as(tensor[0])
+    return rows
+
+
+def _check_same_operations(first: Pass, second: Pass) -> None:
+    for one, other in zip(first.tape.entries, second.tape.entries, strict=False):
+        if one.title != other.title or one.module != other.module:
+            raise ControlFlowError(
+                f"the model's operations depend on the values of its input: {one} for one input, {other} for another"
+            )
+    if len(first.tape.entries) != len(second.tape.entries):
+        longer = max(first.tape.entries, second.tape.entries, key=len)
+        extra = longer[min(len(first.tape.entries), len(second.tape.entries))]
+        raise ControlFlowError(f"the model's operations depend on the values of its input: {extra} runs for some inputs only")
+
+
+def _aligned(passes: Sequence[Pass]) -> Iterator[tuple[str, *tuple[Tensor, ...]]]:
+    """Every tensor that needs a layout, across passes of the same operations: kept tensors, explained tensors, the output."""
+    for entries in zip(*(one.tape.entries for one in passes), strict=True):
+        for tensors in zip(*(entry.kept for entry in entries), strict=True):
+            yield (str(entries[0]), *tensors)
+    for tensors in zip(*(one.explained for one in passes), strict=True):
+        yield ("the explained input", *tensors)
+    yield ("the model's output", *(one.output.detach() for one in passes))
+
+
+def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
+    """The layouts that fit the shapes of one tensor for the two batch sizes."""
+    (small, _), (large, _) = _BATCHES
+    scaled = [dim for dim, (a, b) in enumerate(zip(smaller.shape, larger.shape, strict=False)) if a != b]
+    if smaller.dim() != larger.dim() or len(scaled) > 1:
+        raise MixedSamplesError(
+            f"{title}: a batch of {small} gives shape {list(smaller.shape)}, a batch of {large} {list(larger.shape)}: the model combines "
+            f"the samples of a batch"
+        )
+    if not scaled:
+        # No batch, or no elements at all to tell.
+        return _Place(title, [None])
+    dim = scaled[0]
+    length, rest = divmod(smaller.shape[dim], small)
+    if rest or length * large != larger.shape[dim]:
+        raise MixedSamplesError(
+            f"{title}: dimension {dim} is {smaller.shape[dim]} long for {small} samples and {larger.shape[dim]} for {large}: the number of "
+            f"its elements depends on the values of the input"
+        )
+    return _Place(title, [Layout(dim, n, length // n) for n in range(1, length + 1) if length % n == 0])
+
+
+def _by_footprint(place: _Place, before: Tensor, after: Tensor, count: int, row: int) -> None:
+    """Keep the layouts under which only this row has changed."""
+    if before.shape != after.shape:
+        raise ControlFlowError(f"{place.title}: shape {list(before.shape)} for one input, {list(after.shape)} for another")
+    changed = (before != after) & ~(before.isnan() & after.isnan())
+    others = [index for index in range(count) if index != row]
+    if not changed.any():
+        return
+    place.candidates = [
+        layout for layout in place.candidates if layout is not None and not layout.rows(changed)[others].any()
+    ]
+    if not place.candidates:
+        raise MixedSamplesError(
+            f"{place.title}: changing one sample of a batch changes what is computed for others (batch statistics, a sum over the batch, "
+            f"or samples in another order); such a model has no attribution per sample"
+        )

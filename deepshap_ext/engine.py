@@ -1,0 +1,295 @@
+"""The three passes over a model: baselines, inputs, and the backward over pairs, in chunks that fit into memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .capture.graph import audit
+from .capture.hooks import ModelHooks, Pass
+from .capture.layout import Layout
+from .capture.probe import probe
+from .errors import OutOfMemoryError
+from .memory import available_memory, is_out_of_memory
+from .pairs import Pairing, Pairs
+from .planner import Chunks, measure, plan
+
+Choose = Callable[[Tensor, slice], Tensor]
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Moments:
+    """Mean and sum of squared deviations of contributions over ``count`` baselines, ``[K, B, *features]`` each."""
+
+    count: int
+    mean: Tensor
+    m2: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both sets together (Chan, Golub and LeVeque 1983, equations 1.5)."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        m2 = self.m2 + other.m2 + delta.square() * (self.count * other.count / count)
+        return Moments(count, mean, m2)
+
+
+@dataclass
+class Explained:
+    """What explaining ``B`` inputs gave, ``K`` outputs each.
+
+    ``moments``: one an explained tensor. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean
+    over the baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep
+    attributions from adding up, with the positions of the inputs concerned. ``cut``: False where something leads from the
+    model's inputs past the explained layer to the output, so that its attributions are not all there is.
+    """
+
+    moments: list[Moments]
+    outputs: Tensor
+    expected: Tensor
+    targets: Tensor
+    inexact: dict[str, set[int]]
+    cut: bool
+
+
+class Engine:
+    """Explains a model's output from inputs and baselines that are tensors on one device, already checked."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | None,
+        select: Callable[[Any], Tensor],
+        baselines: Sequence[Tensor],
+        max_memory: int | None,
+    ) -> None:
+        self._model = model
+        self._hooks = lambda: ModelHooks(model, layer, select)
+        self._baselines = list(baselines)
+        self._max_memory = max_memory
+        self._reference: Pass | None = None
+        self._weights: list[tuple[int, int]] = []
+        self._expected = torch.empty(0)
+        with self._hooks() as hooks:
+            self._layouts = probe(hooks.run, self._baselines)
+            self._costs = measure(hooks, self._layouts, self._baselines)
+        self.dtype = torch.float32
+        _ = self.expected
+
+    @property
+    def expected(self) -> Tensor:
+        """Mean of the model's output over the baselines, of the shape of one sample's output; computed anew when weights change."""
+        weights = [(tensor.data_ptr(), tensor._version) for tensor in (*self._model.parameters(), *self._model.buffers())]
+        if not self._weights or weights != self._weights:
+            self._reference = None
+            total: Tensor | None = None
+            with self._hooks() as hooks:
+                step = self._plan(1, 1, None, "grid", self._budget()).taped
+                for first in range(0, len(self._baselines[0]), step):
+                    reference = self._shared_reference(hooks, first, step)
+                    self.dtype, outputs = reference.output.dtype, _wide(reference.output)
+                    total = outputs.sum(0) if total is None else total + outputs.sum(0)
+            assert total is not None
+            self._expected = total / len(self._baselines[0])
+            self._weights = weights
+        return self._expected
+
+    def explain(
+        self, inputs: Sequence[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing, progress: Progress
+    ) -> Explained:
+        """Explain the outputs that ``choose`` takes, as indices ``[b, K]``, from flattened outputs ``[b, outputs]`` of a slice of inputs.
+
+        ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress`` is called with the number
+        of pairs done since the last call.
+        """
+        parts: list[Explained] = []
+        done, total = 0, len(inputs[0])
+        budget = self._budget()
+        outputs = choose(self.expected.reshape(1, -1), slice(0, 1)).shape[1]
+        with self._hooks() as hooks:
+            while done < total:
+                chunks = self._plan(total - done, outputs, own, pairing, budget)
+                here = slice(done, done + chunks.inputs)
+                own_here = None if own is None else [tensor[here] for tensor in own]
+                part = self._try_chunk(hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks)
+                if part is None:
+                    budget //= 2
+                    while not chunks.smallest and chunks == self._plan(total - done, outputs, own, pairing, budget):
+                        budget //= 2
+                    continue
+                part.inexact = {title: {done + row for row in rows} for title, rows in part.inexact.items()}
+                parts.append(part)
+                done += len(part.outputs)
+                progress(len(part.outputs))
+        return _joined(parts)
+
+    def _try_chunk(self, hooks: ModelHooks, *args: Any) -> Explained | None:
+        """The chunk explained, or None if it does not fit into memory and a smaller one may."""
+        try:
+            return self._chunk(hooks, *args)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            chunks: Chunks = args[-1]
+            if chunks.smallest:
+                raise OutOfMemoryError(f"one input against one baseline does not fit into memory: {error}") from error
+        # Out here the traceback no longer holds on to the tensors of what failed.
+        self._reference = None
+        gc.collect()
+        return None
+
+    def _chunk(
+        self,
+        hooks: ModelHooks,
+        inputs: Sequence[Tensor],
+        here: slice,
+        choose: Choose,
+        own: Sequence[Tensor] | None,
+        pairing: Pairing,
+        chunks: Chunks,
+    ) -> Explained:
+        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
+        run = None
+        for first in range(0, baselines, chunks.taped):
+            count = min(chunks.taped, baselines - first)
+            reference = self._references(hooks, len(inputs[0]), own, pairing, first, count)
+            if run is None or pairing == "aligned":
+                repeats = count if pairing == "aligned" else 1
+                graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
+                cut = audit(graph.output, graph.edges, graph.inputs, graph.capture)
+                outputs = _wide(graph.output.detach()).flatten(1)[::repeats]
+                targets = choose(outputs, here)
+            pairs = Pairs(graph, reference.tape, self._layouts, pairing, len(graph.output))
+            inexact: dict[str, set[int]] = {}
+            for entry, wrong in pairs.inexact():
+                inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
+            moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats)
+            theirs = _wide(reference.output).flatten(1)
+            if own is None and pairing == "grid":
+                expected = theirs.sum(0).expand_as(outputs).gather(1, targets)
+            else:
+                expected = theirs.unflatten(0, (-1, count)).sum(1).gather(1, targets)
+            part = Explained(moments, outputs.gather(1, targets), expected, targets, inexact, cut)
+            run = part if run is None else _with_more_baselines(run, part)
+        assert run is not None
+        return replace(run, expected=run.expected / baselines)
+
+    def _references(
+        self, hooks: ModelHooks, samples: int, own: Sequence[Tensor] | None, pairing: Pairing, first: int, count: int
+    ) -> Pass:
+        """The reference pass for baselines ``first .. first + count`` of ``samples`` inputs."""
+        if own is not None:
+            return _without_graph(hooks.run([tensor[:, first : first + count].flatten(0, 1) for tensor in own]))
+        if pairing == "aligned":
+            rows = [tensor[first : first + count] for tensor in self._baselines]
+            return _without_graph(hooks.run([tensor.repeat(samples, *[1] * (tensor.dim() - 1)) for tensor in rows]))
+        return self._shared_reference(hooks, first, count)
+
+    def _shared_reference(self, hooks: ModelHooks, first: int, count: int) -> Pass:
+        """The reference pass for some of the shared baselines; that for all of them is kept."""
+        if count < len(self._baselines[0]):
+            self._reference = None
+            return _without_graph(hooks.run([tensor[first : first + count] for tensor in self._baselines]))
+        if self._reference is None:
+            self._reference = _without_graph(hooks.run(self._baselines))
+        return self._reference
+
+    def _moments(self, pairs: Pairs, reference: Pass, targets: Tensor, chunks: Chunks, repeats: int) -> list[Moments]:
+        """Moments of every explained tensor over the baselines of one reference pass."""
+        graph = pairs.inputs
+        count = len(reference.output) if pairs.pairing == "grid" else len(reference.output) // pairs.samples
+        by_output: list[list[Moments]] = []
+        for chosen in targets.split(chunks.outputs, 1):
+            cotangents = _one_hot(chosen, graph.output)
+            total: list[Moments] | None = None
+            for rows in torch.arange(count, device=targets.device).split(chunks.baselines):
+                # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
+                found = pairs.multipliers(
+                    cotangents.expand(len(rows), *cotangents.shape).flatten(0, 1), rows.repeat_interleave(len(cotangents))
+                )
+                part = []
+                for m, x, r, layout in zip(
+                    found, graph.explained, reference.explained, self._layouts.explained, strict=True
+                ):
+                    geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
+                    mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
+                    part.append(_by_sample(Moments(len(rows), mean, m2), layout, repeats))
+                total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
+            assert total is not None
+            by_output.append(total)
+        return [
+            Moments(parts[0].count, torch.cat([part.mean for part in parts]), torch.cat([part.m2 for part in parts]))
+            for parts in zip(*by_output, strict=True)
+        ]
+
+    def _plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
+        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
+        return plan(self._costs, budget, inputs, baselines, outputs, own is None, pairing == "aligned")
+
+    def _budget(self) -> int:
+        # Half of what is free: torch's own workspaces and other programs take some.
+        return self._max_memory or available_memory(self._baselines[0].device) // 2
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """Half and bfloat16 outputs in float32: their sums over baselines must not round."""
+    return outputs.float() if outputs.element_size() < 4 else outputs
+
+
+def _one_hot(chosen: Tensor, output: Tensor) -> Tensor:
+    """``[K, *output.shape]``: 1 at each row's chosen output, for ``chosen`` ``[rows, K]``."""
+    hot = output.new_zeros(chosen.shape[1], len(output), output[0].numel())
+    hot.scatter_(2, chosen.t().unsqueeze(2), 1)
+    return hot.view(-1, *output.shape)
+
+
+def _without_graph(one: Pass) -> Pass:
+    """The pass without its autograd graph: a reference pass is read from the tape alone."""
+    one.capture.without_rule.clear()
+    return replace(one, output=one.output.detach(), edges=[], inputs=[])
+
+
+def _by_sample(moments: Moments, layout: Layout, repeats: int) -> Moments:
+    """Moments ``[K, B, *features]`` from moments in a tensor's own layout; ``repeats`` rows of an aligned pass are one input's."""
+
+    def rows(tensor: Tensor) -> Tensor:
+        inside = replace(layout, dim=layout.dim + 1)
+        split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
+        return split.squeeze(inside.dim + 1)
+
+    mean, m2 = rows(moments.mean), rows(moments.m2)
+    if repeats == 1:
+        return Moments(moments.count, mean, m2)
+    each = mean.unflatten(1, (-1, repeats))
+    mean = each.mean(2)
+    return Moments(repeats, mean, (each - mean.unsqueeze(2)).square().sum(2))
+
+
+def _with_more_baselines(one: Explained, more: Explained) -> Explained:
+    moments = [a + b for a, b in zip(one.moments, more.moments, strict=True)]
+    return replace(one, moments=moments, expected=one.expected + more.expected, inexact=_union([one, more]))
+
+
+def _joined(parts: Sequence[Explained]) -> Explained:
+    """The parts for consecutive inputs as one."""
+    moments = [
+        Moments(same[0].count, torch.cat([m.mean for m in same], 1), torch.cat([m.m2 for m in same], 1))
+        for same in zip(*(part.moments for part in parts), strict=True)
+    ]
+    outputs, expected, targets = (torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets"))
+    return Explained(moments, outputs, expected, targets, _union(parts), all(part.cut for part in parts))
+
+
+def _union(parts: Sequence[Explained]) -> dict[str, set[int]]:
+    union: dict[str, set[int]] = {}
+    for part in parts:
+        for title, rows in part.inexact.items():
+            union.setdefault(title, set()).update(rows)
+    return union

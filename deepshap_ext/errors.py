@@ -1,0 +1,42 @@
+"""The errors that explaining a model can raise. Bad arguments raise ``ValueError`` or ``TypeError`` like everywhere else."""
+
+from __future__ import annotations
+
+import sys
+
+
+class ExplanationError(RuntimeError):
+    """The model cannot be explained as it was asked for."""
+
+
+class UnsupportedOperationError(ExplanationError):
+    """The model calls an operation that has no rule, or that hides part of what depends on the input."""
+
+
+class ControlFlowError(ExplanationError):
+    """The model called different operations, or used different values, for the inputs and for the baselines."""
+
+
+class MixedSamplesError(ExplanationError):
+    """The output for one sample depends on the other samples of its batch."""
+
+
+class OutOfMemoryError(ExplanationError):
+    """One input against one baseline does not fit into the memory that may be used."""
+
+
+class AdditivityError(ExplanationError, AssertionError):
+    """The attributions do not add up to the difference between the model's output and its expected value.
+
+    shap's DeepExplainer raises ``AssertionError`` here and its other explainers ``shap.utils._exceptions.ExplainerError``;
+    where shap is loaded, the error is an instance of both.
+    """
+
+
+def additivity_error(message: str) -> AdditivityError:
+    """The :class:`AdditivityError` with this message, an instance of shap's ``ExplainerError`` too where shap is loaded."""
+    shap_exceptions = sys.modules.get("shap.utils._exceptions")
+    if shap_exceptions is None:
+        return AdditivityError(message)
+    both = type("AdditivityError", (AdditivityError, shap_exceptions.ExplainerError), {"__module__": __name__})
+    return both(message)

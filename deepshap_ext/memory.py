@@ -1,0 +1,63 @@
+"""How much memory a pass takes and how much there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .capture.dependence import tensors_in
+
+
+class MemoryMeter(TorchDispatchMode):
+    """Bytes of the tensors that operations in this context have made and that are still alive, now and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    @property
+    def live(self) -> int:
+        self._alive = {key: found for key, found in self._alive.items() if not found[0].expired()}
+        return sum(size for _, size in self._alive.values())
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if "alias" not in str(function._schema.returns):
+            for tensor in tensors_in(result):
+                self._add(tensor)
+            self.peak = max(self.peak, self.live)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._alive:
+            self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that new tensors on the device may take: what is free, and what torch holds in reserve."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    amounts = [
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    ]
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        amounts.append(int(text) - int(used.read_text()))
+    return min(amounts)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not allocate: CUDA has an error type of its own, the CPU allocator only a message."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

@@ -1,0 +1,62 @@
+"""From what a model returns to the tensor that is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+Select = Callable[[Any], Tensor]
+
+
+def selector(output: Any) -> Select:
+    """The function from a model's output to the explained tensor ``[samples, ...]``.
+
+    ``output``: None for the obvious one (a tensor, ``logits``, or the only tensor there is), a key, a position, or a function.
+    """
+    if output is None:
+        return _obvious
+    if isinstance(output, str):
+        return lambda result: _item(result, output)
+    if isinstance(output, int) and not isinstance(output, bool):
+        return lambda result: _item(result, output)
+    if callable(output):
+        return output  # type: ignore[no-any-return]
+    raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {output!r}")
+
+
+def _item(result: Any, key: Any) -> Tensor:
+    try:
+        if isinstance(key, str) and not isinstance(result, Mapping):
+            return getattr(result, key)  # type: ignore[no-any-return]
+        return result[key]  # type: ignore[no-any-return]
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"output={key!r} is not in what the model returns, {_described(result)}") from error
+
+
+def _obvious(result: Any) -> Tensor:
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, Mapping):
+        if isinstance(result.get("logits"), Tensor):
+            return result["logits"]  # type: ignore[no-any-return]
+        values = list(result.values())
+    elif isinstance(result, (list, tuple)):
+        values = list(result)
+    else:
+        values = []
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) == 1:
+        return tensors[0]
+    raise ValueError(
+        f"the model returns {_described(result)}: say what to explain with output=, a key, a position or a function"
+    )
+
+
+def _described(result: Any) -> str:
+    if isinstance(result, Mapping):
+        return f"{type(result).__name__} with the keys {list(result)}"
+    if isinstance(result, (list, tuple)):
+        return f"{type(result).__name__} of {[type(value).__name__ for value in result]}"
+    return type(result).__name__

@@ -1,0 +1,141 @@
+"""The pair pass: one vmapped backward over input-baseline pairs, through the graph of the input pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .capture.hooks import Pass
+from .capture.layout import Layout
+from .capture.probe import Layouts
+from .capture.tape import Entry, Tape
+from .errors import ControlFlowError, ExplanationError
+
+Pairing = Literal["grid", "aligned", "per_sample"]
+
+
+class Pairs:
+    """Inputs and baselines whose tapes belong together, and the baseline that each running cotangent belongs to.
+
+    ``pairing``: ``grid``, every input with every one of ``R`` baselines; ``per_sample``, input ``b`` with its own rows
+    ``b*R .. b*R+R-1`` of the baselines; ``aligned``, input ``b`` with baseline ``b``.
+    """
+
+    def __init__(self, inputs: Pass, baselines: Tape, layouts: Layouts, pairing: Pairing, samples: int) -> None:
+        self.inputs = inputs
+        self.baselines = baselines
+        self.layouts = layouts
+        self.pairing = pairing
+        self.samples = samples
+        self.row: Tensor = torch.empty(0)
+
+    def sides(self, entry: Entry) -> Sides:
+        return Sides(self, entry)
+
+    def multipliers(self, cotangents: Tensor, rows: Tensor) -> list[Tensor]:
+        """Multipliers ``[V, *explained.shape]`` of every explained tensor for cotangents ``[V, *output.shape]`` on baselines ``rows``."""
+        self.inputs.capture.pairs = self
+
+        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+            self.row = row
+            found = torch.autograd.grad(
+                self.inputs.output, self.inputs.edges, cotangent, retain_graph=True, allow_unused=True
+            )
+            return tuple(
+                torch.zeros_like(tensor) if grad is None else grad
+                for grad, tensor in zip(found, self.inputs.explained, strict=True)
+            )
+
+        try:
+            return list(torch.func.vmap(one)(cotangents, rows))
+        finally:
+            self.inputs.capture.pairs = None
+
+    def inexact(self) -> list[tuple[Entry, Tensor]]:
+        """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned.
+
+        Raises :class:`ControlFlowError` where the passes ran different operations.
+        """
+        found = []
+        ours, theirs = self.inputs.tape, self.baselines
+        for entry in (ours.overwritten(), theirs.overwritten()):
+            if entry is not None:
+                raise ExplanationError(f"{entry}: its input is modified in place where the modification cannot be followed")
+        for number, (one, other) in enumerate(zip(ours.entries, theirs.entries, strict=False)):
+            layouts = self.layouts.entries[number] if number < len(self.layouts.entries) else []
+            self._check_same(one, other, layouts)
+            if one.multipliers is None and one.kept:
+                wrong = torch.zeros(self.samples, dtype=torch.bool, device=one.kept[0].device)
+                for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
+                    wrong |= self._differing(x, r, layout)
+                if wrong.any():
+                    found.append((one, wrong))
+        if len(ours.entries) != len(theirs.entries):
+            shorter, longer = sorted((ours.entries, theirs.entries), key=len)
+            raise ControlFlowError(f"{longer[len(shorter)]} runs for some inputs or baselines only")
+        return found
+
+    def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
+        if one.title != other.title or one.module != other.module:
+            raise ControlFlowError(f"the model calls {one} for the inputs where it calls {other} for the baselines")
+        if len(one.kept) != len(layouts):
+            raise ControlFlowError(f"{one} does not run for every input or baseline")
+        if not _equal(one.value, other.value):
+            raise ControlFlowError(
+                f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
+                f"explained"
+            )
+        for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
+            shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
+            if shapes[0] != shapes[1]:
+                raise ControlFlowError(f"{one} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines")
+
+    def _differing(self, x: Tensor, r: Tensor, layout: Layout | None) -> Tensor:
+        """The inputs ``[samples]`` whose rows differ from any of their baselines' rows."""
+        if layout is None:
+            return _unequal(x[None], r[None]).expand(self.samples)
+        x, r = layout.rows(x), layout.rows(r)
+        if self.pairing == "grid":
+            return _unequal(x, r[:1].expand_as(x)) | _unequal(r, r[:1].expand_as(r)).any()
+        if self.pairing == "per_sample":
+            r = r.unflatten(0, (self.samples, -1))
+            return torch.stack([_unequal(x, r[:, j]) for j in range(r.shape[1])]).any(0)
+        return _unequal(x, r)
+
+
+class Sides:
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``)."""
+
+    def __init__(self, pairs: Pairs, entry: Entry) -> None:
+        self._pairs = pairs
+        self._layouts = pairs.layouts.entries[entry.number]
+        self.x: Sequence[Tensor] = entry.kept
+        self.r: Sequence[Tensor] = pairs.baselines.entries[entry.number].kept
+
+    def rows(self) -> Tensor:
+        """``[1]``: the row of the baselines that the running cotangent belongs to."""
+        return self._pairs.row.unsqueeze(0)
+
+    def geometry(self, position: int = 0) -> tuple[int, int, str]:
+        """``(outer, batch, pairing)`` of kept tensor ``position``, as the native operations take it."""
+        layout = self._layouts[position]
+        if layout is None:
+            return 1, 1, "aligned"
+        return layout.outer(self.x[position].shape), self._pairs.samples, self._pairs.pairing
+
+
+def _unequal(x: Tensor, r: Tensor) -> Tensor:
+    same = x == r
+    if x.is_floating_point():
+        same |= x.isnan() & r.isnan()
+    return ~same.flatten(1).all(1)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True))
+    same = one == other
+    return bool(same.all() if hasattr(same, "all") else same)

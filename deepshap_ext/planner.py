@@ -1,0 +1,90 @@
+"""How much of the work is done at once: chunks over inputs, baselines and outputs that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .capture.hooks import ModelHooks, Pass
+from .capture.probe import Layouts
+from .memory import MemoryMeter
+from .pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair."""
+
+    row: int
+    taped_row: int
+    pair: int
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """``inputs`` a forward pass; ``taped`` baselines a reference pass; ``baselines`` and ``outputs`` a backward."""
+
+    inputs: int
+    taped: int
+    baselines: int
+    outputs: int
+
+    @property
+    def smallest(self) -> bool:
+        return self.inputs == self.taped == self.outputs == 1
+
+
+def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Costs:
+    """Measure the costs on one and two rows, and on one and two cotangents: the difference leaves out what does not grow."""
+    taped, held, passes = [], [], []
+    for rows in (1, 2):
+        with MemoryMeter() as meter:
+            passes.append(hooks.run([tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in inputs]))
+            held.append(meter.live)
+        taped.append(_tape_bytes(passes[-1]))
+    one = passes[0]
+    pairs = Pairs(one, one.tape, layouts, "grid", 1)
+    peaks = []
+    for count in (1, 2):
+        cotangents = torch.ones(count, *one.output.shape, dtype=one.output.dtype, device=one.output.device)
+        with MemoryMeter() as meter:
+            pairs.multipliers(cotangents, torch.zeros(count, dtype=torch.int64, device=cotangents.device))
+        peaks.append(meter.peak)
+    return Costs(max(held[1] - held[0], 1), max(taped[1] - taped[0], 1), max(peaks[1] - peaks[0], 1))
+
+
+def plan(
+    costs: Costs, budget: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool
+) -> Chunks:
+    """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each.
+
+    ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on
+    pairs.
+    """
+    third = budget // 3
+    pairs = max(1, third // costs.pair)
+    if aligned:
+        taped = max(1, min(baselines, third // (costs.row + costs.taped_row)))
+        k = max(1, min(outputs, pairs // taped))
+        taped = min(taped, max(1, pairs // k))
+        n = min(inputs, third // (taped * costs.row), pairs // (taped * k))
+        return Chunks(max(1, n), taped, 1, k)
+    taped = max(1, min(baselines, third // (costs.row if shared else costs.row + costs.taped_row)))
+    k = min(outputs, pairs)
+    j = max(1, min(taped, pairs // k))
+    n = min(inputs, third // costs.row, pairs // (j * k))
+    if not shared:
+        n = min(n, third // (taped * costs.row))
+    return Chunks(max(1, n), taped, j, k)
+
+
+def _tape_bytes(one: Pass) -> int:
+    storages = {
+        storage._cdata: storage.nbytes()
+        for entry in one.tape.entries
+        for storage in (tensor.untyped_storage() for tensor in entry.kept)
+    }
+    return sum(storages.values())

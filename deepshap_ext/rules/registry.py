@@ -1,0 +1,63 @@
+"""The table of rules: how each operation passes multipliers on.
+
+A rule is a function that takes an operation's own arguments and returns an :class:`Application`, or None where the operation is
+linear as it was called (a product with a constant, say). Its first parameter tells which tensors carry multipliers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Carries = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Application:
+    """A rule applied to one call.
+
+    ``operands``: the tensors that multipliers flow to. ``forward(*operands)`` returns ``(output, kept)``: the operation's own result
+    and the tensors that the multipliers are computed from. ``multipliers(grad, sides)`` returns one multiplier an operand; ``grad`` is
+    the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline
+    (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes. ``stand_for``: the
+    call's own tensors where the operands were made from them (converted to another dtype, say).
+    """
+
+    operands: Sequence[Tensor]
+    forward: Callable[..., tuple[Any, Sequence[Tensor]]]
+    multipliers: Callable[..., Sequence[Tensor | None]]
+    parameters: tuple[Any, ...] = ()
+    stand_for: Sequence[Tensor] = ()
+
+
+Rule = Callable[..., Application | None]
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations, by their canonical names (:func:`deepshap_ext.capture.names.operation`)."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name] = function
+        return function
+
+    return register
+
+
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {}
+
+
+def decomposition(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function of the same arguments that computes the operation from others, each with its own rule."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            DECOMPOSITIONS[name] = function
+        return function
+
+    return register
