@@ -281,7 +281,7 @@ class DeepExplainer:
         gaps = (_sums(explained) - (outputs - expected)).abs()
         scale = float((outputs - expected).abs().max())
         # The model's own rounding of its outputs is no error of the attributions.
-        rounding = 16 * torch.finfo(dtype).eps * float(torch.maximum(outputs.abs(), expected.abs()).max())
+        rounding = 4 * torch.finfo(dtype).eps * float(torch.maximum(outputs.abs(), expected.abs()).max())
         worst = float(gaps.max())
         if worst <= tolerance * scale + rounding:
             return []
