@@ -164,14 +164,14 @@ class Engine:
                 repeats = count if pairing == "aligned" else 1
                 graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
                 cut = audit(graph.output, graph.edges, graph.inputs, graph.capture)
-                outputs = _wide(graph.output.detach()).flatten(1)[::repeats]
+                outputs = _wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
                 targets = choose(outputs, here)
             pairs = Pairs(graph, reference.tape, self._layouts, pairing, len(graph.output))
             inexact: dict[str, set[int]] = {}
             for entry, wrong in pairs.inexact():
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
             moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats)
-            theirs = _wide(reference.output).flatten(1)
+            theirs = _wide(reference.output).reshape(len(reference.output), -1)
             if own is None and pairing == "grid":
                 expected = theirs.sum(0).expand_as(outputs).gather(1, targets)
             else:

@@ -315,7 +315,7 @@ def _model_and_layer(model: Any) -> tuple[nn.Module, nn.Module | None]:
 
 def _sums(explained: Explained) -> Tensor:
     """``[N, K]``: each sample's values summed, in float64."""
-    return torch.stack([moments.mean.double().flatten(2).sum(2) for moments in explained.moments]).sum(0).t()
+    return torch.stack([moments.mean.double().reshape(*moments.mean.shape[:2], -1).sum(2) for moments in explained.moments]).sum(0).t()
 
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:

@@ -127,11 +127,35 @@ class Sides:
         return layout.outer(self.x[position].shape), self._pairs.samples, self._pairs.pairing
 
 
+    def pair(self, position: int = 0) -> tuple[Tensor, Tensor]:
+        """Kept tensor ``position`` of the inputs and of the running cotangent's baseline, of shapes that broadcast.
+
+        For rules composed of torch operations: these run inside ``torch.func.vmap``, the baseline's row is a batched index.
+        """
+        x, r, layout = self.x[position], self.r[position], self._layouts[position]
+        if layout is None or self._pairs.pairing == "aligned":
+            return x, r
+        dim = layout.dim
+        split = layout.split(r)
+        if self._pairs.pairing == "per_sample":
+            own = split.unflatten(dim + 1, (self._pairs.samples, -1)).index_select(dim + 2, self.rows())
+            return x, own.flatten(dim, dim + 3)
+        row = split.index_select(dim + 1, self.rows())
+        if layout.before > 1 or layout.after > 1:
+            row = row.expand(*row.shape[: dim + 1], self._pairs.samples, *row.shape[dim + 2 :])
+        return x, row.flatten(dim, dim + 2)
+
+    def midpoint(self, position: int = 0) -> Tensor:
+        """The mean of the two sides of kept tensor ``position``."""
+        x, r = self.pair(position)
+        return (x + r) / 2
+
+
 def _unequal(x: Tensor, r: Tensor) -> Tensor:
     same = x == r
     if x.is_floating_point():
         same |= x.isnan() & r.isnan()
-    return ~same.flatten(1).all(1)
+    return ~same.reshape(len(same), -1).all(1)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -122,7 +122,11 @@ class Capture(TorchFunctionMode):
                 self._refuse(called, f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input")
         self._join(called, others)
         entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
-        result = _Apply.apply(self, application, entry, target, *application.operands)
+        in_place = target is not None and target is application.operands[0]
+        result = _Apply.apply(self, application, entry, in_place, *application.operands)
+        if target is not None and not in_place:
+            self.tape.before_write(target)
+            result = target.copy_(result)
         for tensor in tensors_in(result):
             self._mark(called, tensor)
         return result
@@ -176,18 +180,17 @@ class _Apply(torch.autograd.Function):
     """An operation whose backward is its rule."""
 
     @staticmethod
-    def forward(ctx: Any, capture: Capture, application: Application, entry: Entry, target: Tensor | None, *operands: Tensor) -> Any:
+    def forward(ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor) -> Any:
         output, kept = application.forward(*operands)
         entry.kept = list(kept)
         capture.tape.append(entry)
         ctx.capture, ctx.entry = capture, entry
-        if target is not None:
-            capture.tape.before_write(target)
-            target.copy_(output)
-            ctx.mark_dirty(target)
-            return target
-        tensors = tuple(tensors_in(output))
-        ctx.mark_non_differentiable(*[tensor for tensor in tensors if not tensor.is_floating_point()])
+        if in_place:
+            # The first operand is what is written: for a view of it autograd takes the first gradient for the overwritten part's.
+            capture.tape.before_write(operands[0])
+            ctx.mark_dirty(operands[0])
+            return operands[0].copy_(output)
+        ctx.mark_non_differentiable(*[tensor for tensor in tensors_in(output) if not tensor.is_floating_point()])
         return output
 
     @staticmethod

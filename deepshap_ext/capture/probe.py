@@ -64,7 +64,7 @@ def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> 
 def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
     """``count`` copies of the first row, one of them replaced by a row that differs from it."""
     rows = tensor[:1].expand(count, *tensor.shape[1:]).clone()
-    others = (tensor != tensor[:1]).flatten(1).any(1).nonzero()
+    others = (tensor != tensor[:1]).reshape(len(tensor), -1).any(1).nonzero()
     if len(others):
         rows[row] = tensor[others[0, 0]]
     elif tensor.is_floating_point():

@@ -1,15 +1,17 @@
-"""Batch norm in eval mode is one affine map a channel."""
+"""Normalizations: affine with running statistics (batch norm in eval mode), or by the input's own mean and scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UnsupportedOperationError
-from .registry import Application, Carries, rule
+from .registry import Application, Carries, decomposition, rule
 
 
 @rule("batch_norm")
@@ -39,10 +41,154 @@ def _affine(
     scale = scale.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        return torch.nn.functional.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps), []
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps), []
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         # Autograd's own is right but transposes under vmap.
         return [grad * scale]
 
     return Application([input], forward, multipliers)
+
+
+def normalize(
+    input: Tensor,
+    flat: Callable[[Tensor], Tensor],
+    eps: float,
+    centre: bool,
+    scale: Tensor | None,
+    forward: Callable[[Tensor], Tensor],
+) -> Application:
+    """The application of a normalization over the last dimension of ``flat(input)``, times ``scale``.
+
+    ``u``: the input, centred where the norm centres; ``sigma``: its root mean square with eps inside; ``z = u / sigma``. From
+    ``u = sigma z`` at the midpoints, with ``g`` the multiplier of ``z`` and bars for means over the two sides,
+
+        m_u = (g - mean(u) / (n mean(sigma)) * sum_i g_i mean(z)_i) / mean(sigma),
+
+    complete, and bounded since it divides by the mean scale.
+    """
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        g = flat(wide(grad if scale is None else grad * scale))
+        (u_x, sigma_x), (u_r, sigma_r) = (_centred(flat(wide(side)), eps, centre) for side in sides.pair())
+        u, sigma, z = (u_x + u_r) / 2, (sigma_x + sigma_r) / 2, (u_x / sigma_x + u_r / sigma_r) / 2
+        m = (g - u / (u.shape[-1] * sigma) * (g * z).sum(-1, keepdim=True)) / sigma
+        if centre:
+            m = m - m.mean(-1, keepdim=True)
+        return [m.reshape(input.shape).to(grad.dtype)]
+
+    return Application([input], lambda x: (forward(x), [x]), multipliers)
+
+
+def _centred(u: Tensor, eps: float, centre: bool) -> tuple[Tensor, Tensor]:
+    """``u``, centred or as it is, and its root mean square over the last dimension."""
+    if centre:
+        u = u - u.mean(-1, keepdim=True)
+    # Scaled first: the square of a large float overflows.
+    largest = u.abs().amax(-1, keepdim=True).clamp_min(math.sqrt(torch.finfo(u.dtype).tiny))
+    return u, largest * ((u / largest).square().mean(-1, keepdim=True) + eps / largest.square()).sqrt()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Half and bfloat16 as float32: rules compute in float."""
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+@rule("layer_norm")
+def _layer_norm(
+    carries: Carries,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Application:
+    dims = len(normalized_shape)
+
+    def forward(x: Tensor) -> Tensor:
+        return F.layer_norm(x, normalized_shape, weight, bias, eps)
+
+    return normalize(input, lambda t: t.flatten(-dims), eps, True, weight, forward)
+
+
+@rule("rms_norm")
+def _rms_norm(
+    carries: Carries,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Application:
+    dims = len(normalized_shape)
+    small = torch.finfo(input.dtype).eps if eps is None else eps
+
+    def forward(x: Tensor) -> Tensor:
+        return F.rms_norm(x, normalized_shape, weight, eps)
+
+    return normalize(input, lambda t: t.flatten(-dims), small, False, weight, forward)
+
+
+@rule("group_norm")
+def _group_norm(
+    carries: Carries,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Application:
+    scale = None if weight is None else weight.view(-1, *[1] * (input.dim() - 2))
+
+    def forward(x: Tensor) -> Tensor:
+        return F.group_norm(x, num_groups, weight, bias, eps)
+
+    return normalize(input, lambda t: t.reshape(t.shape[0], num_groups, -1), eps, True, scale, forward)
+
+
+@decomposition("instance_norm")
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if use_input_stats:
+        return F.group_norm(input, input.shape[1], weight, bias, eps)
+    return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+
+
+@decomposition("norm", "linalg_vector_norm", "linalg_norm")
+def _norm(
+    input: Tensor, p: Any = None, dim: Any = None, keepdim: bool = False, out: None = None, dtype: Any = None, ord: Any = None
+) -> Tensor:
+    order = p if ord is None else ord
+    if order not in (None, 2, "fro") or (dim is None and input.dim() > 1 and order == 2):
+        raise UnsupportedOperationError(f"torch.norm of order {order!r} over dim={dim} has no rule: only the Euclidean norm of vectors has")
+    squares = input.to(dtype or input.dtype).square()
+    return (squares.sum() if dim is None else squares.sum(dim, keepdim=keepdim)).sqrt()
+
+
+@decomposition("var")
+def _var(input: Tensor, dim: Any = None, unbiased: Any = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    dims = tuple(range(input.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    count = math.prod(input.shape[d] for d in dims)
+    centred = input - input.mean(dims, keepdim=True)
+    return centred.square().sum(dims, keepdim=keepdim) / (count - (int(unbiased) if correction is None else correction))
+
+
+@decomposition("std")
+def _std(*args: Any, **kwargs: Any) -> Tensor:
+    return torch.var(*args, **kwargs).sqrt()
+
+
+@decomposition("var_mean")
+def _var_mean(input: Tensor, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    return torch.var(input, dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim=keepdim)

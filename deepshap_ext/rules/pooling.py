@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from .registry import Application, Carries, rule
+from .registry import Application, Carries, decomposition, rule
 
 
 def maxpool(
@@ -57,5 +58,58 @@ def _register(dims: int) -> None:
     rule(f"max_pool{dims}d")(plain)
 
 
+    adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
+
+    @rule(f"adaptive_max_pool{dims}d", f"adaptive_max_pool{dims}d_with_indices")
+    def adaptively(_: Carries, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
+        return maxpool(input, lambda x: adaptive(x, output_size), dims, return_indices)
+
+
 for _dims in (1, 2, 3):
     _register(_dims)
+
+
+def _largest(input: Tensor, dim: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """Maxima over some dimensions and their flat positions in them: one window of max-pooling."""
+    dims = range(input.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
+    dims = sorted(d % input.dim() for d in dims)
+    last = input.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
+    values, indices = F.max_pool1d(last.reshape(-1, 1, last.shape[-1]), last.shape[-1], return_indices=True)
+    shape = [1 if d in dims else n for d, n in enumerate(input.shape) if keepdim or d not in dims]
+    return values.reshape(shape), indices.reshape(shape)
+
+
+@decomposition("amax")
+def _amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    return _largest(input, dim, keepdim)[0]
+
+
+@decomposition("amin")
+def _amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    return -_largest(-input, dim, keepdim)[0]
+
+
+@decomposition("max")
+def _max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    if isinstance(dim, Tensor):
+        return torch.maximum(input, dim)
+    values, indices = _largest(input, dim, keepdim)
+    return values if dim is None else torch.return_types.max((values, indices))
+
+
+@decomposition("min")
+def _min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    if isinstance(dim, Tensor):
+        return torch.minimum(input, dim)
+    values, indices = _largest(-input, dim, keepdim)
+    return -values if dim is None else torch.return_types.min((-values, indices))
+
+
+@decomposition("maximum", "fmax")
+def _maximum(input: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(input, other), -1).amax(-1)
+
+
+@decomposition("minimum", "fmin")
+def _minimum(input: Tensor, other: Tensor) -> Tensor:
+    return -torch.maximum(-input, -other)

@@ -1,27 +1,28 @@
-"""Products of input-dependent factors: each factor's multiplier is the mean of the other over both sides.
+"""Products and quotients of input-dependent factors.
 
-That is the Shapley value of the two factors (Lundberg and Lee, arXiv 1705.07874, section 2.2, for two players), and complete:
-``ab - a'b' = mean(b) (a - a') + mean(a) (b - b')``.
+Each factor's multiplier is the other at the mean of its two sides: the Shapley value of two players (Lundberg and Lee,
+arXiv 1705.07874, section 2.2), and complete: ``ab - a'b' = mean(b) (a - a') + mean(a) (b - b')``. So it is for any bilinear map: its own
+derivative at the midpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import ops
-from .registry import Application, Carries, rule
+from ..errors import UnsupportedOperationError
+from .registry import Application, Carries, decomposition, rule
 
 
 @rule("mul", "rmul")
 def _mul(carries: Carries, input: Any, other: Any) -> Application | None:
     if not (carries(input) and carries(other)):
         return None
-    dtype = torch.result_type(input, other)
-    a, b = input.to(dtype), other.to(dtype)
+    a, b = _promoted(input, other)
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         product = torch.mul(a, b)
@@ -35,9 +36,152 @@ def _mul(carries: Carries, input: Any, other: Any) -> Application | None:
     return Application([a, b], forward, multipliers, stand_for=[input, other])
 
 
+@rule("div")
+def _div(carries: Carries, input: Any, other: Any, *, rounding_mode: str | None = None) -> Application | None:
+    if rounding_mode is not None:
+        raise UnsupportedOperationError(f"with rounding_mode={rounding_mode!r} is a step: it has no multiplier")
+    if not carries(other):
+        return None
+    if not isinstance(input, Tensor):
+        input = torch.as_tensor(input, dtype=other.dtype, device=other.device)
+    a, b = _promoted(input, other)
+    operands = [a, b] if carries(input) else [b]
+
+    def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        quotient = torch.div(operands[0] if len(operands) == 2 else a, operands[-1])
+        return quotient, [quotient, *operands]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(len(operands))
+        a_x, a_r = sides.pair(1) if len(operands) == 2 else (a, a)
+        # From a = z b at the midpoints: divides by the mean divisor, which is bounded away from 0 where b has one sign.
+        one_sign = (b_x > 0) == (b_r > 0)
+        mean = torch.where(one_sign, (b_x + b_r) / 2, 1)
+        to_a = torch.where(one_sign, 1 / mean, (1 / b_x + 1 / b_r) / 2)
+        to_b = torch.where(one_sign, (z_x + z_r) / 2 / mean, (a_x + a_r) / 2 / b_x / b_r)
+        found = [grad * to_a, -grad * to_b][-len(operands) :]
+        return [sum_to(m, operand.shape) for m, operand in zip(found, operands, strict=True)]
+
+    return Application(operands, forward, multipliers, stand_for=[input, other])
+
+
+@rule("matmul", "bmm", "mm")
+def _matmul(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
+    if not (carries(input) and carries(other)):
+        return None
+    if input.dim() == 1 or other.dim() == 1:
+        return bilinear(torch.matmul, input, other)
+
+    def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        return torch.matmul(a, b), [a, b]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        a, b = sides.midpoint(0), sides.midpoint(1)
+        return [sum_to(grad @ b.mT, input.shape), sum_to(a.mT @ grad, other.shape)]
+
+    return Application([input, other], forward, multipliers)
+
+
+@rule("rmatmul")
+def _rmatmul(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
+    return _matmul(carries, other, input)
+
+
+def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Application:
+    """The application of any bilinear map: its derivative at the midpoints of its factors."""
+
+    def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        return function(a, b), [a, b]
+
+    def multipliers(grad: Tensor, sides: Any) -> Sequence[Tensor]:
+        points = [sides.midpoint(0).expand_as(a), sides.midpoint(1).expand_as(b)]
+        _, derivative = torch.func.vjp(function, *points)
+        return derivative(grad)  # type: ignore[no-any-return]
+
+    return Application([a, b], forward, multipliers)
+
+
+def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
+    def binary(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
+        return bilinear(function, input, other) if carries(input) and carries(other) else None
+
+    rule(name)(binary)
+
+
+for _name, _function in {
+    "mv": torch.mv,
+    "dot": torch.dot,
+    "inner": torch.inner,
+    "outer": torch.outer,
+    "ger": torch.outer,
+    "kron": torch.kron,
+    "vecdot": torch.linalg.vecdot,
+}.items():
+    _register_bilinear(_name, _function)
+
+
+@rule("einsum")
+def _einsum(carries: Carries, equation: str, *operands: Any) -> Application | None:
+    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
+    active = [position for position, tensor in enumerate(tensors) if carries(tensor)]
+    if len(active) < 2:
+        return None
+    if len(active) > 2:
+        raise UnsupportedOperationError("has no rule for more than two factors that depend on the explained input: multiply them in pairs")
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        given = list(tensors)
+        given[active[0]], given[active[1]] = a, b
+        return torch.einsum(equation, *given)
+
+    return bilinear(function, tensors[active[0]], tensors[active[1]])
+
+
+@decomposition("addmm", "addmv", "baddbmm")
+def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = torch.matmul(a, b)
+    return (input if beta == 1 else beta * input) + (product if alpha == 1 else alpha * product)
+
+
+@decomposition("addbmm")
+def _addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * torch.bmm(a, b).sum(0)
+
+
+@decomposition("addr")
+def _addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * torch.outer(a, b)
+
+
+@decomposition("addcmul")
+def _addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (a * b)
+
+
+@decomposition("addcdiv")
+def _addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (a / b)
+
+
+@decomposition("lerp")
+def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    return input + weight * (end - input)
+
+
+@decomposition("glu")
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    value, gate = input.chunk(2, dim)
+    return value * torch.sigmoid(gate)
+
+
 def sum_to(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """Sum over the dimensions along which an operand of this shape was broadcast."""
     if leading := tensor.dim() - len(shape):
         tensor = tensor.sum(tuple(range(leading)))
     dims = tuple(dim for dim, size in enumerate(shape) if size == 1 and tensor.shape[dim] != 1)
     return tensor.sum(dims, keepdim=True) if dims else tensor
+
+
+def _promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.result_type(a, b)
+    return a.to(dtype), b.to(dtype)

@@ -1,0 +1,91 @@
+"""Convolutions with constant weights: linear, and their multiplier is the transposed convolution.
+
+Autograd's own backward is the same map; but it keeps the input alive for a weight gradient that nobody asks for, and its batching rule
+copies a dummy of that input for every pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .registry import Application, Carries, rule
+
+
+def _tuple(value: Any, dims: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    return values * dims if len(values) == 1 else values
+
+
+def _register(dims: int) -> None:
+    convolve: Callable[..., Tensor] = getattr(F, f"conv{dims}d")
+    transpose: Callable[..., Tensor] = getattr(F, f"conv_transpose{dims}d")
+
+    @rule(f"conv{dims}d")
+    def convolution(
+        carries: Carries,
+        input: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Application | None:
+        if carries(weight) or carries(bias):
+            return None
+        kernel = weight.shape[2:]
+        steps, spread = _tuple(stride, dims), _tuple(dilation, dims)
+        operand = input
+        if padding == "same":
+            total = [d * (k - 1) for d, k in zip(spread, kernel, strict=True)]
+            if any(amount % 2 for amount in total):
+                # The odd element goes to the end, as in torch.
+                operand = F.pad(input, [side for amount in reversed(total) for side in (0, amount % 2)])
+            edges = tuple(amount // 2 for amount in total)
+        else:
+            edges = (0,) * dims if padding == "valid" else _tuple(padding, dims)
+        size = operand.shape[-dims:]
+
+        def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            return convolve(x, weight, bias, steps, edges, spread, groups), []
+
+        def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+            # What a stride leaves over at the end of the input.
+            rest = [
+                n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
+                for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
+            ]
+            return [transpose(grad, weight, None, steps, edges, rest, groups, spread)]
+
+        return Application([operand], forward, multipliers, stand_for=[input])
+
+    @rule(f"conv_transpose{dims}d")
+    def transposed(
+        carries: Carries,
+        input: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Application | None:
+        if carries(weight) or carries(bias):
+            return None
+
+        def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            return transpose(x, weight, bias, stride, padding, output_padding, groups, dilation), []
+
+        def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+            return [convolve(grad, weight, None, stride, padding, dilation, groups)]
+
+        return Application([input], forward, multipliers)
+
+
+for _dims in (1, 2, 3):
+    _register(_dims)
