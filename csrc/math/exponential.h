@@ -26,12 +26,13 @@ struct Elu : Symmetric<Elu> {
     const T inf = infinity<T>(), right = T(scale), speed = T(input_scale);
     // The parameters are rounded to T first, as torch does; their product is rounded once.
     const T depth = T(double(T(alpha)) * double(T(scale)));
-    const T left = T(double(T(alpha)) * double(T(scale)) * double(T(input_scale)));
-    const T z = hi * speed;
-    const T error = product_error(hi, speed, z);
-    const T negative = left * exp_times(z, error, exp_mean(distance(hi, lo) * speed));
-    const T rise = over_distance(hi, hi, lo), fall = over_distance(-expm1(lo * speed), hi, lo);
-    const T mixed = right * rise + depth * fall;
+    const T d = distance(hi, lo), z = hi * speed;
+    const T mean = d * speed < inf ? exp_mean(d * speed) * speed : over_distance(T(1), hi, lo);
+    const T negative = depth * exp_times(z, product_error(hi, speed, z), mean);
+    // (scale hi + depth (1 - e^z)) / d, with the two sides' shares of d.
+    const T low = -(lo * speed);
+    const T fall = low < 100 ? exp_mean(low) * speed * over_distance(-lo, hi, lo) : over_distance(T(1), hi, lo);
+    const T mixed = right * over_distance(hi, hi, lo) + depth * fall;
     const T far = lo == -inf ? (hi == inf ? right / 2 : T(0)) : right;
     return hi <= 0 ? negative : lo > 0 ? right : (hi == inf) | (lo == -inf) ? far : mixed;
   }
@@ -44,10 +45,10 @@ DEEPSHAP_HOST_DEVICE T logistic(T hi, T lo, T rate) {
   const T eh = exponential(-rate * absolute(hi)), el = exponential(-rate * absolute(lo));
   const T factor = hi <= 0 ? eh : lo >= 0 ? el : T(1);
   const T d = distance(hi, lo);
-  const T far = d < infinity<T>() ? d : (hi * T(0.25) - lo * T(0.25));
-  const T quotient = -expm1(-rate * d) / (far * ((1 + eh) * (1 + el)));
-  const T mean = d == 0 ? rate / ((1 + eh) * (1 + el)) : d < infinity<T>() ? quotient : quotient * T(0.25);
-  return factor * mean;
+  const T scale = d < (sizeof(T) == 4 ? T(0x1p120f) : T(0x1p1000)) ? T(1) : T(0.125);  // the denominator may overflow
+  const T spread = (1 + eh) * (1 + el);
+  const T quotient = -expm1(-rate * d) / ((hi * scale - lo * scale) * spread) * scale;
+  return factor * (d == 0 ? rate / spread : quotient);
 }
 
 struct Sigmoid : Symmetric<Sigmoid> {
@@ -69,23 +70,6 @@ struct Tanh : Symmetric<Tanh> {
   }
 };
 
-// log(1 + e^z) between zh >= zl, both finite or infinite; d is their distance. `eh`, `el` are e^-|z|.
-template <class T>
-DEEPSHAP_HOST_DEVICE T softplus_mean(T zh, T zl, T error_hi, T error_lo, T d) {
-  const T near = sizeof(T) == 4 ? T(15) : T(36), tail = sizeof(T) == 4 ? T(-18) : T(-38);
-  const T eh = exp_times(-absolute(zh), zh < 0 ? error_hi : -error_hi, T(1));
-  const T el = exp_times(-absolute(zl), zl < 0 ? error_lo : -error_lo, T(1));
-  // Close: log1p(sigma(zl) expm1(d)) / d, positive terms only. Far: the parts above 0, and what e^-|z| adds.
-  const T sigma = (zl < 0 ? el : T(1)) / (1 + el);
-  const T close = log1p(sigma * expm1(at_most(d, near))) / d;
-  const T above = zl > 0 ? d : zh > 0 ? zh : T(0);
-  const T far = (above + (log1p(eh) - log1p(el))) / d;
-  // Where log1p(e^z) is e^z: the difference of exponentials, right to the last subnormal.
-  const T exponentials = exp_times(zh, error_hi, exp_mean(d));
-  const T at = (zh < 0 ? eh : T(1)) / (1 + eh);
-  return zh < tail ? exponentials : d == 0 ? at : d <= near ? close : far;
-}
-
 // log(1 + e^(beta x)) / beta, and x where beta x > threshold, as torch has it (with its small jump there).
 struct Softplus : Symmetric<Softplus> {
   static constexpr int parameters = 2;
@@ -93,19 +77,31 @@ struct Softplus : Symmetric<Softplus> {
   DEEPSHAP_HOST_DEVICE explicit Softplus(const double* p) : beta(p[0]), threshold(p[1]) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T x, T r) const {
+    const bool single = sizeof(T) == 4;
     // Beyond the second bound log1p(e^z) is z anyway.
-    const T rate = T(beta), bound = at_most(T(threshold), sizeof(T) == 4 ? T(80) : T(700)), inf = infinity<T>();
-    const T hi = rate < 0 ? r : x, lo = rate < 0 ? x : r;  // in the order of beta x
-    const T zh = hi * rate, zl = lo * rate;
+    const T rate = T(beta), bound = at_most(T(threshold), single ? T(80) : T(700)), inf = infinity<T>();
+    const T hi = rate < 0 ? r : x, lo = rate < 0 ? x : r;  // in the order of z = beta x
+    const T zh = hi * rate, zl = lo * rate, d = absolute(distance(x, r) * rate);
     const T error_hi = product_error(hi, rate, zh), error_lo = product_error(lo, rate, zl);
-    const T curved = softplus_mean(zh, zl, error_hi, error_lo, absolute(distance(x, r) * rate));
-    // Across the bound: x - softplus(r) directly.
+    const T eh = exp_times(-absolute(zh), zh < 0 ? error_hi : -error_hi, T(1));
     const T el = exp_times(-absolute(zl), zl < 0 ? error_lo : -error_lo, T(1));
-    const T above = zl > 0 ? hi - lo : hi;
-    const T crossing = over_distance(above - log1p(el) / rate, hi, lo);
-    const T far = absolute(lo) == inf ? (absolute(hi) == inf ? T(0.5) : T(0)) : T(1);
-    const T mixed = (absolute(hi) == inf) | (absolute(lo) == inf) ? far : zh > bound ? crossing : curved;
-    return zl > bound ? T(1) : mixed;
+    const T sigma_hi = (zh < 0 ? eh : T(1)) / (1 + eh), sigma_lo = (zl < 0 ? el : T(1)) / (1 + el);
+    // Close: log1p(sigma(zl) expm1(d)) / d, positive terms only. Far, or across the threshold: the parts above 0, and
+    // the log1p(e^-|z|) they lack.
+    const T near = single ? T(15) : T(36);
+    const bool crossing = zh > bound;
+    const T rise = zh - zl, correction = (rise - d) + (difference_error(zh, zl, rise) + (error_hi - error_lo));
+    const T grown = expm1(at_most(d, near));
+    const T close = log1p(sigma_lo * (grown + (grown + 1) * correction)) / d;
+    const T above = zl > 0 ? hi - lo : zh > 0 ? hi : T(0);
+    const T far = over_distance(above + ((crossing ? T(0) : log1p(eh)) - log1p(el)) / rate, hi, lo);
+    // Where log1p(e^z) is e^z: the difference of exponentials, right to the last subnormal.
+    const T tail = exp_times(zh, error_hi, exp_mean(d));
+    // Below `tiny` the slope is the difference to the last bit; sigma * d could be subnormal there.
+    const T tiny = single ? T(0x1p-40f) : T(0x1p-80);
+    const T curved = zh < (single ? T(-18) : T(-38)) ? tail : d < tiny ? sigma_hi : d <= near ? close : far;
+    const T limit = absolute(lo) == inf ? (absolute(hi) == inf ? T(0.5) : T(0)) : T(1);
+    return zl > bound ? T(1) : (absolute(hi) == inf) | (absolute(lo) == inf) ? limit : crossing ? far : curved;
   }
 };
 

@@ -95,6 +95,24 @@ DEEPSHAP_HOST_DEVICE float expm1(float x) {
 }
 DEEPSHAP_HOST_DEVICE double expm1(double x) { return std::expm1(x); }
 
+// e^-a and `fallen` = 1 - e^-a for a >= 0, both to the last bits.
+DEEPSHAP_HOST_DEVICE float decay(float a, float& fallen) {
+  std::int32_t n;
+  const float m = detail::reduced_expm1(at_least(-a, -170.0f), n);
+  const float first = power_of_two(n >> 1), second = power_of_two(n - (n >> 1)), scale = first * second;
+  fallen = (1.0f - scale) - m * scale;
+  return (1.0f + m) * first * second;
+}
+DEEPSHAP_HOST_DEVICE double decay(double a, double& fallen) {
+  if (a > 0.7) {
+    const double left = std::exp(-a);
+    fallen = 1 - left;
+    return left;
+  }
+  fallen = -std::expm1(-a);
+  return 1 - fallen;
+}
+
 // log(1 + x); the float version for -1 < x < 2^120.
 DEEPSHAP_HOST_DEVICE float log1p(float x) {
   const float y = 1.0f + x;
@@ -120,6 +138,13 @@ DEEPSHAP_HOST_DEVICE float product_error(float a, float b, float product) {
 }
 DEEPSHAP_HOST_DEVICE double product_error(double a, double b, double product) {
   return absolute(product) < 1e4 ? std::fma(a, b, -product) : 0.0;
+}
+
+// What rounding a - b to `difference` lost (Knuth's two-sum).
+template <class T>
+DEEPSHAP_HOST_DEVICE T difference_error(T a, T b, T difference) {
+  const T part = difference - a;
+  return (a - (difference - part)) - (b + part);
 }
 
 // (1 - e^-d) / d for d >= 0: 1 at 0, 0 at infinity.

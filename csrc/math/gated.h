@@ -21,11 +21,25 @@ struct GateTail {
   T w, error, q, at_s, at_t, slope;
 };
 
+// An exponent in two parts: e^-w has w's absolute error as its relative one, so w needs twice the working precision.
+template <class T>
+struct Exponent {
+  T w, error;
+};
+
+// e^-(w(t) - w(s)) from a, the rounded difference, and 1 - e^-a.
+template <class T>
+DEEPSHAP_HOST_DEVICE T decay_between(Exponent<T> s, Exponent<T> t, T a, T& fallen) {
+  const T q = decay(a, fallen);
+  const T rise = t.w - s.w;
+  return q - q * ((rise - a) + (difference_error(t.w, s.w, rise) + (t.error - s.error)));
+}
+
 // H[s, t], with t - s as `distance` where s and t had to be bounded.
 template <class T>
 DEEPSHAP_HOST_DEVICE T gated_tail(const GateTail<T>& tail, T s, T t, T distance) {
   const T gate = tail.q * tail.at_t, fall = s * tail.slope;
-  const T outer = t * gate / distance, inner = s * tail.at_s / distance;
+  const T outer = t / distance * gate, inner = s / distance * tail.at_s;
   const T product_size = gate > fall ? gate : fall, direct_size = outer > inner ? outer : inner;
   const T product = gate - fall, direct = outer - inner;
   return exp_times(-tail.w, -tail.error, direct_size < product_size ? direct : product);
@@ -42,28 +56,29 @@ struct OddGate : Symmetric<Gate> {
     const T s = at_most(small, bound), t = at_most(large, bound);
     const GateTail<T> tail = Gate::tail(s, t);
     const T one_sided = gated_tail(tail, s, t, large - small);
-    // Both signs: f(hi) - f(lo) = (hi - H(hi)) + H(-lo), a sum of terms of one sign.
-    const T height_s = exp_times(-tail.w, -tail.error, s * tail.at_s);
-    const T height_t = exp_times(-tail.w, -tail.error, t * tail.q * tail.at_t);
-    const T rise = (hi - (ah < al ? height_s : height_t)) + (ah < al ? height_t : height_s);
+    // Both signs: f(hi) - f(lo) = hi (1 - g(-hi)) - lo g(lo), a sum of terms of one sign.
+    const T gate_s = exp_times(-tail.w, -tail.error, tail.at_s);
+    const T gate_t = exp_times(-tail.w, -tail.error, tail.q * tail.at_t);
+    const T gate_hi = 1 - (ah < al ? gate_s : gate_t), gate_lo = ah < al ? gate_t : gate_s;
     const T inf = infinity<T>();
     const T far = lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
-    const T two_sided = (hi == inf) | (lo == -inf) ? far : over_distance(rise, hi, lo);
+    const T near = gate_hi * over_distance(hi, hi, lo) + gate_lo * over_distance(-lo, hi, lo);
+    const T two_sided = (hi == inf) | (lo == -inf) ? far : near;
     return hi <= 0 ? one_sided : lo >= 0 ? 1 - one_sided : two_sided;
   }
 };
 
 namespace detail {
 
-// The tail of a logistic gate, g(-t) = 1 / (1 + e^w(t)), from w(s), d = t - s and W = w[s, t].
+// The tail of a logistic gate, g(-t) = 1 / (1 + e^w(t)), from w(s), w(t), d = t - s and W = w[s, t].
 template <class T>
-DEEPSHAP_HOST_DEVICE GateTail<T> logistic_tail(T w, T error, T d, T steepness) {
-  const T a = d * steepness;
-  const T fallen = -expm1(-a), q = 1 - fallen;
-  const T es = exponential(-w), et = es * q;
+DEEPSHAP_HOST_DEVICE GateTail<T> logistic_tail(Exponent<T> ws, Exponent<T> wt, T d, T steepness) {
+  T fallen;
+  const T q = decay_between(ws, wt, d * steepness, fallen);
+  const T es = exponential(-ws.w), et = es * q;
   const T cs = 1 / (1 + es), ct = 1 / (1 + et);
   const T mean = d == 0 ? steepness : fallen / d;
-  return {w, error, q, cs, ct, cs * ct * mean};
+  return {ws.w, ws.error, q, cs, ct, cs * ct * mean};
 }
 
 }  // namespace detail
@@ -78,7 +93,7 @@ struct Silu : OddGate<Silu> {
   }
   template <class T>
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
-    return detail::logistic_tail(s, T(0), t - s, T(1));
+    return detail::logistic_tail(Exponent<T>{s, T(0)}, Exponent<T>{t, T(0)}, t - s, T(1));
   }
 };
 
@@ -92,28 +107,23 @@ struct GeluTanh : OddGate<GeluTanh> {
   }
   template <class T>
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
-    T error;
-    const T w = exponent(s, error);
     const T c = T(1.5957691216057307), k = T(0.044715);
-    return detail::logistic_tail(w, error, t - s, c + c * k * (s * s + s * t + t * t));
+    return detail::logistic_tail(exponent(s), exponent(t), t - s, c + c * k * (s * s + s * t + t * t));
   }
 
  private:
-  // e^-w has the relative error of w's absolute one, so w needs twice the working precision.
-  DEEPSHAP_HOST_DEVICE static float exponent(float s, float& error) {
+  DEEPSHAP_HOST_DEVICE static Exponent<float> exponent(float s) {
     const double w = 1.5957691216057307 * double(s) * (1.0 + 0.044715 * double(s) * double(s));
-    error = float(w - double(float(w)));
-    return float(w);
+    return {float(w), float(w - double(float(w)))};
   }
-  DEEPSHAP_HOST_DEVICE static double exponent(double s, double& error) {
+  DEEPSHAP_HOST_DEVICE static Exponent<double> exponent(double s) {
     const double c = 1.5957691216057308, c_low = -9.96930880911092e-17, k = 0.044715, k_low = 2.1960211427085595e-18;
     const double square = s * s, square_error = std::fma(s, s, -square);
     const double bend = k * square, bend_error = std::fma(k, square, -bend) + (k * square_error + k_low * square);
     const double sum = 1 + bend, sum_error = (bend < 1 ? bend - (sum - 1) : 1 - (sum - bend)) + bend_error;
     const double line = c * s, line_error = std::fma(c, s, -line) + c_low * s;
     const double w = line * sum;
-    error = std::fma(line, sum, -w) + (line * sum_error + line_error * sum);
-    return w;
+    return {w, std::fma(line, sum, -w) + (line * sum_error + line_error * sum)};
   }
 };
 
@@ -125,21 +135,24 @@ struct Gelu : OddGate<Gelu> {
   DEEPSHAP_HOST_DEVICE static constexpr T bound() {
     return sizeof(T) == 4 ? T(16) : T(40);
   }
-  // Phi(-t) = phi(t) M(t): Phi(-s) - Phi(-t) = phi(s) ((M(s) - M(t)) + M(t) (1 - e^-a)), a = (t - s)(t + s) / 2.
+  // With Phi(-t) = e^(-t^2/2) M(t) and a = (t - s)(t + s) / 2, both terms of one sign:
+  // Phi(-s) - Phi(-t) = e^(-s^2/2) ((M(s) - M(t)) + M(t) (1 - e^-a)).
   template <class T>
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
-    const T root = T(0.3989422804014327);  // 1 / sqrt(2 pi)
     const MillsRatio<T> mills = mills_ratio(s, t);
     const T mid = (s + t) / 2, a = (t - s) * mid;
-    const T fallen = -expm1(-a);
+    T fallen;
+    const Exponent<T> ws = half_square(s), wt = half_square(t);
+    const T q = decay_between(ws, wt, a, fallen);
     const T mean = a == 0 ? T(1) : fallen / a;
-    const T square = s * s / 2;
-    return {square,
-            product_error(s, s / 2, square),
-            1 - fallen,
-            root * mills.at_s,
-            root * mills.at_t,
-            root * (mills.falling + mills.at_t * mid * mean)};
+    return {ws.w, ws.error, q, mills.at_s, mills.at_t, mills.falling + mills.at_t * mid * mean};
+  }
+
+ private:
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static Exponent<T> half_square(T t) {
+    const T w = t * (t / 2);
+    return {w, product_error(t, t / 2, w)};
   }
 };
 
@@ -152,22 +165,24 @@ struct Mish : Symmetric<Mish> {
     const T inf = infinity<T>(), bound = sizeof(T) == 4 ? T(128) : T(1024);
     if (hi <= 0) {
       const T s = at_most(-hi, bound), t = at_most(-lo, bound), d = t - s;
-      const T q = exponential(-d), es = exponential(-s), et = exponential(-t);
+      const T es = exponential(-s), et = exponential(-t);
+      T fallen;
+      const T q = decay_between(Exponent<T>{s, T(0)}, Exponent<T>{t, T(0)}, d, fallen);
       const T ds = 1 / (es * (es + 2) + 2), dt = 1 / (et * (et + 2) + 2);
-      const T slope = 2 * exp_mean(d) * (es + et + 2) * ds * dt;
+      const T slope = 2 * (d == 0 ? T(1) : fallen / d) * (es + et + 2) * ds * dt;
       return gated_tail(GateTail<T>{s, T(0), q, (es + 2) * ds, (et + 2) * dt, slope}, s, t, hi - lo);
     }
     if (hi == inf || lo == -inf) return lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
     const T gate_hi = gate(hi);
     if (lo < 0) {
-      const T e = exponential(lo);
-      return over_distance(hi * gate_hi + exp_times(lo, T(0), -lo * (e + 2)) / (e * (e + 2) + 2), hi, lo);
+      const T e = exponential(lo), gate_lo = exp_times(lo, T(0), (e + 2) / (e * (e + 2) + 2));
+      return gate_hi * over_distance(hi, hi, lo) + gate_lo * over_distance(-lo, hi, lo);
     }
     // hi g(hi) - lo g(lo) = d g(lo) + hi (g(hi) - g(lo)), both terms positive.
     const T d = hi - lo, qh = exponential(-hi), ql = exponential(-lo);
-    const T slope =
-        2 * exp_mean(d) * (1 + 2 * qh + exponential(-d)) / (1 + 2 * qh * (1 + qh)) * ql * ql / (1 + 2 * ql * (1 + ql));
-    return gate(lo) + at_most(hi, bound) * slope;
+    const T slope = 2 * (ql * ql * (hi * exp_mean(d))) * (1 + 2 * qh + exponential(-d)) /
+                    ((1 + 2 * qh * (1 + qh)) * (1 + 2 * ql * (1 + ql)));
+    return gate(lo) + slope;
   }
 
  private:

@@ -9,9 +9,12 @@ namespace deepshap::math {
 // x for x > 0, slope * x otherwise (torch: the slope at 0 is that of the left piece).
 template <class T>
 DEEPSHAP_HOST_DEVICE T two_slopes(T hi, T lo, T left, T right) {
-  // Scaled where hi - lo, or a slope times a side, could overflow; nothing that counts is subnormal there.
-  const T large = sizeof(T) == 4 ? T(1.2676506e30) : T(1e289), small = sizeof(T) == 4 ? T(0x1p-32) : T(0x1p-64);
-  const T scale = (hi > large) | (lo < -large) ? small : T(1);
+  // Scaled where hi - lo or a slope times a side could overflow, and where a slope times a side could be subnormal: a
+  // part that becomes subnormal by it does not count.
+  const T large = sizeof(T) == 4 ? T(0x1p95f) : T(0x1p950), tiny = sizeof(T) == 4 ? T(0x1p-90f) : T(0x1p-950);
+  const T unit = sizeof(T) == 4 ? T(0x1p32f) : T(0x1p64);
+  const bool is_large = (hi > large) | (lo < -large), is_tiny = (hi < tiny) & (lo > -tiny);
+  const T scale = is_large ? 1 / unit : is_tiny ? unit : T(1);
   const T h = hi * scale, l = lo * scale;
   const T mixed = (h * right - l * left) / (h - l);
   const T far = lo == -infinity<T>() ? (hi == infinity<T>() ? (left + right) / 2 : left) : right;

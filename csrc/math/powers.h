@@ -80,6 +80,7 @@ struct Pow : Symmetric<Pow> {
     if (p == 0) return T(0);
     if (p == 1) return T(1);
     if (p == 2) return hi + lo;
+    if (p == 3) return cube(hi, lo);
     if (p == T(0.5)) return Sqrt(nullptr).ordered(hi, lo);
     if (p == T(-0.5)) return Rsqrt(nullptr).ordered(hi, lo);
     if (p == -1) return Reciprocal(nullptr).ordered(hi, lo);
@@ -91,10 +92,17 @@ struct Pow : Symmetric<Pow> {
     if (!odd) return positive(larger, smaller, p) * over_distance(hi + lo, hi, lo);
     // Odd: hi^p + |lo|^p, two terms of one sign, from the one that leads.
     const T ratio = exponential(-absolute(rise(larger, smaller, p)));
-    return lead(p > 0 ? larger : smaller, p, T(1) + ratio, over_distance(p > 0 ? larger : smaller, hi, lo));
+    return lead(p > 0 ? larger : smaller, p, T(1) + ratio, hi, lo);
   }
 
  private:
+  // x^2 + x r + r^2, as a sum of terms of one sign.
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T cube(T hi, T lo) {
+    const T sum = hi + lo;
+    return (hi > 0) & (lo < 0) ? sum * sum - hi * lo : hi * sum + lo * lo;
+  }
+
   // p log(hi / lo).
   template <class T>
   DEEPSHAP_HOST_DEVICE static T rise(T hi, T lo, T p) {
@@ -102,29 +110,33 @@ struct Pow : Symmetric<Pow> {
     return p * (q < infinity<T>() ? std::log1p(q) : std::log(hi) - std::log(lo));
   }
 
-  // base^(p-1) * factor * share; p - 1 is exact from 1/2 on, and below base^p / base cannot overflow on its own.
+  // base^p * factor / (hi - lo). From p = 1/2 on by base^(p-1), whose exponent is exact there: base^p could underflow.
   template <class T>
-  DEEPSHAP_HOST_DEVICE static T lead(T base, T p, T factor, T share) {
-    if (p < T(0.5)) return std::pow(base, p) * factor / base * share;
+  DEEPSHAP_HOST_DEVICE static T lead(T base, T p, T factor, T hi, T lo) {
+    if (p < T(0.5)) return over_distance(std::pow(base, p) * factor, hi, lo);
+    return reduced(base, p, factor * over_distance(base, hi, lo));
+  }
+
+  // base^(p-1) * factor; in two halves where the power alone is subnormal or overflows.
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T reduced(T base, T p, T factor) {
     const T power = std::pow(base, p - 1);
-    // In two halves where the power alone is subnormal or overflows.
     if (power > (sizeof(T) == 4 ? T(1e-30) : T(1e-290)) && power < (sizeof(T) == 4 ? T(1e30) : T(1e290)))
-      return power * (factor * share);
+      return power * factor;
     const T half = std::pow(base, (p - 1) / 2);
-    return half * (half * (factor * share));
+    return half * (half * factor);
   }
 
   template <class T>
   DEEPSHAP_HOST_DEVICE static T positive(T hi, T lo, T p) {
+    lo = lo + 0;  // no -0, which would divide to -inf
     if (hi == lo) {
       if (hi == 0 && p > 0) return T(0);  // p = 1 has been answered
-      return lead(hi, p, p, T(1));
+      return p < T(0.5) ? std::pow(hi, p) * p / hi : reduced(hi, p, p);
     }
-    if (p == infinity<T>() || hi == infinity<T>())
-      return p > 1 ? infinity<T>() : lo > 0 || p > 0 ? T(0) * p : -infinity<T>();
+    if (hi == infinity<T>()) return p > 1 ? hi : lo == 0 && p < 0 ? -hi : T(0);
     const T z = rise(hi, lo, p);
-    if (p > 0) return lead(hi, p, -std::expm1(-z), hi / (hi - lo));
-    return std::pow(lo, p) * std::expm1(z) / (hi - lo);
+    return p > 0 ? lead(hi, p, -std::expm1(-z), hi, lo) : lead(lo, p, std::expm1(z), hi, lo);
   }
 };
 
