@@ -150,10 +150,9 @@ inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r,
 
 // On the CPU the values of rows are checked here, before any thread starts; CUDA kernels assert them.
 inline void check_row_values(const char* op, const Tensor& rows, const Geometry& geometry) {
-  if (geometry.row_factor == 0) return;
   const int64_t* values = rows.const_data_ptr<int64_t>();
   for (int64_t v = 0, count = rows.numel(); v < count; ++v) {
-    if (values[v] < 0 || values[v] >= geometry.baselines) {
+    if (!geometry.has(values[v])) {
       fail(op, ": rows must lie in [0, ", geometry.baselines, "), got ", values[v], " at ", v);
     }
   }

@@ -18,6 +18,14 @@ inline Geometry check_contribution(const Tensor& multipliers, const Tensor& x, c
   return check_geometry(op, x, r, outer, batch, pairing);
 }
 
+// Welford's update with the n-th value; inverse = 1 / n. In double whatever the operands are: the result then does not
+// depend on how many baselines come at once by more than its own rounding.
+DEEPSHAP_HOST_DEVICE void update(double value, double inverse, double& mean, double& m2) {
+  const double deviation = value - mean;
+  mean += deviation * inverse;
+  m2 += deviation * (value - mean);
+}
+
 // The means of half types are kept in float: they are what is reported.
 inline ScalarType contribution_dtype(ScalarType dtype) { return dtype == ScalarType::Double ? dtype : ScalarType::Float; }
 

@@ -9,6 +9,10 @@
 
 namespace deepshap::ops {
 
+#define DEEPSHAP_ENTRY(name, Functor) Functor,
+enum class FunctionIndex : size_t { DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY) };
+#undef DEEPSHAP_ENTRY
+
 struct Function {
   const char* name;
   int parameters;
@@ -18,10 +22,17 @@ struct Function {
 inline constexpr Function functions[] = {DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)};
 #undef DEEPSHAP_ENTRY
 
+// Parameters by value: what a CUDA kernel takes.
 inline constexpr int max_parameters = 8;
+struct Parameters {
+  double values[max_parameters] = {};
+};
+#define DEEPSHAP_ENTRY(name, Functor) static_assert(math::Functor::parameters <= max_parameters);
+DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)
+#undef DEEPSHAP_ENTRY
 
 // The function's place in `functions`, once its parameters are known to fit.
-inline size_t check_function(const char* op, const std::string& name, const std::vector<double>& parameters) {
+inline FunctionIndex check_function(const char* op, const std::string& name, const std::vector<double>& parameters) {
   std::string known;
   size_t index = 0;
   for (const Function& function : functions) {
@@ -29,7 +40,7 @@ inline size_t check_function(const char* op, const std::string& name, const std:
       if (parameters.size() != static_cast<size_t>(function.parameters)) {
         fail(op, ": function '", name, "' takes ", function.parameters, " parameters, got ", parameters.size());
       }
-      return index;
+      return static_cast<FunctionIndex>(index);
     }
     known += (index++ ? ", " : "") + std::string(function.name);
   }

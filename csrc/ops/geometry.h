@@ -28,11 +28,19 @@ struct Geometry {
     return row_factor != 0 && rows[v] != rows[v - 1];
   }
 
-  // The flat position in r of the first element of the row that is paired with row `row` = o * batch + b of x.
-  DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t row, int64_t j) const {
+  // Whether j names a baseline.
+  DEEPSHAP_HOST_DEVICE bool has(int64_t j) const { return row_factor == 0 || (j >= 0 && j < baselines); }
+
+  // The flat position in r of the first element of the row that is paired with row `row` = o * batch + b of x: that for
+  // j = 0, and how far the next j is from there.
+  DEEPSHAP_HOST_DEVICE int64_t reference_base(int64_t row) const {
     const int64_t o = row / batch;
     const int64_t b = row - o * batch;
-    return (o * reference_rows + b * batch_factor + j * row_factor) * inner;
+    return (o * reference_rows + b * batch_factor) * inner;
+  }
+  DEEPSHAP_HOST_DEVICE int64_t reference_step() const { return row_factor * inner; }
+  DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t row, int64_t j) const {
+    return reference_base(row) + j * reference_step();
   }
 };
 

@@ -21,9 +21,10 @@ DEEPSHAP_HOST_DEVICE Route<T> route(int64_t p, int64_t q, T x_p, T x_q, T r_p, T
   if (p == q) return {p, T(1)};
   const bool to_p = x_p >= r_q;
   const int64_t to = to_p ? p : q;
+  if (to_p ? x_p == r_p : x_q == r_q) return {to, T(1)};
+  if (x_p == r_q) return {to, T(0)};  // infinite ones too
   T numerator = x_p - r_q;
   T denominator = to_p ? x_p - r_p : x_q - r_q;
-  if (denominator == 0) return {to, T(1)};
   if (denominator - denominator != 0) {  // it overflowed, or a side is infinite there
     numerator = x_p / 2 - r_q / 2;
     denominator = to_p ? x_p / 2 - r_p / 2 : x_q / 2 - r_q / 2;
@@ -64,14 +65,21 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
   MaxpoolCall call;
   call.geometry = check_geometry(op, x, r, outer, batch, pairing);
 
-  // Outside of the pooled dimensions the indices have the shape of their side, inside the windows are the same.
   const size_t kept = static_cast<size_t>(x.dim() - dims);
+  const auto pooled = [&](const Tensor& tensor) {
+    return IntHeaderOnlyArrayRef(tensor.sizes().data() + kept, static_cast<size_t>(dims));
+  };
+  call.plane_in = 1;
+  call.plane_out = 1;
+  for (const int64_t size : pooled(x)) call.plane_in *= size;
+  if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
+    fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer, " and batch = ", batch,
+         " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
+  }
+  // Outside of the pooled dimensions the indices have the shape of their side, inside the windows are the same.
   const auto outside = [&](const Tensor& indices, const Tensor& side) {
     return indices.dim() == side.dim() && same_shape(IntHeaderOnlyArrayRef(indices.sizes().data(), kept),
                                                      IntHeaderOnlyArrayRef(side.sizes().data(), kept));
-  };
-  const auto pooled = [&](const Tensor& tensor) {
-    return IntHeaderOnlyArrayRef(tensor.sizes().data() + kept, static_cast<size_t>(dims));
   };
   if (!outside(x_indices, x)) {
     fail(op, ": x_indices must have the shape of x but for the last ", dims, " dimensions, got ", shape_text(x_indices),
@@ -81,14 +89,7 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
     fail(op, ": r_indices must have the shape of r but for the last ", dims, " dimensions, and there that of x_indices, got ",
          shape_text(r_indices), " for r of shape ", shape_text(r), " and x_indices of shape ", shape_text(x_indices));
   }
-  call.plane_in = 1;
-  call.plane_out = 1;
-  for (const int64_t size : pooled(x)) call.plane_in *= size;
   for (const int64_t size : pooled(x_indices)) call.plane_out *= size;
-  if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
-    fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer, " and batch = ", batch,
-         " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
-  }
   call.planes = call.plane_in > 0 ? x.numel() / call.plane_in : 0;
   call.channels = call.plane_in > 0 ? call.geometry.inner / call.plane_in : 0;
   return call;

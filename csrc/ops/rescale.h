@@ -11,7 +11,7 @@ namespace deepshap::ops {
 
 struct RescaleCall {
   Geometry geometry;
-  size_t function;
+  FunctionIndex function;
 };
 
 inline RescaleCall check_rescale(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows,

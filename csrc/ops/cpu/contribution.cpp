@@ -10,18 +10,13 @@
 namespace deepshap::ops {
 namespace {
 
-// Welford's update with the n-th value, in double whatever the operands are: phi does not depend on how many baselines
-// come at once by more than the rounding of its result.
 template <class T>
 struct Accumulate {
   DEEPSHAP_INLINE void run(const T* __restrict multiplier, const compute_t<T>* __restrict x, const compute_t<T>* __restrict r,
                            double* __restrict mean, double* __restrict m2, double inverse, int64_t n) {
     using C = compute_t<T>;
     for (int64_t i = 0; i < n; ++i) {
-      const double value = static_cast<double>(static_cast<C>(multiplier[i]) * (x[i] - r[i]));
-      const double deviation = value - mean[i];
-      mean[i] += deviation * inverse;
-      m2[i] += deviation * (value - mean[i]);
+      update(static_cast<double>(static_cast<C>(multiplier[i]) * (x[i] - r[i])), inverse, mean[i], m2[i]);
     }
   }
 };

@@ -21,12 +21,12 @@ template <class T>
 using Fill = void (*)(const double*, const T*, const T*, T*, int64_t);
 
 template <class T>
-Fill<T> fill_of(size_t function) {
+Fill<T> fill_of(FunctionIndex function) {
 #define DEEPSHAP_ENTRY(name, Functor) \
   &simd<DividedDifference<math::Functor, T>, const double*, const T*, const T*, T*, int64_t>,
   static constexpr Fill<T> table[] = {DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)};
 #undef DEEPSHAP_ENTRY
-  return table[function];
+  return table[static_cast<size_t>(function)];
 }
 
 template <class T>

@@ -1,0 +1,79 @@
+#include "../contribution.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "../layout.h"
+#include "launch.cuh"
+
+namespace deepshap::ops {
+namespace {
+
+// A thread keeps its elements' moments in registers and goes over the baselines; blockIdx.y shares out the outputs.
+template <class T, int N>
+__global__ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int64_t* rows, compute_t<T>* mean_out,
+                                    compute_t<T>* m2_out, int64_t baselines, int64_t outputs, Geometry geometry) {
+  using C = compute_t<T>;
+  const int64_t numel = geometry.numel();
+  const int64_t first = first_cotangent(outputs);
+  const int64_t last = last_cotangent(outputs);
+  for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
+    const int64_t row = at / geometry.inner;
+    const T* reference = r + geometry.reference_base(row) + (at - row * geometry.inner);
+    C x_pack[N], r_pack[N], pack[N];
+    load<T, N>(x + at, x_pack);
+    for (int64_t k = first; k < last; ++k) {
+      double mean[N] = {}, m2[N] = {};
+      for (int64_t j = 0; j < baselines; ++j) {
+        load<T, N>(reference + baseline(rows, j, geometry) * geometry.reference_step(), r_pack);
+        load<T, N>(multipliers + (j * outputs + k) * numel + at, pack);
+        const double inverse = 1 / static_cast<double>(j + 1);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          update(static_cast<double>(pack[i] * (x_pack[i] - r_pack[i])), inverse, mean[i], m2[i]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        mean_out[k * numel + at + i] = static_cast<C>(mean[i]);
+        m2_out[k * numel + at + i] = static_cast<C>(m2[i]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> contribution_cuda(const Tensor& multipliers, const Tensor& x, const Tensor& r, const Tensor& rows,
+                                             int64_t outer, int64_t batch, std::string pairing) {
+  const Geometry geometry = check_contribution(multipliers, x, r, rows, outer, batch, pairing);
+  const DeviceGuard guard(multipliers.get_device_index());
+  const Arrangement arrange_as = arrange(geometry, multipliers, 2, x, r);
+  Dims sizes = to_dims(multipliers.sizes());
+  sizes.erase(sizes.begin());
+  const ScalarType dtype = contribution_dtype(multipliers.scalar_type());
+  const Tensor mean = arrange_as.empty(sizes, dtype, x, 1);
+  const Tensor m2 = arrange_as.empty(sizes, dtype, x, 1);
+  if (mean.numel() == 0) return {mean, m2};
+  const Tensor rows_dense = as_contiguous(rows);
+  const Tensor multipliers_dense = arrange_as(multipliers, 2), x_dense = arrange_as(x), r_dense = arrange_as(r);
+  const cudaStream_t stream = current_stream(multipliers);
+  DEEPSHAP_DISPATCH(multipliers.scalar_type(), "contribution", [&] {
+    using C = compute_t<scalar_t>;
+    constexpr int size = pack_size<scalar_t>;
+    const Geometry& ordered = arrange_as.geometry;
+    const auto *m = data<scalar_t>(multipliers_dense), *xs = data<scalar_t>(x_dense), *rs = data<scalar_t>(r_dense);
+    const bool packs = packs_fit(ordered.inner, size, m, xs, rs);
+    const auto kernel = packs ? &contribution_kernel<scalar_t, size> : &contribution_kernel<scalar_t, 1>;
+    const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), multipliers.size(1));
+    kernel<<<grid, block_threads, 0, stream>>>(m, xs, rs, data<int64_t>(rows_dense), mutable_data<C>(mean), mutable_data<C>(m2),
+                                               multipliers.size(0), multipliers.size(1), ordered);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return {mean, m2};
+}
+
+}  // namespace deepshap::ops
+
+STABLE_TORCH_LIBRARY_IMPL(deepshap_ext, CUDA, m) { m.impl("contribution", TORCH_BOX(&deepshap::ops::contribution_cuda)); }

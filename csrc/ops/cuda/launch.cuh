@@ -1,0 +1,85 @@
+// What every CUDA op does around its kernel.
+#pragma once
+
+#include "../tensor.h"
+
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../geometry.h"
+
+namespace deepshap::ops {
+
+using torch::stable::accelerator::DeviceGuard;
+
+inline cudaStream_t current_stream(const Tensor& tensor) {
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+// Blocks enough to fill the current device several times over; kernels stride over what is left.
+inline int64_t block_limit() {
+  int device = 0;
+  int processors = 1;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  return static_cast<int64_t>(processors) * 32;
+}
+
+constexpr int block_threads = 256;
+
+// x: over items. y: over parts of the cotangents, more than one where the items alone leave processors idle.
+inline dim3 grid_over(int64_t items, int64_t cotangents, int64_t items_per_block = block_threads) {
+  const int64_t limit = block_limit();
+  const int64_t blocks = std::min((items + items_per_block - 1) / items_per_block, limit);
+  const int64_t parts = std::min(std::min(cotangents, (limit + blocks - 1) / blocks), int64_t{65535});
+  return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts));
+}
+
+__device__ inline int64_t first_cotangent(int64_t cotangents) { return cotangents * blockIdx.y / gridDim.y; }
+__device__ inline int64_t last_cotangent(int64_t cotangents) { return cotangents * (blockIdx.y + 1) / gridDim.y; }
+__device__ inline int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline int64_t thread_count() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+
+// The baseline of a cotangent; a wrong one would read out of bounds.
+__device__ inline int64_t baseline(const int64_t* rows, int64_t v, const Geometry& geometry) {
+  CUDA_KERNEL_ASSERT(geometry.has(rows[v]) && "rows must name baselines");
+  return rows[v];
+}
+
+// N neighbouring elements, moved in one access of up to 16 bytes.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T values[N];
+};
+
+template <class T>
+constexpr int pack_size = 16 / sizeof(T);
+
+template <class T, int N>
+__device__ inline void load(const T* from, compute_t<T> (&to)[N]) {
+  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = static_cast<compute_t<T>>(pack.values[i]);
+}
+
+template <class T, int N>
+__device__ inline void store(const compute_t<T> (&from)[N], T* to) {
+  Pack<T, N> pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i) pack.values[i] = static_cast<T>(from[i]);
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// Whether packs of 16 bytes are aligned in every operand and none reaches into the next row.
+template <class... Pointers>
+inline bool packs_fit(int64_t inner, int size, const Pointers*... pointers) {
+  return inner % size == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+}  // namespace deepshap::ops

@@ -1,0 +1,155 @@
+#include "../softmax.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "../../math/means.h"
+#include "launch.cuh"
+
+namespace deepshap::ops {
+namespace {
+
+template <class C>
+__device__ C sum_of_warp(C value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// The sum over the threads of a line, in all of them: a warp, or the whole block by way of `scratch` (a value a warp).
+template <int Threads, class C>
+__device__ C sum_of_line(C value, C* scratch) {
+  value = sum_of_warp(value);
+  if constexpr (Threads > 32) {
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = 0;
+    for (int warp = 0; warp < Threads / 32; ++warp) value += scratch[warp];
+  }
+  return value;
+}
+
+// Lines that are contiguous: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
+// where they fit, computed again on each use where they do not.
+template <class T, int Threads, bool Cached>
+__global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log,
+                                 SoftmaxCall call) {
+  using C = compute_t<T>;
+  extern __shared__ unsigned char shared[];
+  C* const scratch = reinterpret_cast<C*>(shared);
+  C* const means = scratch + 32 + (Cached ? threadIdx.y * call.size : 0);
+  const int64_t n = call.size;
+  const int64_t lines = call.lines();
+  const int64_t numel = call.geometry.numel();
+  const int64_t first = first_cotangent(cotangents);
+  const int64_t last = last_cotangent(cotangents);
+  for (int64_t line = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; line < lines;
+       line += static_cast<int64_t>(gridDim.x) * blockDim.y) {
+    const T* x_line = x + line * n;
+    const T* r_line = r;
+    C total = 0;
+    const auto mean = [&](int64_t k) {
+      return Cached ? means[k] : math::log_mean_exp(static_cast<C>(x_line[k]), static_cast<C>(r_line[k]));
+    };
+    for (int64_t v = first; v < last; ++v) {
+      if (v == first || call.geometry.changes(rows, v)) {
+        r_line = r + call.reference_start(line * n, baseline(rows, v, call.geometry));
+        total = 0;
+        for (int64_t k = threadIdx.x; k < n; k += Threads) {
+          const C value = math::log_mean_exp(static_cast<C>(x_line[k]), static_cast<C>(r_line[k]));
+          if (Cached) means[k] = value;  // each thread reads back only what it wrote
+          total += value;
+        }
+        total = sum_of_line<Threads>(total, scratch);
+      }
+      const T* from = grad + v * numel + line * n;
+      T* to = out + v * numel + line * n;
+      C sum = 0;
+      for (int64_t k = threadIdx.x; k < n; k += Threads) sum += static_cast<C>(from[k]) * (log ? C(1) : mean(k));
+      sum = sum_of_line<Threads>(sum, scratch);
+      const C share = total == 0 ? C(0) : sum / total;
+      for (int64_t k = threadIdx.x; k < n; k += Threads) {
+        const C g = static_cast<C>(from[k]);
+        to[k] = static_cast<T>(log ? (total == 0 ? C(0) : g - mean(k) * share) : mean(k) * (g - share));
+      }
+    }
+  }
+}
+
+// Lines with a stride: a thread a line, neighbouring threads on neighbouring lines.
+template <class T>
+__global__ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log,
+                              SoftmaxCall call) {
+  using C = compute_t<T>;
+  const int64_t lines = call.lines();
+  const int64_t numel = call.geometry.numel();
+  const int64_t first = first_cotangent(cotangents);
+  const int64_t last = last_cotangent(cotangents);
+  for (int64_t line = thread_index(); line < lines; line += thread_count()) {
+    const int64_t at = call.start(line);
+    const T* r_line = r;
+    const auto mean = [&](int64_t k) {
+      return math::log_mean_exp(static_cast<C>(x[at + k * call.stride]), static_cast<C>(r_line[k * call.reference_stride]));
+    };
+    for (int64_t v = first; v < last; ++v) {
+      r_line = r + call.reference_start(at, baseline(rows, v, call.geometry));
+      const T* from = grad + v * numel + at;
+      T* to = out + v * numel + at;
+      C total = 0;
+      C sum = 0;
+      for (int64_t k = 0; k < call.size; ++k) {
+        const C value = mean(k);
+        total += value;
+        sum += static_cast<C>(from[k * call.stride]) * (log ? C(1) : value);
+      }
+      const C share = total == 0 ? C(0) : sum / total;
+      for (int64_t k = 0; k < call.size; ++k) {
+        const C g = static_cast<C>(from[k * call.stride]);
+        to[k * call.stride] = static_cast<T>(log ? (total == 0 ? C(0) : g - mean(k) * share) : mean(k) * (g - share));
+      }
+    }
+  }
+}
+
+template <class T>
+void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log, const SoftmaxCall& call,
+            cudaStream_t stream) {
+  using C = compute_t<T>;
+  if (call.stride != 1 || call.reference_stride != 1) {
+    strided_lines<T><<<grid_over(call.lines(), cotangents), block_threads, 0, stream>>>(grad, x, r, rows, out, cotangents, log, call);
+  } else {
+    constexpr int64_t shared_limit = 48 * 1024;
+    const bool warps = call.size <= 1024;
+    const dim3 block = warps ? dim3(32, 4) : dim3(block_threads, 1);
+    const int64_t cached = (32 + block.y * call.size) * static_cast<int64_t>(sizeof(C));
+    const bool fits = cached <= shared_limit;
+    const auto kernel = warps  ? (fits ? &contiguous_lines<T, 32, true> : &contiguous_lines<T, 32, false>)
+                        : fits ? &contiguous_lines<T, block_threads, true>
+                               : &contiguous_lines<T, block_threads, false>;
+    kernel<<<grid_over(call.lines(), cotangents, block.y), block, fits ? cached : 32 * sizeof(C), stream>>>(grad, x, r, rows, out,
+                                                                                                      cotangents, log, call);
+  }
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+}  // namespace
+
+Tensor softmax_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t dim, bool log, int64_t outer,
+                    int64_t batch, std::string pairing) {
+  const SoftmaxCall call = check_softmax(grad, x, r, rows, dim, outer, batch, pairing);
+  const DeviceGuard guard(grad.get_device_index());
+  const Tensor out = empty(to_dims(grad.sizes()), grad.scalar_type(), grad);
+  if (out.numel() == 0) return out;
+  const Tensor rows_dense = as_contiguous(rows);
+  const Tensor grad_dense = as_contiguous(grad), x_dense = as_contiguous(x), r_dense = as_contiguous(r);
+  const cudaStream_t stream = current_stream(grad);
+  DEEPSHAP_DISPATCH(grad.scalar_type(), "softmax", [&] {
+    launch<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense), data<int64_t>(rows_dense),
+                     mutable_data<scalar_t>(out), grad.size(0), log, call, stream);
+  });
+  return out;
+}
+
+}  // namespace deepshap::ops
+
+STABLE_TORCH_LIBRARY_IMPL(deepshap_ext, CUDA, m) { m.impl("softmax", TORCH_BOX(&deepshap::ops::softmax_cuda)); }
