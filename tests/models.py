@@ -79,7 +79,7 @@ class Skip(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.relu1 = nn.Linear(6, 5), nn.ReLU()
-        self.layer, self.relu2 = nn.Linear(5, 5), nn.ReLU()
+        self.layer, self.relu2 = nn.Sequential(nn.Linear(5, 5)), nn.ReLU()
         self.head = nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
