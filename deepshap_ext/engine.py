@@ -80,7 +80,7 @@ class Engine:
         with self._hooks() as hooks:
             self._layouts = probe(hooks.run, self._baselines)
             self._costs = measure(hooks, self._layouts, self._baselines)
-        self.dtype = torch.float32
+            self.precision = _coarsest(hooks.run([tensor[:1] for tensor in self._baselines]))
         _ = self.expected
 
     @property
@@ -94,7 +94,7 @@ class Engine:
                 step = self._plan(1, 1, None, "grid", self._budget()).taped
                 for first in range(0, len(self._baselines[0]), step):
                     reference = self._shared_reference(hooks, first, step)
-                    self.dtype, outputs = reference.output.dtype, _wide(reference.output)
+                    outputs = _wide(reference.output)
                     total = outputs.sum(0) if total is None else total + outputs.sum(0)
             assert total is not None
             self._expected = total / len(self._baselines[0])
@@ -236,6 +236,12 @@ class Engine:
     def _budget(self) -> int:
         # Half of what is free: torch's own workspaces and other programs take some.
         return self._max_memory or available_memory(self._baselines[0].device) // 2
+
+
+def _coarsest(one: Pass) -> torch.dtype:
+    """The least precise floating-point dtype that a pass computed in."""
+    tensors = [one.output, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
+    return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _wide(outputs: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class DeepExplainer:
         return result if ranked_outputs is None else (result, explained.targets.cpu())
 
     def __call__(self, X: Any) -> Any:
-        """A ``shap.Explanation`` of the samples with values, base values and data; needs shap."""
+        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap."""
         try:
             from shap import Explanation
         except ImportError as error:
@@ -123,8 +123,16 @@ class DeepExplainer:
         values = self.shap_values(X)
         samples = len(values[0] if isinstance(values, list) else values)
         base = np.broadcast_to(self.expected_value, (samples, *self.expected_value.shape))
-        data = [_numpy(x) if isinstance(x, Tensor) else x for x in (X if self._listed else [X])]
-        return Explanation(values=values, base_values=base, data=data if self._listed else data[0])
+        if self._layer is not None:
+            # The values are those of the layer's inputs, which X is not.
+            data = [None] * len(values) if isinstance(values, list) else [None]
+        else:
+            data = [_numpy(x) if isinstance(x, Tensor) else np.asarray(x) for x in (X if self._listed else [X])]
+        each = [
+            Explanation(values=one, base_values=base, data=of)
+            for one, of in zip(values if isinstance(values, list) else [values], data, strict=True)
+        ]
+        return each if isinstance(values, list) else each[0]
 
     def attribute(
         self,
@@ -238,7 +246,10 @@ class DeepExplainer:
                     raise ValueError(f"target must be an index into outputs of shape {list(shape)}, got {target}")
                 flat = flat * size + index % size
             return lambda outputs, here: torch.full((len(outputs), 1), flat, device=outputs.device), ()
-        indices = torch.as_tensor(target)
+        try:
+            indices = torch.as_tensor(target)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}") from None
         if indices.is_floating_point() or indices.dtype == torch.bool or indices.shape != (samples,) or len(shape) != 1:
             raise ValueError(
                 f"target must be None, an index into outputs of shape {list(shape)}, or, where outputs have one dimension, {samples} "
@@ -275,7 +286,8 @@ class DeepExplainer:
 
     def _gap(self, explained: Explained) -> list[str]:
         """The largest gap of additivity, if it is beyond the tolerance."""
-        dtype = self._engine.dtype
+        # Of the least precise dtype: some float64 models compute parts in float32.
+        dtype = self._engine.precision
         tolerance = TOLERANCES[dtype] if self._tolerance is None else self._tolerance
         outputs, expected = explained.outputs.double(), explained.expected.double()
         gaps = (_sums(explained) - (outputs - expected)).abs()

@@ -52,6 +52,7 @@ class ModelHooks:
 
     def __enter__(self) -> ModelHooks:
         with ExitStack() as undo:
+            undo.enter_context(torch.inference_mode(False))
             for module in self._names:
                 undo.callback(_restore, module, _snapshot(module))
             for parameter in self._model.parameters():

@@ -34,6 +34,7 @@ class Capture(TorchFunctionMode):
         self.tape = Tape()
         self.pairs: Any = None
         self.without_rule: dict[Node, str] = {}
+        self._inverses: dict[int, tuple[Tensor, int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
 
@@ -71,8 +72,13 @@ class Capture(TorchFunctionMode):
         self.dependence.mark(tensor)
 
     def carries(self, value: Any) -> bool:
-        """Whether multipliers flow to the value: a tensor made from the input that carries a gradient."""
+        """See :class:`deepshap_ext.rules.registry.Context`, which the capture is for the rules."""
         return isinstance(value, Tensor) and value.requires_grad and value in self.dependence
+
+    def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
+        """See :class:`deepshap_ext.rules.registry.Context`."""
+        result, version, operand, name = self._inverses.get(id(value), (None, 0, None, ""))
+        return (operand, name) if operand is not None and result is value and value._version == version else None
 
     def _as_it_is(
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
@@ -109,7 +115,7 @@ class Capture(TorchFunctionMode):
         if arguments.pop("out", None) is not None:
             self._refuse(called, "with out= is not supported: return the result instead")
         try:
-            application = RULES[called.name](self.carries, *args, **arguments)
+            application = RULES[called.name](self, *args, **arguments)
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
@@ -129,6 +135,8 @@ class Capture(TorchFunctionMode):
             result = target.copy_(result)
         for tensor in tensors_in(result):
             self._mark(called, tensor)
+        if called.name in ("rsqrt", "reciprocal") and target is None:
+            self._inverses[id(result)] = (result, result._version, application.operands[0], called.name)
         return result
 
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:

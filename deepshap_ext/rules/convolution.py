@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registry import Application, Carries, rule
+from .registry import Application, Context, rule
 
 
 def _tuple(value: Any, dims: int) -> tuple[int, ...]:
@@ -26,7 +26,7 @@ def _register(dims: int) -> None:
 
     @rule(f"conv{dims}d")
     def convolution(
-        carries: Carries,
+        context: Context,
         input: Tensor,
         weight: Tensor,
         bias: Any = None,
@@ -35,7 +35,7 @@ def _register(dims: int) -> None:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Application | None:
-        if carries(weight) or carries(bias):
+        if context.carries(weight) or context.carries(bias):
             return None
         kernel = weight.shape[2:]
         steps, spread = _tuple(stride, dims), _tuple(dilation, dims)
@@ -65,7 +65,7 @@ def _register(dims: int) -> None:
 
     @rule(f"conv_transpose{dims}d")
     def transposed(
-        carries: Carries,
+        context: Context,
         input: Tensor,
         weight: Tensor,
         bias: Any = None,
@@ -75,7 +75,7 @@ def _register(dims: int) -> None:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Application | None:
-        if carries(weight) or carries(bias):
+        if context.carries(weight) or context.carries(bias):
             return None
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

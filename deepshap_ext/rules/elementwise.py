@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import RULES, Application, Carries, rule
+from .registry import RULES, Application, Context, rule
 
 
 def rescale(function: str, input: Tensor, forward: Callable[[Tensor], Tensor], *parameters: float) -> Application:
@@ -47,7 +47,7 @@ _WITHOUT_PARAMETERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _register(name: str, forward: Callable[[Tensor], Tensor]) -> None:
-    RULES[name] = lambda _, input: rescale(name, input, forward)
+    RULES[name] = lambda context, input: rescale(name, input, forward)
 
 
 for _name, _forward in _WITHOUT_PARAMETERS.items():
@@ -55,19 +55,19 @@ for _name, _forward in _WITHOUT_PARAMETERS.items():
 
 
 @rule("leaky_relu")
-def _leaky_relu(_: Carries, input: Tensor, negative_slope: float = 0.01) -> Application:
+def _leaky_relu(_: Context, input: Tensor, negative_slope: float = 0.01) -> Application:
     return rescale("leaky_relu", input, lambda x: F.leaky_relu(x, negative_slope), float(negative_slope))
 
 
 @rule("rrelu")
-def _rrelu(_: Carries, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Application:
+def _rrelu(_: Context, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Application:
     # In eval mode its slope is the mean of the two; in training mode it is random and never comes here.
     return _leaky_relu(_, input, (lower + upper) / 2)
 
 
 @rule("prelu")
-def _prelu(carries: Carries, input: Tensor, weight: Tensor) -> Application:
-    if carries(weight):
+def _prelu(context: Context, input: Tensor, weight: Tensor) -> Application:
+    if context.carries(weight):
         raise UnsupportedOperationError("has no rule for a weight that depends on the explained input")
     slope = weight.detach()
     if slope.numel() > 1:
@@ -82,7 +82,7 @@ def _prelu(carries: Carries, input: Tensor, weight: Tensor) -> Application:
 
 
 @rule("elu")
-def _elu(_: Carries, input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Application:
+def _elu(_: Context, input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Application:
     def forward(x: Tensor) -> Tensor:
         return torch.ops.aten.elu(x, alpha, scale, input_scale)
 
@@ -90,39 +90,39 @@ def _elu(_: Carries, input: Tensor, alpha: float = 1.0, scale: float = 1.0, inpu
 
 
 @rule("selu")
-def _selu(_: Carries, input: Tensor) -> Application:
+def _selu(_: Context, input: Tensor) -> Application:
     # Klambauer et al., arXiv 1706.02515: the constants as torch has them.
     return rescale("elu", input, F.selu, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0)
 
 
 @rule("celu")
-def _celu(_: Carries, input: Tensor, alpha: float = 1.0) -> Application:
+def _celu(_: Context, input: Tensor, alpha: float = 1.0) -> Application:
     return rescale("elu", input, lambda x: F.celu(x, alpha), float(alpha), 1.0, 1.0 / alpha)
 
 
 @rule("gelu")
-def _gelu(_: Carries, input: Tensor, approximate: str = "none") -> Application:
+def _gelu(_: Context, input: Tensor, approximate: str = "none") -> Application:
     name = "gelu" if approximate == "none" else "gelu_tanh"
     return rescale(name, input, lambda x: F.gelu(x, approximate=approximate))
 
 
 @rule("softplus")
-def _softplus(_: Carries, input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Application:
+def _softplus(_: Context, input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Application:
     return rescale("softplus", input, lambda x: F.softplus(x, beta, threshold), float(beta), float(threshold))
 
 
 @rule("hardtanh")
-def _hardtanh(_: Carries, input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Application:
+def _hardtanh(_: Context, input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Application:
     return rescale("hardtanh", input, lambda x: F.hardtanh(x, min_val, max_val), float(min_val), float(max_val))
 
 
 @rule("relu6")
-def _relu6(_: Carries, input: Tensor) -> Application:
+def _relu6(_: Context, input: Tensor) -> Application:
     return _hardtanh(_, input, 0.0, 6.0)
 
 
 @rule("clamp")
-def _clamp(_: Carries, input: Tensor, min: Any = None, max: Any = None) -> Application:
+def _clamp(_: Context, input: Tensor, min: Any = None, max: Any = None) -> Application:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         raise UnsupportedOperationError("has no rule for tensor bounds: give min and max as numbers")
     low, high = (-math.inf if min is None else float(min)), (math.inf if max is None else float(max))
@@ -133,12 +133,12 @@ def _clamp(_: Carries, input: Tensor, min: Any = None, max: Any = None) -> Appli
 
 
 @rule("clamp_min")
-def _clamp_min(_: Carries, input: Tensor, min: Any) -> Application:
+def _clamp_min(_: Context, input: Tensor, min: Any) -> Application:
     return _clamp(_, input, min=min)
 
 
 @rule("clamp_max")
-def _clamp_max(_: Carries, input: Tensor, max: Any) -> Application:
+def _clamp_max(_: Context, input: Tensor, max: Any) -> Application:
     return _clamp(_, input, max=max)
 
 
@@ -146,7 +146,7 @@ _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 
 @rule("pow", "float_power")
-def _pow(carries: Carries, input: Any, exponent: Any) -> Application | None:
+def _pow(context: Context, input: Any, exponent: Any) -> Application | None:
     if not isinstance(input, Tensor) or isinstance(exponent, Tensor):
         raise UnsupportedOperationError("has no rule for a tensor as exponent: give a number, or write exp(exponent * log(base))")
     exponent = float(exponent)

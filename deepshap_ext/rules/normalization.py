@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UnsupportedOperationError
-from .registry import Application, Carries, decomposition, rule
+from .registry import Application, Context, decomposition, rule
 
 
 @rule("batch_norm")
-def _batch_norm(_: Carries, input: Tensor, *args: Any, **kwargs: Any) -> Application:
+def _batch_norm(_: Context, input: Tensor, *args: Any, **kwargs: Any) -> Application:
     if len(args) == 8:
         # torch.batch_norm has weight and bias before the running statistics, torch.nn.functional.batch_norm behind them.
         weight, bias, mean, var, *args = args[:-1]  # type: ignore[assignment]
@@ -96,7 +96,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 @rule("layer_norm")
 def _layer_norm(
-    carries: Carries,
+    context: Context,
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -114,7 +114,7 @@ def _layer_norm(
 
 @rule("rms_norm")
 def _rms_norm(
-    carries: Carries,
+    context: Context,
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -131,7 +131,7 @@ def _rms_norm(
 
 @rule("group_norm")
 def _group_norm(
-    carries: Carries,
+    context: Context,
     input: Tensor,
     num_groups: int,
     weight: Tensor | None = None,

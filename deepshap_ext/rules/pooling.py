@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from .registry import Application, Carries, decomposition, rule
+from .registry import Application, Context, decomposition, rule
 
 
 def maxpool(
@@ -37,7 +37,7 @@ def _register(dims: int) -> None:
     pool: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"max_pool{dims}d_with_indices")
 
     def with_indices(
-        _: Carries,
+        _: Context,
         input: Tensor,
         kernel_size: Any,
         stride: Any = None,
@@ -61,7 +61,7 @@ def _register(dims: int) -> None:
     adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
 
     @rule(f"adaptive_max_pool{dims}d", f"adaptive_max_pool{dims}d_with_indices")
-    def adaptively(_: Carries, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
+    def adaptively(_: Context, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
         return maxpool(input, lambda x: adaptive(x, output_size), dims, return_indices)
 
 

@@ -15,13 +15,19 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import Application, Carries, decomposition, rule
+from .registry import Application, Context, decomposition, rule
 
 
 @rule("mul", "rmul")
-def _mul(carries: Carries, input: Any, other: Any) -> Application | None:
-    if not (carries(input) and carries(other)):
+def _mul(context: Context, input: Any, other: Any) -> Application | None:
+    if not (context.carries(input) and context.carries(other)):
         return None
+    for a, b in ((input, other), (other, input)):
+        if inverse := context.inverse_of(b):
+            # A norm written by hand. As a product of two factors it would be complete, but with multipliers as large as the inverse
+            # of the smaller scale.
+            v, name = inverse
+            return _quotient(context, a, v, lambda a, v, b=b: a * b.detach(), root=name == "rsqrt", stand_for=[a, b])
     a, b = _promoted(input, other)
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -37,37 +43,54 @@ def _mul(carries: Carries, input: Any, other: Any) -> Application | None:
 
 
 @rule("div")
-def _div(carries: Carries, input: Any, other: Any, *, rounding_mode: str | None = None) -> Application | None:
+def _div(context: Context, input: Any, other: Any, *, rounding_mode: str | None = None) -> Application | None:
     if rounding_mode is not None:
         raise UnsupportedOperationError(f"with rounding_mode={rounding_mode!r} is a step: it has no multiplier")
-    if not carries(other):
+    if not context.carries(other):
         return None
     if not isinstance(input, Tensor):
         input = torch.as_tensor(input, dtype=other.dtype, device=other.device)
-    a, b = _promoted(input, other)
-    operands = [a, b] if carries(input) else [b]
+    return _quotient(context, input, other, torch.div, root=False, stand_for=[input, other])
+
+
+def _quotient(
+    context: Context,
+    a: Tensor,
+    v: Tensor,
+    divide: Callable[[Tensor, Tensor], Tensor],
+    root: bool,
+    stand_for: Sequence[Tensor],
+) -> Application:
+    """The application of ``z = a / b`` with ``b = v`` or, with ``root``, ``b = sqrt(v)``; ``divide(a, v)`` computes it.
+
+    From ``a = z b`` at the midpoints, ``m_a = m_z / mean(b)`` and ``m_b = -m_z mean(z) / mean(b)``: bounded, since it divides by the mean
+    divisor. Where ``b`` changes its sign that mean may be 0, and the two-player Shapley value of ``a * (1 / b)`` takes its place.
+    """
+    a, v = _promoted(a, v)
+    operands = [a, v] if context.carries(a) else [v]
 
     def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        quotient = torch.div(operands[0] if len(operands) == 2 else a, operands[-1])
-        return quotient, [quotient, *operands]
+        top, bottom = (a, *operands)[-2:]
+        quotient = divide(top, bottom)
+        return quotient, [quotient, bottom.sqrt() if root else bottom, *operands[:-1]]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(len(operands))
-        a_x, a_r = sides.pair(1) if len(operands) == 2 else (a, a)
-        # From a = z b at the midpoints: divides by the mean divisor, which is bounded away from 0 where b has one sign.
+        (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(1)
+        a_x, a_r = sides.pair(2) if len(operands) == 2 else (a.detach(), a.detach())
         one_sign = (b_x > 0) == (b_r > 0)
         mean = torch.where(one_sign, (b_x + b_r) / 2, 1)
         to_a = torch.where(one_sign, 1 / mean, (1 / b_x + 1 / b_r) / 2)
         to_b = torch.where(one_sign, (z_x + z_r) / 2 / mean, (a_x + a_r) / 2 / b_x / b_r)
-        found = [grad * to_a, -grad * to_b][-len(operands) :]
+        to_v = to_b / (b_x + b_r) if root else to_b
+        found = [grad * to_a, -grad * to_v][-len(operands) :]
         return [sum_to(m, operand.shape) for m, operand in zip(found, operands, strict=True)]
 
-    return Application(operands, forward, multipliers, stand_for=[input, other])
+    return Application(operands, forward, multipliers, stand_for=stand_for)
 
 
 @rule("matmul", "bmm", "mm")
-def _matmul(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
-    if not (carries(input) and carries(other)):
+def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | None:
+    if not (context.carries(input) and context.carries(other)):
         return None
     if input.dim() == 1 or other.dim() == 1:
         return bilinear(torch.matmul, input, other)
@@ -83,7 +106,7 @@ def _matmul(carries: Carries, input: Tensor, other: Tensor) -> Application | Non
 
 
 @rule("rmatmul")
-def _rmatmul(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
+def _rmatmul(context: Context, input: Tensor, other: Tensor) -> Application | None:
     return _matmul(carries, other, input)
 
 
@@ -102,8 +125,8 @@ def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor)
 
 
 def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
-    def binary(carries: Carries, input: Tensor, other: Tensor) -> Application | None:
-        return bilinear(function, input, other) if carries(input) and carries(other) else None
+    def binary(context: Context, input: Tensor, other: Tensor) -> Application | None:
+        return bilinear(function, input, other) if context.carries(input) and context.carries(other) else None
 
     rule(name)(binary)
 
@@ -121,9 +144,9 @@ for _name, _function in {
 
 
 @rule("einsum")
-def _einsum(carries: Carries, equation: str, *operands: Any) -> Application | None:
+def _einsum(context: Context, equation: str, *operands: Any) -> Application | None:
     tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
-    active = [position for position, tensor in enumerate(tensors) if carries(tensor)]
+    active = [position for position, tensor in enumerate(tensors) if context.carries(tensor)]
     if len(active) < 2:
         return None
     if len(active) > 2:

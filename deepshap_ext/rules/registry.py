@@ -1,18 +1,26 @@
 """The table of rules: how each operation passes multipliers on.
 
 A rule is a function that takes an operation's own arguments and returns an :class:`Application`, or None where the operation is
-linear as it was called (a product with a constant, say). Its first parameter tells which tensors carry multipliers.
+linear as it was called (a product with a constant, say). Its first parameter is a :class:`Context`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-Carries = Callable[[Any], bool]
+
+class Context(Protocol):
+    """What a rule may ask about the tensors of a call."""
+
+    def carries(self, value: Any) -> bool:
+        """Whether multipliers flow to the value: a tensor made from the input that carries a gradient."""
+
+    def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
+        """The tensor ``v`` and the operation, ``rsqrt`` or ``reciprocal``, that a tensor was made from; None if it was not."""
 
 
 @dataclass(frozen=True)

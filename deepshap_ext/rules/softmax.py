@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .registry import Application, Carries, rule
+from .registry import Application, Context, rule
 
 
 def _softmax(input: Tensor, dim: int | None, dtype: torch.dtype | None, log: bool) -> Application:
@@ -36,12 +36,12 @@ def _softmax(input: Tensor, dim: int | None, dtype: torch.dtype | None, log: boo
 
 
 @rule("softmax")
-def softmax(_: Carries, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
+def softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
     return _softmax(input, dim, _dtype(_stacklevel, dtype), log=False)
 
 
 @rule("log_softmax")
-def log_softmax(_: Carries, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
+def log_softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
     return _softmax(input, dim, _dtype(_stacklevel, dtype), log=True)
 
 
