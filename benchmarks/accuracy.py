@@ -44,7 +44,8 @@ def main() -> None:
         for dtype in (np.float64, np.float32):
             error, count, (parameters, x, r) = worst(name, dtype, arguments.pairs)
             print(
-                f"| {name} | {np.dtype(dtype).name} | {count} | {error:.2f} | {parameters or ''} | ({x!r}, {r!r}) |", flush=True
+                f"| {name} | {np.dtype(dtype).name} | {count} | {error:.2f} | {parameters or ''} | ({x!r}, {r!r}) |",
+                flush=True,
             )
 
 

@@ -100,7 +100,7 @@ struct Softplus : Symmetric<Softplus> {
     // Below `tiny` the slope is the difference to the last bit; sigma * d could be subnormal there.
     const T tiny = single ? T(0x1p-40f) : T(0x1p-80);
     const T curved = zh < (single ? T(-18) : T(-38)) ? tail : d < tiny ? sigma_hi : d <= near ? close : far;
-    const T limit = absolute(lo) == inf ? (absolute(hi) == inf ? T(0.5) : T(0)) : T(1);
+    const T limit = absolute(lo) == inf && zl < 0 ? (absolute(hi) == inf && zh > 0 ? T(0.5) : T(0)) : T(1);
     return zl > bound ? T(1) : (absolute(hi) == inf) | (absolute(lo) == inf) ? limit : crossing ? far : curved;
   }
 };

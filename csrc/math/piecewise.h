@@ -83,7 +83,9 @@ struct Clipped : Symmetric<Clipped<AtBounds>> {
     const T right = upper == inf ? T(1) : T(0), left = lower == -inf ? T(1) : T(0);
     const T far = lo == -inf ? (hi == inf ? (left + right) / 2 : left) : right;
     const T between = (hi == inf) | (lo == -inf) ? far : mixed;
-    const bool inside = AtBounds ? (hi >= lower) & (hi <= upper) : (hi > lower) & (hi < upper);
+    // An infinite bound is none.
+    const bool open = AtBounds == 0, above = (hi > lower) | (lower == -inf), below = (hi < upper) | (upper == inf);
+    const bool inside = open ? above & below : (hi >= lower) & (hi <= upper);
     const T slope = inside ? T(1) : T(0);
     const bool linear = (lo >= lower) & (hi <= upper);
     return hi == lo ? slope : linear ? T(1) : between;

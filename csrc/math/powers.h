@@ -84,9 +84,10 @@ struct Pow : Symmetric<Pow> {
     if (p == T(0.5)) return Sqrt(nullptr).ordered(hi, lo);
     if (p == T(-0.5)) return Rsqrt(nullptr).ordered(hi, lo);
     if (p == -1) return Reciprocal(nullptr).ordered(hi, lo);
+    const bool integer = p == std::floor(p), odd = integer && std::fmod(p, T(2)) != 0;
+    if (lo < 0 && !integer) return not_a_number<T>();
+    if (hi == infinity<T>() || lo == -infinity<T>()) return infinite(hi, lo, p, odd);
     if (lo >= 0) return positive(hi, lo, p);
-    if (p != std::floor(p)) return not_a_number<T>();
-    const bool odd = std::fmod(p, T(2)) != 0;
     if (hi <= 0) return odd ? positive(-lo, -hi, p) : -positive(-lo, -hi, p);
     const T larger = hi > -lo ? hi : -lo, smaller = hi > -lo ? -lo : hi;
     if (!odd) return positive(larger, smaller, p) * over_distance(hi + lo, hi, lo);
@@ -101,6 +102,14 @@ struct Pow : Symmetric<Pow> {
   DEEPSHAP_HOST_DEVICE static T cube(T hi, T lo) {
     const T sum = hi + lo;
     return (hi > 0) & (lo < 0) ? sum * sum - hi * lo : hi * sum + lo * lo;
+  }
+
+  // The limit as a side goes to infinity; at (inf, -inf) that of f[t, -t].
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T infinite(T hi, T lo, T p, bool odd) {
+    if (p < 1) return p < 0 && (hi == 0 || lo == 0) ? not_a_number<T>() : T(0);
+    if (odd || lo != -infinity<T>()) return infinity<T>();
+    return hi == infinity<T>() ? T(0) : -infinity<T>();
   }
 
   // p log(hi / lo).
@@ -134,7 +143,7 @@ struct Pow : Symmetric<Pow> {
       if (hi == 0 && p > 0) return T(0);  // p = 1 has been answered
       return p < T(0.5) ? std::pow(hi, p) * p / hi : reduced(hi, p, p);
     }
-    if (hi == infinity<T>()) return p > 1 ? hi : lo == 0 && p < 0 ? -hi : T(0);
+
     const T z = rise(hi, lo, p);
     return p > 0 ? lead(hi, p, -std::expm1(-z), hi, lo) : lead(lo, p, std::expm1(z), hi, lo);
   }

@@ -72,7 +72,9 @@ def maxpool(
     for v, row in enumerate(rows.tolist()):
         other = paired(x, r, row, outer, batch, pairing).reshape(-1, plane)
         places = paired(x_indices, r_indices, row, outer, batch, pairing).reshape(-1, windows)
-        for i, (one, p_of, q_of) in enumerate(zip(x.reshape(-1, plane), x_indices.reshape(-1, windows), places, strict=True)):
+        for i, (one, p_of, q_of) in enumerate(
+            zip(x.reshape(-1, plane), x_indices.reshape(-1, windows), places, strict=True)
+        ):
             for w in range(windows):
                 p, q = int(p_of[w]), int(q_of[w])
                 o_x, o_r = one[p], other[i, q]
