@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from . import ops
 from .capture.graph import audit
@@ -21,7 +22,6 @@ from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
 
 Choose = Callable[[Tensor, slice], Tensor]
-Progress = Callable[[int], None]
 
 
 @dataclass
@@ -102,32 +102,32 @@ class Engine:
         return self._expected
 
     def explain(
-        self, inputs: Sequence[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing, progress: Progress
+        self, inputs: Sequence[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing, progress: bool
     ) -> Explained:
         """Explain the outputs that ``choose`` takes, as indices ``[b, K]``, from flattened outputs ``[b, outputs]`` of a slice of inputs.
 
-        ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress`` is called with the number
-        of pairs done since the last call.
+        ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress``: show a bar.
         """
         parts: list[Explained] = []
         done, total = 0, len(inputs[0])
         budget = self._budget()
         outputs = choose(self.expected.reshape(1, -1), slice(0, 1)).shape[1]
-        with self._hooks() as hooks:
+        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
+        pairs = total * baselines * outputs
+        with self._hooks() as hooks, tqdm(total=pairs, desc="DeepSHAP", unit="pair", disable=not progress) as bar:
             while done < total:
                 chunks = self._plan(total - done, outputs, own, pairing, budget)
                 here = slice(done, done + chunks.inputs)
                 own_here = None if own is None else [tensor[here] for tensor in own]
-                part = self._try_chunk(hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks)
+                part = self._try_chunk(hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks, bar)
                 if part is None:
-                    budget //= 2
-                    while not chunks.smallest and chunks == self._plan(total - done, outputs, own, pairing, budget):
+                    bar.n = done * baselines * outputs
+                    while chunks == self._plan(total - done, outputs, own, pairing, budget):
                         budget //= 2
                     continue
                 part.inexact = {title: {done + row for row in rows} for title, rows in part.inexact.items()}
                 parts.append(part)
                 done += len(part.outputs)
-                progress(len(part.outputs))
         return _joined(parts)
 
     def _try_chunk(self, hooks: ModelHooks, *args: Any) -> Explained | None:
@@ -137,7 +137,7 @@ class Engine:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            chunks: Chunks = args[-1]
+            chunks: Chunks = args[-2]
             if chunks.smallest:
                 raise OutOfMemoryError(f"one input against one baseline does not fit into memory: {error}") from error
         # Out here the traceback no longer holds on to the tensors of what failed.
@@ -154,6 +154,7 @@ class Engine:
         own: Sequence[Tensor] | None,
         pairing: Pairing,
         chunks: Chunks,
+        bar: tqdm[NoReturn],
     ) -> Explained:
         baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
         run = None
@@ -170,7 +171,7 @@ class Engine:
             inexact: dict[str, set[int]] = {}
             for entry, wrong in pairs.inexact():
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
-            moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats)
+            moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats, bar)
             theirs = _wide(reference.output).reshape(len(reference.output), -1)
             if own is None and pairing == "grid":
                 expected = theirs.sum(0).expand_as(outputs).gather(1, targets)
@@ -201,7 +202,9 @@ class Engine:
             self._reference = _without_graph(hooks.run(self._baselines))
         return self._reference
 
-    def _moments(self, pairs: Pairs, reference: Pass, targets: Tensor, chunks: Chunks, repeats: int) -> list[Moments]:
+    def _moments(
+        self, pairs: Pairs, reference: Pass, targets: Tensor, chunks: Chunks, repeats: int, bar: tqdm[NoReturn]
+    ) -> list[Moments]:
         """Moments of every explained tensor over the baselines of one reference pass."""
         graph = pairs.inputs
         count = len(reference.output) if pairs.pairing == "grid" else len(reference.output) // pairs.samples
@@ -222,6 +225,7 @@ class Engine:
                     mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
                     part.append(_by_sample(Moments(len(rows), mean, m2), layout, repeats))
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
+                bar.update(pairs.samples * len(rows) * len(cotangents))
             assert total is not None
             by_output.append(total)
         return [
@@ -258,7 +262,7 @@ def _one_hot(chosen: Tensor, output: Tensor) -> Tensor:
 
 def _without_graph(one: Pass) -> Pass:
     """The pass without its autograd graph: a reference pass is read from the tape alone."""
-    one.capture.without_rule.clear()
+    one.capture.release()
     return replace(one, output=one.output.detach(), edges=[], inputs=[])
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .engine import Choose, Engine, Explained
 from .errors import additivity_error
@@ -183,8 +182,7 @@ class DeepExplainer:
         )
 
     def _explain(self, inputs: list[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing) -> Explained:
-        with tqdm(total=len(inputs[0]), desc="DeepSHAP", unit="sample", disable=not self._progress) as bar:
-            return self._engine.explain(inputs, choose, own, pairing, bar.update)
+        return self._engine.explain(inputs, choose, own, pairing, self._progress)
 
     def _check_inputs(self, X: Any) -> list[Tensor]:
         tensors, listed = as_tensors("X", X, self._data_dtype())

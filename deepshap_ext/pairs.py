@@ -37,7 +37,7 @@ class Pairs:
 
     def multipliers(self, cotangents: Tensor, rows: Tensor) -> list[Tensor]:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor for cotangents ``[V, *output.shape]`` on baselines ``rows``."""
-        self.inputs.capture.pairs = self
+        self.inputs.capture.running.pairs = self
 
         def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
             self.row = row
@@ -52,7 +52,7 @@ class Pairs:
         try:
             return list(torch.func.vmap(one)(cotangents, rows))
         finally:
-            self.inputs.capture.pairs = None
+            self.inputs.capture.running.pairs = None
 
     def inexact(self) -> list[tuple[Entry, Tensor]]:
         """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned.

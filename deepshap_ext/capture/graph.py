@@ -93,18 +93,15 @@ def _stem(node: Node) -> str:
 def _depth_first(root: Node, targets: set[Node]) -> list[Node]:
     """The nodes from which the output is made, each after those that it reads; what lies behind the targets is left out."""
     order: list[Node] = []
-    seen = {root}
+    opened: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, done = stack.pop()
         if done:
             order.append(node)
-            continue
-        stack.append((node, True))
-        if node in targets:
-            continue
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append((following, False))
+        elif node not in opened:
+            opened.add(node)
+            stack.append((node, True))
+            if node not in targets:
+                stack.extend((following, False) for following, _ in node.next_functions if following is not None)
     return order

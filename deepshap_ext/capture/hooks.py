@@ -53,6 +53,9 @@ class ModelHooks:
     def __enter__(self) -> ModelHooks:
         with ExitStack() as undo:
             undo.enter_context(torch.inference_mode(False))
+            # A model that draws random numbers is refused where they matter; drawing them must not change the user's.
+            devices = {p.device.index for p in self._model.parameters() if p.device.type == "cuda"}
+            undo.enter_context(torch.random.fork_rng(devices=devices))
             for module in self._names:
                 undo.callback(_restore, module, _snapshot(module))
             for parameter in self._model.parameters():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -21,18 +22,21 @@ from .names import Operation, operation
 from .tape import Entry, Tape
 
 
+_VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
+
+
 class Capture(TorchFunctionMode):
     """Runs a model's operations, tapes the non-linear ones and refuses what it cannot explain.
 
     Inside ``__torch_function__`` the mode is off; a composite is taken apart by running it again with the mode on.
-    ``module_path`` names the module that is running, for messages. ``pairs`` is read by the rules when the pair pass runs.
+    ``module_path`` names the module that is running, for messages.
     """
 
     def __init__(self, module_path: Callable[[], str]) -> None:
         super().__init__()
         self.dependence = Dependence()
         self.tape = Tape()
-        self.pairs: Any = None
+        self.running = Running()
         self.without_rule: dict[Node, str] = {}
         self._inverses: dict[int, tuple[Tensor, int, Tensor, str]] = {}
         self._module_path = module_path
@@ -51,12 +55,17 @@ class Capture(TorchFunctionMode):
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
         if active and called.name in RULES:
             return self._with_rule(called, function, args, kwargs)
-        if active and called.name not in LINEAR and called.name not in METADATA and called.name not in STEPS:
+        if active and self._needs_rule(called, args, kwargs):
             body = DECOMPOSITIONS.get(called.name) or _body(function)
             if body is not None:
-                with self:
-                    return body(*args, **kwargs)
+                return self._taken_apart(called, body, args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
+
+    def release(self) -> None:
+        """Let go of the autograd graph; what the tape keeps stays."""
+        self.without_rule.clear()
+        self._inverses.clear()
+        self.tape.release()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -66,10 +75,6 @@ class Capture(TorchFunctionMode):
             yield
         finally:
             self._on = True
-
-    def explain(self, tensor: Tensor) -> None:
-        """Mark a tensor that the model is given: what is made from it is followed."""
-        self.dependence.mark(tensor)
 
     def carries(self, value: Any) -> bool:
         """See :class:`deepshap_ext.rules.registry.Context`, which the capture is for the rules."""
@@ -93,21 +98,36 @@ class Capture(TorchFunctionMode):
             self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
         for tensor in written:
             self.tape.before_write(tensor)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not step):
-            result = function(*args, **kwargs)
+        # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (not step or bool(written))):
+            # A model that is not trained reads values without detaching them first.
+            result = function(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
         if called.name in METADATA:
             return result
         made = [*tensors_in(result), *written]
-        if active and not step and (called.name not in LINEAR or self._several_factors(called, args, kwargs)):
+        if active and self._needs_rule(called, args, kwargs):
             self._without_rule(called, made)
         if not made and result is not None and not isinstance(function, types.MethodWrapperType):
-            if type(result).__name__ == "PyCapsule":
+            if isinstance(result, np.ndarray) or type(result).__name__ == "PyCapsule":
                 self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
             self.tape.append(Entry(called.title, self._module_path(), [], value=result))
         random = next(filter(None, map(self.dependence.random, dependent)), None)
         for tensor in made:
             self._mark(called, tensor, random)
         return result
+
+    def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
+        if called.name in LINEAR:
+            return self._several_factors(called, args, kwargs)
+        return called.name not in METADATA and called.name not in STEPS
+
+    def _taken_apart(self, called: Operation, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a composite's parts under the mode."""
+        if called.name in DECOMPOSITIONS and kwargs.pop("out", None) is not None:
+            self._refuse(called, "with out= is not supported: return the result instead")
+        with self:
+            result = body(*args, **kwargs)
+            return args[0].copy_(result) if called.in_place and called.name in DECOMPOSITIONS else result
 
     def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
         target = args[0] if called.in_place or kwargs.get("inplace") else None
@@ -184,6 +204,17 @@ class Capture(TorchFunctionMode):
         self.dependence.mark(tensor, random)
 
 
+def _reads_value(called: Operation) -> bool:
+    """Whether the call takes a tensor's value out of torch."""
+    return called.title.rpartition(".")[2] in _VALUE_READERS
+
+
+class Running:
+    """The pairs whose multipliers are being computed. Nodes hold this and not the capture, which holds them."""
+
+    pairs: Any = None
+
+
 class _Apply(torch.autograd.Function):
     """An operation whose backward is its rule."""
 
@@ -192,7 +223,7 @@ class _Apply(torch.autograd.Function):
         output, kept = application.forward(*operands)
         entry.kept = list(kept)
         capture.tape.append(entry)
-        ctx.capture, ctx.entry = capture, entry
+        ctx.running, ctx.entry = capture.running, entry
         if in_place:
             # The first operand is what is written: for a view of it autograd takes the first gradient for the overwritten part's.
             capture.tape.before_write(operands[0])
@@ -203,7 +234,9 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        multipliers = ctx.entry.multipliers(grads[0], ctx.capture.pairs.sides(ctx.entry))
+        if ctx.running.pairs is None:
+            raise UnsupportedOperationError(f"the model differentiates through {ctx.entry} in its own forward pass: that has no rule")
+        multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry))
         return (None, None, None, None, *multipliers)
 
 

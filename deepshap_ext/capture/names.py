@@ -69,10 +69,11 @@ def operation(function: Any) -> Operation:
             return Operation(qualified, f"torch.ops.{namespace}.{raw}", False)
         title = f"torch.ops.aten.{raw}"
     elif isinstance(function, types.MethodWrapperType):
-        # A property of Tensor: the mode sees `Tensor.T.__get__`.
+        # A property of Tensor: the mode sees `Tensor.T.__get__`. Those written in Python have no name of their own before Python 3.13.
         prefix = "" if function.__name__ == "__get__" else "set_"
-        raw = prefix + function.__self__.__name__  # type: ignore[attr-defined]
-        title = f"torch.Tensor.{function.__self__.__name__}"  # type: ignore[attr-defined]
+        descriptor: Any = function.__self__
+        attribute = getattr(descriptor, "fget", descriptor).__name__
+        raw, title = prefix + attribute, f"torch.Tensor.{attribute}"
     else:
         raw = getattr(function, "__name__", type(function).__name__)
         title = resolve_name(function) or f"{getattr(function, '__module__', '')}.{raw}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -53,9 +53,18 @@ class Tape:
             entry.kept[position] = entry.kept[position].clone()
             entry.versions[position] = entry.kept[position]._version
 
+    def release(self) -> None:
+        """Drop the rules, which hold on to their operands and with them to the graph: the tape is a reference pass's."""
+        for entry in self.entries:
+            entry.multipliers = entry.multipliers and _released
+
     def overwritten(self) -> Entry | None:
         """The first entry whose tensors were modified where the capture could not see it."""
         for entry in self.entries:
             if any(tensor._version != version for tensor, version in zip(entry.kept, entry.versions, strict=True)):
                 return entry
         return None
+
+
+def _released(*_: Any) -> NoReturn:
+    raise RuntimeError("the pass was released: its multipliers cannot be computed any more")

@@ -12,6 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UnsupportedOperationError
+from .products import bilinear
 from .registry import Application, Context, rule
 
 
@@ -35,8 +37,12 @@ def _register(dims: int) -> None:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Application | None:
-        if context.carries(weight) or context.carries(bias):
-            return None
+        if context.carries(bias):
+            raise UnsupportedOperationError("has no rule for a bias that depends on the explained input: add it afterwards")
+        if context.carries(weight):
+            if not context.carries(input):
+                return None
+            return bilinear(lambda x, w: convolve(x, w, bias, stride, padding, dilation, groups), input, weight)
         kernel = weight.shape[2:]
         steps, spread = _tuple(stride, dims), _tuple(dilation, dims)
         operand = input
@@ -75,8 +81,16 @@ def _register(dims: int) -> None:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Application | None:
-        if context.carries(weight) or context.carries(bias):
-            return None
+        if context.carries(bias):
+            raise UnsupportedOperationError("has no rule for a bias that depends on the explained input: add it afterwards")
+        if context.carries(weight):
+            if not context.carries(input):
+                return None
+
+            def map(x: Tensor, w: Tensor) -> Tensor:
+                return transpose(x, w, bias, stride, padding, output_padding, groups, dilation)
+
+            return bilinear(map, input, weight)
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
             return transpose(x, weight, bias, stride, padding, output_padding, groups, dilation), []

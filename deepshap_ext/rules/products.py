@@ -100,7 +100,8 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         a, b = sides.midpoint(0), sides.midpoint(1)
-        return [sum_to(grad @ b.mT, input.shape), sum_to(a.mT @ grad, other.shape)]
+        # Autocast multiplies in another dtype than its operands have.
+        return [sum_to(grad @ b.to(grad.dtype).mT, input.shape), sum_to(a.to(grad.dtype).mT @ grad, other.shape)]
 
     return Application([input, other], forward, multipliers)
 
@@ -158,6 +159,18 @@ def _einsum(context: Context, equation: str, *operands: Any) -> Application | No
         return torch.einsum(equation, *given)
 
     return bilinear(function, tensors[active[0]], tensors[active[1]])
+
+
+@decomposition("linear")
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = input @ weight.mT
+    return product if bias is None else product + bias
+
+
+@decomposition("bilinear")
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = torch.einsum("...i,...oi->...o", input1, torch.einsum("...j,oij->...oi", input2, weight))
+    return product if bias is None else product + bias
 
 
 @decomposition("addmm", "addmv", "baddbmm")
