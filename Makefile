@@ -1,0 +1,89 @@
+# make demo    train a small network on real digits, explain it, compare with shap; writes out/digits.png
+# make test    the whole test suite
+# make lint    style and types of everything
+# make format  rewrite everything in that style
+# make bench   timings against captum and shap
+# make clean   remove what was built; make distclean removes .venv as well
+#
+# Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
+# DEEPSHAP_CUDA_ARCHITECTURES (such as "90-real;120"), CMAKE_BUILD_PARALLEL_LEVEL, PYTEST_ADDOPTS.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean distclean FORCE
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SETTINGS := $(VENV)/.settings
+BUILT := $(VENV)/.built
+export MPLBACKEND := Agg
+
+native := $(shell find csrc -type f)
+formatted := $(filter %.h %.cuh %.cpp %.cu,$(native))
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+
+demo: $(BUILT)
+	$(BIN)/python examples/digits.py
+
+test: $(BUILT)
+	$(BIN)/python -m pytest
+
+lint: $(BUILT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(formatted)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(formatted)
+
+bench: $(BUILT)
+	$(BIN)/python benchmarks/peers_bugs.py
+	$(BIN)/python benchmarks/resnet18.py
+
+clean:
+	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
+	find deepshap_ext tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# --- set-up ------------------------------------------------------------------------------------------------------------
+
+define CHECK_PYTHON
+import sys, sysconfig, os
+if sys.version_info < (3, 10):
+    sys.exit("deepshap_ext needs Python 3.10 or later, this is %d.%d: make PYTHON=python3.12, say" % sys.version_info[:2])
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("this Python cannot make virtual environments: apt install python3-venv")
+if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
+    sys.exit("this Python has no headers: apt install python3-dev")
+endef
+export CHECK_PYTHON
+
+$(INSTALLED): requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): apt install python3 python3-venv python3-dev" >&2; exit 1; }
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@command -v "$${CXX:-c++}" >/dev/null || { echo "no C++ compiler: apt install g++" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements.txt
+	@touch $@
+
+# What the build reads from the environment: a change of it builds anew.
+$(SETTINGS): FORCE | $(INSTALLED)
+	@settings="$${CXX:-} $${CUDACXX:-} $${DEEPSHAP_CUDA:-} $${DEEPSHAP_CUDA_ARCHITECTURES:-}"; \
+	[[ -f $@ && "$$settings" == "$$(cat $@)" ]] || echo "$$settings" >$@
+
+$(BUILT): $(INSTALLED) $(SETTINGS) pyproject.toml setup.py CMakeLists.txt $(native)
+	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint]'
+	@touch $@
