@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
@@ -142,7 +141,6 @@ def _global_state() -> dict[str, Any]:
         "inference mode": torch.is_inference_mode_enabled(),
         "anomaly": torch.is_anomaly_enabled(),
         "random state": torch.get_rng_state(),
-        "numpy's random state": np.random.get_state()[1].tolist(),
         "dtype": torch.get_default_dtype(),
         "autocast": torch.is_autocast_enabled("cpu"),
         "threads": torch.get_num_threads(),

@@ -1,0 +1,116 @@
+"""The user's model is left exactly as it was, whether it could be explained or not."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from checks import unchanged, values_of
+from models import FunctionNet, ModuleNet, Tokens, digits, spread
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer, ExplanationError
+
+
+class Stateful(nn.Module):
+    """Counts its calls, caches activations, writes its buffers, draws attributes: what models do in forward."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.fc, self.norm, self.drop = nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("cache", torch.zeros(4))
+        self.register_buffer("late", None)
+        self.count = 0
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.calls += 1
+        with torch.no_grad():
+            self.cache.copy_(self.fc.weight.sum(1))
+        self.late = torch.ones(2)
+        self.hidden = self.drop(self.norm(self.fc(x)))
+        self.fc.seen = self.hidden.detach()
+        return self.function(self.hidden)
+
+
+def _messy(function: Any) -> Stateful:
+    """A model in the middle of training: mixed modes, frozen parts, gradients, hooks."""
+    model = Stateful(function)
+    model.train()
+    model.drop.eval()
+    model.norm.eval()
+    model.fc.bias.requires_grad_(False)
+    model(torch.randn(4, 6)).sum().backward()
+    model.fc.register_forward_hook(lambda module, args, output: output * 2)
+    model.norm.register_forward_pre_hook(lambda module, args: None)
+    model.drop.register_full_backward_hook(lambda module, *grads: None)
+    model.fc.weight.register_hook(lambda grad: grad)
+    return model
+
+
+FUNCTIONS = {
+    "right": torch.relu,
+    "without_a_rule": lambda x: torch.digamma(x.exp()),
+    "mixing": lambda x: x - x.mean(0),
+    "random": lambda x: F.dropout(x, training=True),
+    "detached": lambda x: x.detach(),
+    "broken": lambda x: torch.where(x > 0, x, 2 * x),
+    "error": lambda x: x.view(-1, 3, 5),
+    "scalar": lambda x: x.sum(),
+    "control_flow": lambda x: x.relu() if x.sum() > 0 else x.tanh(),
+}
+
+
+@pytest.mark.parametrize("pairing", ["grid", "aligned"])
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_a_model_in_training_is_left_as_it_was(function: Any, pairing: str) -> None:
+    model = _messy(torch.relu)
+    model.function = function
+    x, background = torch.randn(3, 6), torch.randn(4, 6)
+    with unchanged(model, x, background):
+        try:
+            DeepExplainer(model, background).attribute(x, pairing=pairing)
+        except (ExplanationError, RuntimeError):
+            assert function is not torch.relu
+        else:
+            assert function is torch.relu
+
+
+def test_hooks_of_the_user_run_and_count() -> None:
+    model = spread(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)))
+    x, background = torch.randn(3, 6), torch.randn(4, 6)
+    plain = values_of(model, x, background)
+    model[1].register_forward_hook(lambda module, args, output: output * 2)
+    doubled = values_of(model, x, background)
+    torch.testing.assert_close(doubled[0], 2 * plain[0])
+
+
+def test_a_hook_that_raises_leaves_nothing_behind() -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("mine")
+
+    model = spread(ModuleNet()).train()
+    model.relu2.register_forward_hook(fail)
+    with unchanged(model), pytest.raises(RuntimeError, match="mine"):
+        DeepExplainer(model, torch.ones(2, 1, 9, 9))
+
+
+def test_gradients_and_training_go_on_as_before() -> None:
+    model = spread(FunctionNet()).train()
+    model(digits(4)).log().sum().backward()
+    before = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    DeepExplainer(model, digits(3)).shap_values(digits(2))
+    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(map(torch.equal, before, after)) and len(before) == 8
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(digits(4)).log().sum().backward()
+    optimizer.step()
+
+
+def test_layers_own_tensors_are_left() -> None:
+    model = spread(Tokens(skip=True)).train()
+    x, background = torch.randint(11, (3, 5)), torch.randint(11, (4, 5))
+    with unchanged(model, x, background):
+        DeepExplainer((model, model.encoder), background).attribute(x)
