@@ -63,6 +63,9 @@ class ModelHooks:
                 parameter.requires_grad_(False)
             for module in self._names:
                 module.training = False
+                # They watch training's backward, not the explainer's.
+                module._backward_hooks.clear()
+                module._backward_pre_hooks.clear()
                 for handle in (
                     module.register_forward_pre_hook(self._enter_module, prepend=True),
                     module.register_forward_hook(self._leave_module, always_call=True),
@@ -153,9 +156,12 @@ class ModelHooks:
             )
 
 
+_REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")
+
+
 def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, tuple[Tensor, int, Tensor]]]:
     """A module's attributes, registries and the contents of its buffers."""
-    registries = {name: dict(module.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")}
+    registries = {name: module.__dict__[name].copy() for name in _REGISTRIES}
     buffers = {
         name: (buffer, buffer._version, buffer.detach().clone())
         for name, buffer in module.__dict__["_buffers"].items()

@@ -1,0 +1,109 @@
+"""Recurrent layers, unrolled into gates: products, sigmoids and hyperbolic tangents, which have rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedOperationError
+from .registry import decomposition
+
+State = tuple[Tensor, ...]
+Step = Callable[[Tensor, State, Sequence[Tensor]], State]
+
+
+def _lstm_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+    """One step; ``projected`` is the input's part of the gates, ``weights`` those of the hidden state: weight, bias or None, projection."""
+    hidden, cell = state
+    i, f, g, o = (projected + torch.nn.functional.linear(hidden, weights[0], weights[1])).chunk(4, -1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    hidden = torch.sigmoid(o) * torch.tanh(cell)
+    return (hidden if len(weights) == 2 else hidden @ weights[2].mT), cell
+
+
+def _gru_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+    (hidden,) = state
+    reset_x, update_x, new_x = projected.chunk(3, -1)
+    reset_h, update_h, new_h = torch.nn.functional.linear(hidden, weights[0], weights[1]).chunk(3, -1)
+    update = torch.sigmoid(update_x + update_h)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return (new + update * (hidden - new),)
+
+
+def _rnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
+    def step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+        return (activation(projected + torch.nn.functional.linear(state[0], weights[0], weights[1])),)
+
+    return step
+
+
+_STEPS: dict[str, Step] = {
+    "lstm": _lstm_step,
+    "gru": _gru_step,
+    "rnn_tanh": _rnn_step(torch.tanh),
+    "rnn_relu": _rnn_step(torch.relu),
+}
+
+
+def _layer(
+    step: Step, input: Tensor, state: State, weights: Sequence[Tensor], biases: bool, backwards: bool
+) -> tuple[Tensor, State]:
+    """One direction of one layer over ``[S, B, features]``."""
+    w_ih, w_hh, *rest = weights
+    b_ih, b_hh = rest[:2] if biases else (None, None)
+    of_hidden = [w_hh, b_hh, *(rest[2:] if biases else rest)]
+    projected = torch.nn.functional.linear(input, w_ih, b_ih).unbind(0)
+    outputs = []
+    for one in reversed(projected) if backwards else projected:
+        state = step(one, state, of_hidden)
+        outputs.append(state[0])
+    return torch.stack(outputs[::-1] if backwards else outputs), state
+
+
+def _register(name: str, step: Step) -> None:
+    @decomposition(name)
+    def unrolled(*args: Any) -> tuple[Tensor, ...]:
+        input, hx, params, biases, layers, dropout, training, bidirectional, *last = args
+        if not last:
+            raise UnsupportedOperationError(
+                f"torch.{name} on a packed sequence cannot be explained: its rows are not those of the batch; pass a padded tensor"
+            )
+        if training and dropout:
+            raise UnsupportedOperationError(f"torch.{name} is random: its dropout is on outside of eval mode")
+        states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
+        directions = 2 if bidirectional else 1
+        each = len(params) // (layers * directions)
+        sequence = input.transpose(0, 1) if last[0] else input
+        finals: list[State] = []
+        for layer in range(layers):
+            outputs = []
+            for direction in range(directions):
+                number = layer * directions + direction
+                output, final = _layer(
+                    step,
+                    sequence,
+                    tuple(state[number] for state in states),
+                    params[number * each : (number + 1) * each],
+                    biases,
+                    direction == 1,
+                )
+                outputs.append(output)
+                finals.append(final)
+            sequence = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        ends = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        return (sequence.transpose(0, 1) if last[0] else sequence, *ends)
+
+    @decomposition(f"{name}_cell")
+    def cell(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Any:
+        state = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
+        found = step(torch.nn.functional.linear(input, w_ih, b_ih), state, [w_hh, b_hh])  # type: ignore[list-item]
+        return found if len(state) == 2 else found[0]
+
+
+for _name, _step in _STEPS.items():
+    _register(_name, _step)
