@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable
 from typing import Any
@@ -124,12 +125,10 @@ def _relu6(_: Context, input: Tensor) -> Application:
 @rule("clamp")
 def _clamp(_: Context, input: Tensor, min: Any = None, max: Any = None) -> Application:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise UnsupportedOperationError("has no rule for tensor bounds: give min and max as numbers")
+        raise UnsupportedOperationError("with tensor bounds has no rule: use torch.maximum and torch.minimum")
     low, high = (-math.inf if min is None else float(min)), (math.inf if max is None else float(max))
-    if low > high:
-        # torch sets everything to max; no multiplier passes.
-        low = high
-    return rescale("hardtanh", input, lambda x: torch.clamp(x, min, max), low, high)
+    # With bounds that cross, torch sets everything to max.
+    return rescale("clamp", input, lambda x: torch.clamp(x, min, max), builtins.min(low, high), high)
 
 
 @rule("clamp_min")

@@ -204,6 +204,47 @@ def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
 
 
+@decomposition("prod")
+def _prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    factors = (input if dtype is None else input.to(dtype)).reshape(-1) if dim is None else input
+    axis = 0 if dim is None else dim
+    product, *rest = factors.unbind(axis)
+    for factor in rest:
+        product = product * factor
+    return product.unsqueeze(axis) if keepdim and dim is not None else product
+
+
+@decomposition("cumprod")
+def _cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    products: list[Tensor] = []
+    for factor in (input if dtype is None else input.to(dtype)).unbind(dim):
+        products.append(products[-1] * factor if products else factor)
+    return torch.stack(products, dim)
+
+
+@decomposition("cosine_similarity")
+def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    norms = [x.norm(dim=dim, keepdim=True).clamp_min(eps) for x in (x1, x2)]
+    return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
+
+
+@decomposition("cdist")
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
+    difference = x1.unsqueeze(-2) - x2.unsqueeze(-3)
+    if p == 1:
+        return difference.abs().sum(-1)
+    if p != 2:
+        raise UnsupportedOperationError(f"torch.cdist with p={p} has no rule: p=1 and p=2 have")
+    return difference.norm(dim=-1)
+
+
+@decomposition("pairwise_distance")
+def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    if p != 2:
+        raise UnsupportedOperationError(f"torch.nn.functional.pairwise_distance with p={p} has no rule: p=2 has")
+    return (x1 - x2 + eps).norm(dim=-1, keepdim=keepdim)
+
+
 @decomposition("glu")
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
     value, gate = input.chunk(2, dim)

@@ -45,6 +45,26 @@ def log_softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: 
     return _softmax(input, dim, _dtype(_stacklevel, dtype), log=True)
 
 
+@rule("logsumexp")
+def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Application:
+    """``log sum exp(a)`` has the multipliers ``q_k = L_k / sum_i L_i``, which add up to 1."""
+    dims = sorted(d % input.dim() for d in ([dim] if isinstance(dim, int) else dim))
+    # One dimension to sum over, the last.
+    flat = input.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
+    shape = [1 if d in dims else n for d, n in enumerate(input.shape) if keepdim or d not in dims]
+
+    def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        return torch.logsumexp(x, -1).reshape(shape), [torch.log_softmax(x, -1)]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        # log-softmax gives g_k - q_k sum(g): with g in one place only, what it takes away from there is q.
+        g = torch.nn.functional.pad(grad.reshape(*flat.shape[:-1], 1), (0, flat.shape[-1] - 1))
+        taken = ops.softmax(g.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), -1, True, *sides.geometry())
+        return [g - taken.squeeze(0)]
+
+    return Application([flat], forward, multipliers, stand_for=[input])
+
+
 def _dtype(third: Any, dtype: Any) -> Any:
     # torch.softmax and Tensor.softmax take the dtype third, torch.nn.functional's its _stacklevel.
     return third if isinstance(third, torch.dtype) else dtype
