@@ -130,8 +130,6 @@ def _described(value: Any) -> Any:
         return id(value), value.detach().clone()
     if isinstance(value, dict):
         return id(value), [(key, id(item)) for key, item in value.items()]
-    if isinstance(value, (list, set)):
-        return id(value), len(value)
     return id(value) if not isinstance(value, (int, float, str)) else value
 
 

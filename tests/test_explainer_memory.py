@@ -1,0 +1,242 @@
+"""Memory: what does not fit is explained in smaller pieces, with the same values."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from checks import assert_same, unchanged
+from models import FunctionNet, TwoInputs, digits, spread
+from torch import Tensor, nn
+
+import deepshap_ext
+from deepshap_ext import DeepExplainer
+
+
+def _cuda_error() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def _cpu_error() -> Exception:
+    return RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    )
+
+
+class Limited(nn.Module):
+    """Runs out of memory for batches of more than ``rows``; counts how often."""
+
+    def __init__(self, inner: nn.Module, rows: int, error: Callable[[], Exception] = _cuda_error) -> None:
+        super().__init__()
+        self.inner, self.rows, self.error = inner, rows, error
+        self.failures: list[int] = []
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if len(inputs[0]) > self.rows:
+            self.failures.append(len(inputs[0]))
+            raise self.error()
+        return self.inner(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("pairing", "rows", "error"),
+    [
+        ("grid", 3, _cuda_error),
+        ("grid", 7, _cpu_error),
+        ("aligned", 3, MemoryError),
+        ("aligned", 7, _cuda_error),
+        ("per_sample", 4, _cuda_error),
+    ],
+)
+def test_batches_are_halved_until_they_fit(pairing: str, rows: int, error: Callable[[], Exception]) -> None:
+    model, x, background = spread(FunctionNet()).double(), digits(9, torch.float64), digits(3, torch.float64)
+    options: dict[str, Any] = {"pairing": pairing}
+    if pairing == "per_sample":
+        options = {"baselines": torch.randn(9, 3, 1, 9, 9).double()}
+    expected = DeepExplainer(model, background).attribute(x, standard_error=True, **options)
+    limited = Limited(model, rows, error)
+    with unchanged(limited, x, background):
+        found = DeepExplainer(limited, background).attribute(x, standard_error=True, **options)
+    assert limited.failures
+    assert_same(found.values, expected.values)
+    assert_same(found.standard_error, expected.standard_error, 1e-12)
+    assert_same(found.expected_value, expected.expected_value)
+    assert found.output.shape == expected.output.shape
+
+
+def test_a_background_that_does_not_fit_at_once() -> None:
+    model, x, background = spread(FunctionNet()).double(), digits(2, torch.float64), digits(40, torch.float64)
+    expected = DeepExplainer(model, background)
+    limited = DeepExplainer(Limited(model, 7), background)
+    assert_same(torch.as_tensor(limited.expected_value), torch.as_tensor(expected.expected_value))
+    assert_same(limited.attribute(x).values, expected.attribute(x).values)
+
+
+def test_several_inputs_that_do_not_fit_at_once() -> None:
+    model = spread(TwoInputs()).double()
+    x = [torch.randn(10, 2, 8).double(), torch.randn(10, 4).double()]
+    background = [torch.randn(3, 2, 8).double(), torch.randn(3, 4).double()]
+    expected = DeepExplainer(model, background).attribute(x, list(range(3)) * 3 + [0])
+    assert_same(
+        DeepExplainer(Limited(model, 4), background).attribute(x, list(range(3)) * 3 + [0]).values, expected.values
+    )
+
+
+def test_one_pair_that_does_not_fit_is_an_error() -> None:
+    class Full(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.full = nn.Linear(4, 2), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.full:
+                raise _cuda_error()
+            return self.fc(x)
+
+    model, x, background = Full(), torch.randn(5, 4), torch.randn(3, 4)
+    explainer = DeepExplainer(model, background)
+    model.full = True
+    with (
+        unchanged(model, x, background),
+        pytest.raises(deepshap_ext.OutOfMemoryError, match=r"one input .* does not fit"),
+    ):
+        explainer.attribute(x)
+    model.full = False
+    assert explainer.attribute(x).values.shape == (5, 4, 2)
+
+
+def test_a_model_that_never_fits_is_an_error() -> None:
+    model = Limited(nn.Linear(4, 2), 0)
+    with unchanged(model.inner), pytest.raises(deepshap_ext.OutOfMemoryError):
+        DeepExplainer(model, torch.ones(3, 4))
+
+
+def test_out_of_memory_in_the_backward() -> None:
+    """The pair pass is what needs most: its first attempts fail here."""
+    limit = {"left": 2}
+
+    model, x, background = spread(FunctionNet()).double(), digits(6, torch.float64), digits(5, torch.float64)
+    explainer = DeepExplainer(model, background)
+    expected = explainer.attribute(x).values
+    plain = torch.autograd.grad
+
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        if limit["left"]:
+            limit["left"] -= 1
+            raise _cuda_error()
+        return plain(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", grad)
+        found = explainer.attribute(x).values
+    assert limit["left"] == 0
+    assert_same(found, expected)
+
+
+def test_other_errors_are_not_retried() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.calls, self.fail = nn.Linear(4, 2), [], False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.fail:
+                self.calls.append(len(x))
+                raise RuntimeError("mine")
+            return self.fc(x)
+
+    model = Fails()
+    explainer = DeepExplainer(model, torch.randn(3, 4))
+    model.fail = True
+    with pytest.raises(RuntimeError, match="mine"):
+        explainer.attribute(torch.randn(5, 4))
+    assert len(model.calls) == 1
+
+
+def test_max_memory_bounds_the_rows_that_run_at_once() -> None:
+    class Watched(FunctionNet):
+        def forward(self, x: Tensor) -> Tensor:
+            rows.append(len(x))
+            return super().forward(x)
+
+    rows: list[int] = []
+    model = spread(Watched())
+    x, background = digits(4), digits(8)
+    whole = DeepExplainer(model, background).attribute(x).values
+    assert max(rows) == 8
+    rows.clear()
+    explainer = DeepExplainer(model, background, max_memory=1)
+    assert_same(explainer.attribute(x).values, whole)
+    assert max(rows) <= 3  # the probe's
+
+
+@pytest.mark.parametrize("max_memory", [200_000, 1_000_000])
+def test_max_memory_is_kept_to(max_memory: int) -> None:
+    """What the passes take is measured on other numbers than the plan was made from."""
+    from deepshap_ext.memory import MemoryMeter
+
+    model, x, background = spread(FunctionNet()), digits(20), digits(15)
+    explainer = DeepExplainer(model, background, max_memory=max_memory)
+    with MemoryMeter() as meter:
+        found = explainer.attribute(x)
+    results = sum(t.nbytes for t in (found.values, found.output, found.expected_value, found.convergence_delta))
+    # Results, their float64 sums and the copies that join them are not the passes'.
+    assert meter.peak <= 1.5 * max_memory + 6 * results
+
+
+def test_nothing_is_held_after_an_explanation() -> None:
+    model, background = spread(FunctionNet()), digits(3)
+    explainer = DeepExplainer(model, background)
+    x = digits(4)
+    explainer.attribute(x)
+    gc.collect()
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+
+    before = tensors()
+    for _ in range(3):
+        explainer.attribute(x)
+        explainer.shap_values(x, ranked_outputs=1)
+        with pytest.raises(ValueError, match="finite"):
+            explainer.attribute(x / 0)
+    assert tensors() <= before
+
+
+@pytest.mark.parametrize("function", [None, lambda y: y - y.mean(0), lambda y: torch.digamma(y.exp())])
+def test_the_model_and_the_explainer_are_freed_without_the_collector(function: Any) -> None:
+    class Net(FunctionNet):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y if function is None else function(y)
+
+    gc.collect()
+    gc.disable()
+    try:
+        model = spread(Net())
+        alive = weakref.ref(model.fc1.weight)
+        try:
+            DeepExplainer(model, digits(3)).attribute(digits(2))
+        except deepshap_ext.ExplanationError:
+            assert function is not None
+        del model
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_left_behind_in_the_graph_of_the_user() -> None:
+    """Weights stay leaves and can be trained, copied and saved."""
+    import copy
+    import io
+
+    model = spread(FunctionNet())
+    explainer = DeepExplainer(model, digits(3))
+    explainer.attribute(digits(2))
+    clone = copy.deepcopy(model)
+    torch.save(model.state_dict(), io.BytesIO())
+    assert all(parameter.is_leaf and parameter.requires_grad for parameter in clone.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
