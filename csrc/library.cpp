@@ -1,7 +1,6 @@
 // The schemas of the ops; the contracts stand in deepshap_ext/ops/, beside each wrapper.
-#include <torch/headeronly/util/Exception.h>
-
 #include <torch/csrc/stable/library.h>
+#include <torch/headeronly/util/Exception.h>
 
 STABLE_TORCH_LIBRARY(deepshap_ext, m) {
   m.def(

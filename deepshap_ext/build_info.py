@@ -10,6 +10,6 @@ def build_info() -> dict[str, Any]:
 
     A build without CUDA kernels has an empty `cuda_version`; `_cuda` is not among the libraries where torch has no CUDA.
     """
-    from . import _C
+    from . import _C  # type: ignore[attr-defined]
 
     return {**_C.build_info(), "libraries": dict(loaded)}

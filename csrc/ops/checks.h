@@ -41,21 +41,24 @@ struct Named {
   const Tensor& tensor;
 };
 
-inline void check_dtype(const char* op, const Tensor& grad, const char* grad_name, std::initializer_list<Named> others) {
+inline void check_dtype(const char* op, const Tensor& grad, const char* grad_name,
+                        std::initializer_list<Named> others) {
   const ScalarType dtype = grad.scalar_type();
   if (dtype != ScalarType::Float && dtype != ScalarType::Double && dtype != ScalarType::Half &&
       dtype != ScalarType::BFloat16) {
-    fail(op, ": ", grad_name, " must be float32, float64, float16 or bfloat16, got ", torch::headeronly::toString(dtype));
+    fail(op, ": ", grad_name, " must be float32, float64, float16 or bfloat16, got ",
+         torch::headeronly::toString(dtype));
   }
   for (const Named& other : others) {
     if (other.tensor.scalar_type() != dtype) {
-      fail(op, ": ", other.name, " must have the type of ", grad_name, ", ", torch::headeronly::toString(dtype), ", got ",
-           torch::headeronly::toString(other.tensor.scalar_type()));
+      fail(op, ": ", other.name, " must have the type of ", grad_name, ", ", torch::headeronly::toString(dtype),
+           ", got ", torch::headeronly::toString(other.tensor.scalar_type()));
     }
   }
 }
 
-inline void check_device(const char* op, const Tensor& grad, const char* grad_name, std::initializer_list<Named> others) {
+inline void check_device(const char* op, const Tensor& grad, const char* grad_name,
+                         std::initializer_list<Named> others) {
   const bool cuda = grad.is_cuda();
   const int32_t index = grad.get_device_index();
   for (const Named& other : others) {
@@ -66,16 +69,17 @@ inline void check_device(const char* op, const Tensor& grad, const char* grad_na
 }
 
 // grad is [V, *shape]; `shape_name` names the shape in the message.
-inline void check_leading(const char* op, const char* name, const Tensor& tensor, int64_t leading, const char* leading_text,
-                          IntHeaderOnlyArrayRef shape, const char* shape_name, const char* owner) {
+inline void check_leading(const char* op, const char* name, const Tensor& tensor, int64_t leading,
+                          const char* leading_text, IntHeaderOnlyArrayRef shape, const char* shape_name,
+                          const char* owner) {
   const IntHeaderOnlyArrayRef sizes = tensor.sizes();
   const size_t skip = static_cast<size_t>(leading);
   if (sizes.size() == shape.size() + skip &&
       same_shape(IntHeaderOnlyArrayRef(sizes.data() + skip, shape.size()), shape)) {
     return;
   }
-  fail(op, ": ", name, " must have shape [", leading_text, ", *", shape_name, "], got ", shape_text(sizes), " for ", owner,
-       " of shape ", shape_text(shape));
+  fail(op, ": ", name, " must have shape [", leading_text, ", *", shape_name, "], got ", shape_text(sizes), " for ",
+       owner, " of shape ", shape_text(shape));
 }
 
 inline void check_grad(const char* op, const Tensor& grad, const Tensor& x, const char* x_name = "x") {
@@ -106,8 +110,8 @@ inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r,
   if (outer < 1 || batch < 1) fail(op, ": outer and batch must be at least 1, got ", outer, " and ", batch);
   const int64_t numel = x.numel();
   if (numel % (outer * batch) != 0) {
-    fail(op, ": ", x_name, " must have outer * batch * inner elements for outer = ", outer, " and batch = ", batch, ", got shape ",
-         shape_text(x));
+    fail(op, ": ", x_name, " must have outer * batch * inner elements for outer = ", outer, " and batch = ", batch,
+         ", got shape ", shape_text(x));
   }
   geometry.outer = outer;
   geometry.batch = batch;
@@ -121,8 +125,8 @@ inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r,
   const int64_t row = outer * geometry.inner;
   const int64_t r_numel = r.numel();
   if (differing > 1 || (row > 0 && r_numel % row != 0)) {
-    fail(op, ": ", r_name, " must have the shape of ", x_name, " but for the batch dimension, got ", shape_text(r), " for ", x_name,
-         " of shape ", shape_text(x), ", outer = ", outer, ", batch = ", batch);
+    fail(op, ": ", r_name, " must have the shape of ", x_name, " but for the batch dimension, got ", shape_text(r),
+         " for ", x_name, " of shape ", shape_text(x), ", outer = ", outer, ", batch = ", batch);
   }
   geometry.reference_rows = row > 0 ? r_numel / row : 0;
 
@@ -132,7 +136,8 @@ inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r,
   } else if (pairing == "aligned") {
     geometry.batch_factor = 1;
     if (row > 0 && geometry.reference_rows != batch) {
-      fail(op, ": ", r_name, " must have the ", batch, " rows of ", x_name, " in pairing 'aligned', got ", geometry.reference_rows);
+      fail(op, ": ", r_name, " must have the ", batch, " rows of ", x_name, " in pairing 'aligned', got ",
+           geometry.reference_rows);
     }
   } else if (pairing == "per_sample") {
     geometry.baselines = geometry.reference_rows / batch;

@@ -7,13 +7,14 @@
 
 namespace deepshap::ops {
 
-inline Geometry check_contribution(const Tensor& multipliers, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t outer,
-                                   int64_t batch, const std::string& pairing) {
+inline Geometry check_contribution(const Tensor& multipliers, const Tensor& x, const Tensor& r, const Tensor& rows,
+                                   int64_t outer, int64_t batch, const std::string& pairing) {
   constexpr const char* op = "contribution";
   check_dtype(op, multipliers, "multipliers", {{"x", x}, {"r", r}});
   check_device(op, multipliers, "multipliers", {{"x", x}, {"r", r}, {"rows", rows}});
   check_leading(op, "multipliers", multipliers, 2, "J, K", x.sizes(), "x.shape", "x");
-  if (multipliers.size(0) == 0) fail(op, ": multipliers must hold at least one baseline, got shape ", shape_text(multipliers));
+  if (multipliers.size(0) == 0)
+    fail(op, ": multipliers must hold at least one baseline, got shape ", shape_text(multipliers));
   check_rows(op, rows, multipliers.size(0), "J");
   return check_geometry(op, x, r, outer, batch, pairing);
 }
@@ -27,6 +28,8 @@ DEEPSHAP_HOST_DEVICE void update(double value, double inverse, double& mean, dou
 }
 
 // The means of half types are kept in float: they are what is reported.
-inline ScalarType contribution_dtype(ScalarType dtype) { return dtype == ScalarType::Double ? dtype : ScalarType::Float; }
+inline ScalarType contribution_dtype(ScalarType dtype) {
+  return dtype == ScalarType::Double ? dtype : ScalarType::Float;
+}
 
 }  // namespace deepshap::ops

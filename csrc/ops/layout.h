@@ -110,7 +110,8 @@ struct Arrangement {
 
 // The order is that of grad, the largest operand, where its parts behind the leading dimensions are dense; else that of
 // x; else contiguous. The fakes in deepshap_ext/ops/batching.py say the same.
-inline Arrangement arrange(const Geometry& geometry, const Tensor& grad, size_t leading, const Tensor& x, const Tensor& r) {
+inline Arrangement arrange(const Geometry& geometry, const Tensor& grad, size_t leading, const Tensor& x,
+                           const Tensor& r) {
   Arrangement arrangement{geometry, Dims(static_cast<size_t>(x.dim()))};
   std::iota(arrangement.order.begin(), arrangement.order.end(), int64_t{0});
   if (grad.is_contiguous()) return arrangement;

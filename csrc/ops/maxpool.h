@@ -14,24 +14,23 @@ struct Route {
   T weight;
 };
 
-// p and q are the places of the two sides' maxima, x_p and r_q. Their difference lies between 0 and the difference of the
-// sides at the place it is routed to, so the weight is in [0, 1]; the comparisons are such that NaN comes through.
+// p and q are the places of the two sides' maxima, x_p and r_q. Their difference lies between 0 and the difference of
+// the sides at the place it is routed to, so the weight is in [0, 1]; the comparisons are such that NaN comes through.
+// Selects rather than branches: which side has the larger maximum is a coin toss to a branch predictor.
 template <class T>
 DEEPSHAP_HOST_DEVICE Route<T> route(int64_t p, int64_t q, T x_p, T x_q, T r_p, T r_q) {
-  if (p == q) return {p, T(1)};
   const bool to_p = x_p >= r_q;
-  const int64_t to = to_p ? p : q;
-  if (to_p ? x_p == r_p : x_q == r_q) return {to, T(1)};
-  if (x_p == r_q) return {to, T(0)};  // infinite ones too
-  T numerator = x_p - r_q;
-  T denominator = to_p ? x_p - r_p : x_q - r_q;
-  if (denominator - denominator != 0) {  // it overflowed, or a side is infinite there
-    numerator = x_p / 2 - r_q / 2;
-    denominator = to_p ? x_p / 2 - r_p / 2 : x_q / 2 - r_q / 2;
-    if (numerator == numerator && numerator - numerator != 0) return {to, T(1)};
+  const T x_to = to_p ? x_p : x_q;
+  const T r_to = to_p ? r_p : r_q;
+  const T denominator = x_to - r_to;
+  T weight = (x_p - r_q) / denominator;
+  if (denominator - denominator != 0) {  // rare: it overflowed, a side is infinite there, or NaN
+    const T numerator = x_p / 2 - r_q / 2;
+    const bool infinite = numerator == numerator && numerator - numerator != 0;
+    weight = infinite ? T(1) : x_p == r_q ? T(0) : numerator / (x_to / 2 - r_to / 2);
   }
-  const T weight = numerator / denominator;
-  return {to, weight < 0 ? T(0) : weight > 1 ? T(1) : weight};
+  weight = weight < 0 ? T(0) : weight > 1 ? T(1) : weight;
+  return {to_p ? p : q, (p == q) | (x_to == r_to) ? T(1) : weight};
 }
 
 struct MaxpoolCall {
@@ -49,11 +48,12 @@ struct MaxpoolCall {
 };
 
 inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices,
-                                 const Tensor& r_indices, const Tensor& rows, int64_t dims, int64_t outer, int64_t batch,
-                                 const std::string& pairing) {
+                                 const Tensor& r_indices, const Tensor& rows, int64_t dims, int64_t outer,
+                                 int64_t batch, const std::string& pairing) {
   constexpr const char* op = "maxpool";
   check_dtype(op, grad, "grad", {{"x", x}, {"r", r}});
-  check_device(op, grad, "grad", {{"x", x}, {"r", r}, {"x_indices", x_indices}, {"r_indices", r_indices}, {"rows", rows}});
+  check_device(op, grad, "grad",
+               {{"x", x}, {"r", r}, {"x_indices", x_indices}, {"r_indices", r_indices}, {"rows", rows}});
   for (const Named& indices : {Named{"x_indices", x_indices}, Named{"r_indices", r_indices}}) {
     if (indices.tensor.scalar_type() != ScalarType::Long) {
       fail(op, ": ", indices.name, " must be int64, got ", torch::headeronly::toString(indices.tensor.scalar_type()));
@@ -73,8 +73,8 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
   call.plane_out = 1;
   for (const int64_t size : pooled(x)) call.plane_in *= size;
   if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
-    fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer, " and batch = ", batch,
-         " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
+    fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer,
+         " and batch = ", batch, " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
   }
   // Outside of the pooled dimensions the indices have the shape of their side, inside the windows are the same.
   const auto outside = [&](const Tensor& indices, const Tensor& side) {
@@ -86,8 +86,9 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
          " for x of shape ", shape_text(x));
   }
   if (!outside(r_indices, r) || !same_shape(pooled(r_indices), pooled(x_indices))) {
-    fail(op, ": r_indices must have the shape of r but for the last ", dims, " dimensions, and there that of x_indices, got ",
-         shape_text(r_indices), " for r of shape ", shape_text(r), " and x_indices of shape ", shape_text(x_indices));
+    fail(op, ": r_indices must have the shape of r but for the last ", dims,
+         " dimensions, and there that of x_indices, got ", shape_text(r_indices), " for r of shape ", shape_text(r),
+         " and x_indices of shape ", shape_text(x_indices));
   }
   for (const int64_t size : pooled(x_indices)) call.plane_out *= size;
   call.planes = call.plane_in > 0 ? x.numel() / call.plane_in : 0;

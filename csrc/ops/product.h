@@ -7,8 +7,9 @@
 
 namespace deepshap::ops {
 
-inline Geometry check_product(const Tensor& grad, const Tensor& a_x, const Tensor& a_r, const Tensor& b_x, const Tensor& b_r,
-                              const Tensor& rows, int64_t outer, int64_t batch, const std::string& pairing) {
+inline Geometry check_product(const Tensor& grad, const Tensor& a_x, const Tensor& a_r, const Tensor& b_x,
+                              const Tensor& b_r, const Tensor& rows, int64_t outer, int64_t batch,
+                              const std::string& pairing) {
   constexpr const char* op = "product";
   check_dtype(op, grad, "grad", {{"a_x", a_x}, {"a_r", a_r}, {"b_x", b_x}, {"b_r", b_r}});
   check_device(op, grad, "grad", {{"a_x", a_x}, {"a_r", a_r}, {"b_x", b_x}, {"b_r", b_r}, {"rows", rows}});

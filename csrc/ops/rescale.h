@@ -15,8 +15,8 @@ struct RescaleCall {
 };
 
 inline RescaleCall check_rescale(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows,
-                                 const std::string& function, const std::vector<double>& parameters, int64_t outer, int64_t batch,
-                                 const std::string& pairing) {
+                                 const std::string& function, const std::vector<double>& parameters, int64_t outer,
+                                 int64_t batch, const std::string& pairing) {
   constexpr const char* op = "rescale";
   check_dtype(op, grad, "grad", {{"x", x}, {"r", r}});
   check_device(op, grad, "grad", {{"x", x}, {"r", r}, {"rows", rows}});

@@ -33,8 +33,8 @@ struct SoftmaxCall {
   }
 };
 
-inline SoftmaxCall check_softmax(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t dim, int64_t outer,
-                                 int64_t batch, const std::string& pairing) {
+inline SoftmaxCall check_softmax(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t dim,
+                                 int64_t outer, int64_t batch, const std::string& pairing) {
   constexpr const char* op = "softmax";
   check_dtype(op, grad, "grad", {{"x", x}, {"r", r}});
   check_device(op, grad, "grad", {{"x", x}, {"r", r}, {"rows", rows}});
@@ -54,8 +54,8 @@ inline SoftmaxCall check_softmax(const Tensor& grad, const Tensor& x, const Tens
   if (call.geometry.inner % (call.size * call.stride) != 0) {
     const int64_t block = call.geometry.batch * call.geometry.inner;
     if (call.stride % block != 0) {
-      fail(op, ": dim must not be the batch dimension, got dim = ", dim, " for x of shape ", shape_text(x), " with outer = ", outer,
-           " and batch = ", batch);
+      fail(op, ": dim must not be the batch dimension, got dim = ", dim, " for x of shape ", shape_text(x),
+           " with outer = ", outer, " and batch = ", batch);
     }
     call.reference_stride = call.stride / block * call.geometry.reference_rows * call.geometry.inner;
   }

@@ -2,13 +2,12 @@
 #pragma once
 
 // Exception.h comes first: other stable headers use its macros without including it.
-#include <torch/headeronly/util/Exception.h>
-
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/Dispatch.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
 #include <vector>
@@ -83,9 +82,9 @@ using compute_t = typename Compute<T>::type;
 }  // namespace deepshap::ops
 
 // Runs the lambda with `scalar_t` set to the tensor's type; checks.h has refused every other type by then.
-#define DEEPSHAP_DISPATCH(dtype, name, ...)                                               \
-  THO_DISPATCH_SWITCH(dtype, name,                                                        \
-                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Float, __VA_ARGS__)  \
-                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Double, __VA_ARGS__) \
-                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Half, __VA_ARGS__)   \
-                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::BFloat16, __VA_ARGS__))
+#define DEEPSHAP_DISPATCH(dtype, name, ...)                                                       \
+  THO_DISPATCH_SWITCH(dtype, name,                                                                \
+                      THO_DISPATCH_CASE(torch::headeronly::ScalarType::Float, __VA_ARGS__)        \
+                          THO_DISPATCH_CASE(torch::headeronly::ScalarType::Double, __VA_ARGS__)   \
+                              THO_DISPATCH_CASE(torch::headeronly::ScalarType::Half, __VA_ARGS__) \
+                                  THO_DISPATCH_CASE(torch::headeronly::ScalarType::BFloat16, __VA_ARGS__))

@@ -91,6 +91,7 @@ def _direct_kernel(op: Any, rule: BatchingRule, tensors: int) -> Callable[..., A
 
     def kernel(*arguments: Any) -> Any:
         level = maybe_current_level()
+        assert level is not None  # this dispatch key is set inside of a vmap only
         pairs = [_unwrap_batched(tensor, level) for tensor in arguments[:tensors]]
         with _ExcludeDispatchKeyGuard(_BATCHED):
             if all(dim is None for _, dim in pairs):

@@ -43,10 +43,7 @@ def _batched(in_dims: Sequence[int | None], multipliers: Tensor, x: Tensor, r: T
         outs = _op(joined.flatten(1, 2), x, r, rows, *rest)
         return tuple(out.unflatten(0, (-1, size)).movedim(1, 0) for out in outs)
     size = rows.shape[in_dims[3]]
-    if in_dims[0] is None:
-        parts = [multipliers] * size
-    else:
-        parts = list(multipliers.unbind(in_dims[0]))
+    parts = [multipliers] * size if in_dims[0] is None else list(multipliers.unbind(in_dims[0]))
     pairs = [_op(part, x, r, row, *rest) for part, row in zip(parts, rows.unbind(in_dims[3]), strict=True)]
     return tuple(torch.stack(outs) for outs in zip(*pairs, strict=True))
 

@@ -34,7 +34,15 @@ def rescale(
 
 @torch.library.register_fake("deepshap_ext::rescale")
 def _fake(
-    grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, function: str, parameters: Any, outer: int, batch: int, pairing: str
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    rows: Tensor,
+    function: str,
+    parameters: Any,
+    outer: int,
+    batch: int,
+    pairing: str,
 ) -> Tensor:
     return empty_like_leading(grad, x, r, outer, batch)
 

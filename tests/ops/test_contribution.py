@@ -36,7 +36,9 @@ def test_layouts(case, layout, device, assert_close):
 
 def test_rows_in_any_order(device, assert_close):
     multipliers, x, r = (torch.randn(*s, device=device) for s in ((5, 3, 4, 7), (4, 7), (2, 7)))
-    check((multipliers, x, r, torch.tensor([1, 0, 1, 1, 0], device=device)), (1, 4, "grid"), torch.float32, assert_close)
+    check(
+        (multipliers, x, r, torch.tensor([1, 0, 1, 1, 0], device=device)), (1, 4, "grid"), torch.float32, assert_close
+    )
 
 
 def test_a_small_spread_around_a_large_mean(device):
@@ -57,7 +59,10 @@ def test_empty(shape, dtype, device):
     multipliers = torch.randn(shape, device=device, dtype=dtype)
     x, r = torch.randn(shape[2:], device=device, dtype=dtype), torch.randn(2, shape[3], device=device, dtype=dtype)
     rows = torch.zeros(2, dtype=torch.int64, device=device)
-    assert [o.shape for o in contribution(multipliers, x, r, rows, 1, max(shape[2], 1), "grid")] == [shape[1:], shape[1:]]
+    assert [o.shape for o in contribution(multipliers, x, r, rows, 1, max(shape[2], 1), "grid")] == [
+        shape[1:],
+        shape[1:],
+    ]
 
 
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, 0), (0, None), (2, None), (None, 0)])
@@ -107,7 +112,10 @@ GOOD = {
             {"multipliers": torch.zeros(2, 3, 4)},
             r"contribution: multipliers must have shape \[J, K, \*x.shape\], got \[2, 3, 4\] for x of shape \[3, 4\]",
         ),
-        ({"multipliers": torch.zeros(0, 5, 3, 4)}, "contribution: multipliers must hold at least one baseline, got shape"),
+        (
+            {"multipliers": torch.zeros(0, 5, 3, 4)},
+            "contribution: multipliers must hold at least one baseline, got shape",
+        ),
         ({"x": torch.zeros(3, 4).double()}, "contribution: x must have the type of multipliers, Float, got Double"),
         ({"rows": torch.tensor([0])}, r"contribution: rows must have shape \[J\] = \[2\], got \[1\]"),
         ({"rows": torch.tensor([0, 2])}, r"contribution: rows must lie in \[0, 2\), got 2 at 1"),

@@ -17,7 +17,11 @@ POOLS = {
     "fractional": (
         2,
         lambda t: F.fractional_max_pool2d(
-            t, 2, output_size=(3, 3), return_indices=True, _random_samples=torch.full((*t.shape[:2], 2), 0.4, dtype=t.dtype)
+            t,
+            2,
+            output_size=(3, 3),
+            return_indices=True,
+            _random_samples=torch.full((*t.shape[:2], 2), 0.4, dtype=t.dtype),
         ),
     ),
     "one_dimension": (1, lambda t: F.max_pool1d(t.flatten(0, 1), 3, stride=2, return_indices=True)),
@@ -163,8 +167,14 @@ GOOD = {
         ({"x_indices": torch.zeros(3, 2)}, "maxpool: x_indices must be int64, got Float"),
         ({"x_indices": torch.full((3, 2), 4)}, r"maxpool: x_indices must lie in \[0, 4\), got 4"),
         ({"r_indices": torch.full((2, 2), -1)}, r"maxpool: r_indices must lie in \[0, 4\), got -1"),
-        ({"r_indices": torch.zeros(3, 2, dtype=torch.int64)}, r"maxpool: r_indices must have the shape of r but for the last 1"),
-        ({"r_indices": torch.zeros(2, 1, dtype=torch.int64)}, r"maxpool: r_indices must .* that of x_indices, got \[2, 1\]"),
+        (
+            {"r_indices": torch.zeros(3, 2, dtype=torch.int64)},
+            r"maxpool: r_indices must have the shape of r but for the last 1",
+        ),
+        (
+            {"r_indices": torch.zeros(2, 1, dtype=torch.int64)},
+            r"maxpool: r_indices must .* that of x_indices, got \[2, 1\]",
+        ),
         ({"dims": 3}, r"maxpool: dims must lie in \[1, 2\], got 3"),
         ({"dims": 2}, r"maxpool: the batch must lie outside of the last 2 dimensions of x"),
         ({"rows": torch.tensor([0, 2])}, r"maxpool: rows must lie in \[0, 2\), got 2 at 1"),

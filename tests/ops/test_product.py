@@ -79,7 +79,9 @@ def test_vmap_is_the_loop(case, device):
 
 def test_vmap_over_an_operand_is_refused():
     grad, a, rows = torch.randn(1, 3, 4), torch.randn(3, 4), torch.tensor([0])
-    with pytest.raises(ValueError, match="product: vmap goes over grad and rows only, but b_r is batched in dimension 0"):
+    with pytest.raises(
+        ValueError, match="product: vmap goes over grad and rows only, but b_r is batched in dimension 0"
+    ):
         torch.func.vmap(lambda b_r: product(grad, a, a, a, b_r, rows, 1, 3, "grid"))(torch.randn(2, 3, 4))
 
 
@@ -109,10 +111,16 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"grad": torch.zeros(3, 4)}, r"product: grad must have shape \[V, \*a_x.shape\], got \[3, 4\] for a_x of shape \[3, 4\]"),
+        (
+            {"grad": torch.zeros(3, 4)},
+            r"product: grad must have shape \[V, \*a_x.shape\], got \[3, 4\] for a_x of shape \[3, 4\]",
+        ),
         ({"b_x": torch.zeros(3, 1)}, r"product: b_x must have the shape of a_x, \[3, 4\], got \[3, 1\]"),
         ({"b_r": torch.zeros(1, 4)}, r"product: b_r must have the shape of a_r, \[2, 4\], got \[1, 4\]"),
-        ({"a_r": torch.zeros(2, 3), "b_r": torch.zeros(2, 3)}, "product: a_r must have the shape of a_x but for the batch"),
+        (
+            {"a_r": torch.zeros(2, 3), "b_r": torch.zeros(2, 3)},
+            "product: a_r must have the shape of a_x but for the batch",
+        ),
         ({"b_x": torch.zeros(3, 4).double()}, "product: b_x must have the type of grad, Float, got Double"),
         ({"rows": torch.tensor([0, 2])}, r"product: rows must lie in \[0, 2\), got 2 at 1"),
         ({"pairing": "aligned"}, "product: a_r must have the 3 rows of a_x in pairing 'aligned', got 2"),

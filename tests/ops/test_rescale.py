@@ -161,7 +161,10 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"grad": torch.zeros(3, 4)}, r"rescale: grad must have shape \[V, \*x.shape\], got \[3, 4\] for x of shape \[3, 4\]"),
+        (
+            {"grad": torch.zeros(3, 4)},
+            r"rescale: grad must have shape \[V, \*x.shape\], got \[3, 4\] for x of shape \[3, 4\]",
+        ),
         ({"grad": torch.zeros(2, 4, 3)}, r"rescale: grad must have shape .*, got \[2, 4, 3\] for x of shape \[3, 4\]"),
         ({"grad": torch.zeros(2, 3, 4, dtype=torch.int32)}, "rescale: grad must be float32, .* got Int"),
         ({"x": torch.zeros(3, 4, dtype=torch.float64)}, "rescale: x must have the type of grad, Float, got Double"),
@@ -178,7 +181,10 @@ GOOD = {
         ({"batch": 0}, "rescale: outer and batch must be at least 1, got 1 and 0"),
         ({"pairing": "each"}, "rescale: pairing must be 'grid', 'aligned' or 'per_sample', got 'each'"),
         ({"pairing": "aligned"}, "rescale: r must have the 3 rows of x in pairing 'aligned', got 2"),
-        ({"pairing": "per_sample"}, "rescale: r must have the same number of rows for each of the 3 rows of x .*, got 2"),
+        (
+            {"pairing": "per_sample"},
+            "rescale: r must have the same number of rows for each of the 3 rows of x .*, got 2",
+        ),
     ],
 )
 def test_errors(changed, message):

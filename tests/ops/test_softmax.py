@@ -147,7 +147,10 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"grad": torch.zeros(3, 4)}, r"softmax: grad must have shape \[V, \*x.shape\], got \[3, 4\] for x of shape \[3, 4\]"),
+        (
+            {"grad": torch.zeros(3, 4)},
+            r"softmax: grad must have shape \[V, \*x.shape\], got \[3, 4\] for x of shape \[3, 4\]",
+        ),
         ({"r": torch.zeros(2, 4).double()}, "softmax: r must have the type of grad, Float, got Double"),
         ({"dim": 2}, r"softmax: dim must lie in \[-2, 2\), got 2"),
         ({"dim": 0}, r"softmax: dim must not be the batch dimension, got dim = 0 for x of shape \[3, 4\]"),

@@ -12,8 +12,9 @@ namespace {
 
 template <class T>
 struct Accumulate {
-  DEEPSHAP_INLINE void run(const T* __restrict multiplier, const compute_t<T>* __restrict x, const compute_t<T>* __restrict r,
-                           double* __restrict mean, double* __restrict m2, double inverse, int64_t n) {
+  DEEPSHAP_INLINE void run(const T* __restrict multiplier, const compute_t<T>* __restrict x,
+                           const compute_t<T>* __restrict r, double* __restrict mean, double* __restrict m2,
+                           double inverse, int64_t n) {
     using C = compute_t<T>;
     for (int64_t i = 0; i < n; ++i) {
       update(static_cast<double>(static_cast<C>(multiplier[i]) * (x[i] - r[i])), inverse, mean[i], m2[i]);
@@ -27,14 +28,14 @@ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int
   using C = compute_t<T>;
   constexpr int64_t capacity = tile_size<double>;
   const int64_t numel = geometry.numel();
-  const int64_t size = std::min(capacity, numel);
-  for_each_tile((numel + size - 1) / size, outputs, size * baselines, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling(geometry, capacity);
+  for_each_tile(tiling.count, outputs, tiling.size * baselines, [&](int64_t tile, int64_t first, int64_t last) {
     alignas(64) C x_buffer[capacity];
     alignas(64) C r_buffer[capacity];
     alignas(64) double mean[capacity];
     alignas(64) double m2[capacity];
-    const int64_t begin = tile * size;
-    const int64_t end = std::min(begin + size, numel);
+    const int64_t begin = tiling.begin(tile);
+    const int64_t end = tiling.end(tile);
     const int64_t n = end - begin;
     const C* x_tile = load(x + begin, x_buffer, n);
     for (int64_t k = first; k < last; ++k) {
@@ -53,8 +54,8 @@ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> contribution_cpu(const Tensor& multipliers, const Tensor& x, const Tensor& r, const Tensor& rows,
-                                            int64_t outer, int64_t batch, std::string pairing) {
+std::tuple<Tensor, Tensor> contribution_cpu(const Tensor& multipliers, const Tensor& x, const Tensor& r,
+                                            const Tensor& rows, int64_t outer, int64_t batch, std::string pairing) {
   const Geometry geometry = check_contribution(multipliers, x, r, rows, outer, batch, pairing);
   const Arrangement arrange_as = arrange(geometry, multipliers, 2, x, r);
   Dims sizes = to_dims(multipliers.sizes());
@@ -69,8 +70,8 @@ std::tuple<Tensor, Tensor> contribution_cpu(const Tensor& multipliers, const Ten
   DEEPSHAP_DISPATCH(multipliers.scalar_type(), "contribution", [&] {
     using C = compute_t<scalar_t>;
     contribution_kernel<scalar_t>(data<scalar_t>(multipliers_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense),
-                                  data<int64_t>(rows_dense), mutable_data<C>(mean), mutable_data<C>(m2), multipliers.size(0),
-                                  multipliers.size(1), arrange_as.geometry);
+                                  data<int64_t>(rows_dense), mutable_data<C>(mean), mutable_data<C>(m2),
+                                  multipliers.size(0), multipliers.size(1), arrange_as.geometry);
   });
   return {mean, m2};
 }

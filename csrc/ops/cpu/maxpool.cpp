@@ -10,7 +10,8 @@ namespace deepshap::ops {
 namespace {
 
 template <class T>
-void fill_routes(const T* x, const T* r, const int64_t* p, const int64_t* q, int64_t windows, Route<compute_t<T>>* routes) {
+void fill_routes(const T* x, const T* r, const int64_t* p, const int64_t* q, int64_t windows,
+                 Route<compute_t<T>>* routes) {
   using C = compute_t<T>;
   for (int64_t w = 0; w < windows; ++w) {
     routes[w] = route<C>(p[w], q[w], static_cast<C>(x[p[w]]), static_cast<C>(x[q[w]]), static_cast<C>(r[p[w]]),
@@ -19,8 +20,8 @@ void fill_routes(const T* x, const T* r, const int64_t* p, const int64_t* q, int
 }
 
 template <class T>
-void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indices, const int64_t* r_indices, const int64_t* rows,
-                    T* out, int64_t cotangents, const MaxpoolCall& call) {
+void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indices, const int64_t* r_indices,
+                    const int64_t* rows, T* out, int64_t cotangents, const MaxpoolCall& call) {
   using C = compute_t<T>;
   constexpr bool direct = std::is_same_v<T, C>;
   const int64_t in = call.plane_in;
@@ -31,8 +32,8 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.geometry.changes(rows, v)) {
         const int64_t reference = call.reference_plane(plane, rows[v]);
-        fill_routes(x + plane * in, r + reference * in, x_indices + plane * windows, r_indices + reference * windows, windows,
-                    routes.data());
+        fill_routes(x + plane * in, r + reference * in, x_indices + plane * windows, r_indices + reference * windows,
+                    windows, routes.data());
       }
       const T* from = grad + (v * call.planes + plane) * windows;
       T* to = out + (v * call.planes + plane) * in;
@@ -59,13 +60,15 @@ void check_indices(const char* name, const Tensor& indices, int64_t plane_in) {
     low = std::min(low, values[i]);
     high = std::max(high, values[i]);
   }
-  if (low < 0 || high >= plane_in) fail("maxpool: ", name, " must lie in [0, ", plane_in, "), got ", low < 0 ? low : high);
+  if (low < 0 || high >= plane_in)
+    fail("maxpool: ", name, " must lie in [0, ", plane_in, "), got ", low < 0 ? low : high);
 }
 
 }  // namespace
 
-Tensor maxpool_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices, const Tensor& r_indices,
-                   const Tensor& rows, int64_t dims, int64_t outer, int64_t batch, std::string pairing) {
+Tensor maxpool_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices,
+                   const Tensor& r_indices, const Tensor& rows, int64_t dims, int64_t outer, int64_t batch,
+                   std::string pairing) {
   const MaxpoolCall call = check_maxpool(grad, x, r, x_indices, r_indices, rows, dims, outer, batch, pairing);
   Dims sizes = to_dims(x.sizes());
   sizes.insert(sizes.begin(), grad.size(0));

@@ -20,8 +20,8 @@ struct Midpoint {
 
 template <class T>
 struct MultiplyBoth {
-  DEEPSHAP_INLINE void run(const T* __restrict grad, const compute_t<T>* __restrict mean_a, const compute_t<T>* __restrict mean_b,
-                           T* __restrict out_a, T* __restrict out_b, int64_t n) {
+  DEEPSHAP_INLINE void run(const T* __restrict grad, const compute_t<T>* __restrict mean_a,
+                           const compute_t<T>* __restrict mean_b, T* __restrict out_a, T* __restrict out_b, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const compute_t<T> g = static_cast<compute_t<T>>(grad[i]);
       out_a[i] = static_cast<T>(g * mean_b[i]);
@@ -31,19 +31,19 @@ struct MultiplyBoth {
 };
 
 template <class T>
-void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r, const int64_t* rows, T* out_a, T* out_b,
-                    int64_t cotangents, const Geometry& geometry) {
+void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r, const int64_t* rows,
+                    T* out_a, T* out_b, int64_t cotangents, const Geometry& geometry) {
   using C = compute_t<T>;
   constexpr int64_t capacity = tile_size<T> / 2;  // twice as many buffers as rescale in the same cache
   const int64_t numel = geometry.numel();
-  const int64_t size = std::min(capacity, numel);
-  for_each_tile((numel + size - 1) / size, cotangents, size, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling(geometry, capacity);
+  for_each_tile(tiling.count, cotangents, tiling.size, [&](int64_t tile, int64_t first, int64_t last) {
     alignas(64) C x_buffer[capacity];
     alignas(64) C r_buffer[capacity];
     alignas(64) C mean_a[capacity];
     alignas(64) C mean_b[capacity];
-    const int64_t begin = tile * size;
-    const int64_t end = std::min(begin + size, numel);
+    const int64_t begin = tiling.begin(tile);
+    const int64_t end = tiling.end(tile);
     const int64_t n = end - begin;
     const auto fill = [&](const T* x, const T* r, int64_t j, C* mean) {
       simd<Midpoint<C>>(load(x + begin, x_buffer, n), load_reference(r, geometry, j, begin, end, r_buffer), mean, n);
@@ -54,7 +54,8 @@ void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, con
         fill(b_x, b_r, rows[v], mean_b);
       }
       const int64_t at = v * numel + begin;
-      simd<MultiplyBoth<T>>(grad + at, static_cast<const C*>(mean_a), static_cast<const C*>(mean_b), out_a + at, out_b + at, n);
+      simd<MultiplyBoth<T>>(grad + at, static_cast<const C*>(mean_a), static_cast<const C*>(mean_b), out_a + at,
+                            out_b + at, n);
     }
   });
 }
@@ -62,7 +63,8 @@ void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, con
 }  // namespace
 
 std::tuple<Tensor, Tensor> product_cpu(const Tensor& grad, const Tensor& a_x, const Tensor& a_r, const Tensor& b_x,
-                                       const Tensor& b_r, const Tensor& rows, int64_t outer, int64_t batch, std::string pairing) {
+                                       const Tensor& b_r, const Tensor& rows, int64_t outer, int64_t batch,
+                                       std::string pairing) {
   const Geometry geometry = check_product(grad, a_x, a_r, b_x, b_r, rows, outer, batch, pairing);
   const Arrangement arrange_as = arrange(geometry, grad, 1, a_x, a_r);
   const Dims sizes = to_dims(grad.sizes());
@@ -77,7 +79,8 @@ std::tuple<Tensor, Tensor> product_cpu(const Tensor& grad, const Tensor& a_x, co
   DEEPSHAP_DISPATCH(grad.scalar_type(), "product", [&] {
     product_kernel<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(a_x_dense), data<scalar_t>(a_r_dense),
                              data<scalar_t>(b_x_dense), data<scalar_t>(b_r_dense), data<int64_t>(rows_dense),
-                             mutable_data<scalar_t>(out_a), mutable_data<scalar_t>(out_b), grad.size(0), arrange_as.geometry);
+                             mutable_data<scalar_t>(out_a), mutable_data<scalar_t>(out_b), grad.size(0),
+                             arrange_as.geometry);
   });
   return {out_a, out_b};
 }

@@ -10,8 +10,8 @@ namespace {
 
 template <class Functor, class T>
 struct DividedDifference {
-  DEEPSHAP_INLINE void run(const double* parameters, const T* __restrict x, const T* __restrict r, T* __restrict multiplier,
-                           int64_t n) {
+  DEEPSHAP_INLINE void run(const double* parameters, const T* __restrict x, const T* __restrict r,
+                           T* __restrict multiplier, int64_t n) {
     const Functor function(parameters);
     for (int64_t i = 0; i < n; ++i) multiplier[i] = function(x[i], r[i]);
   }
@@ -31,7 +31,8 @@ Fill<T> fill_of(FunctionIndex function) {
 
 template <class T>
 struct Multiply {
-  DEEPSHAP_INLINE void run(const T* __restrict grad, const compute_t<T>* __restrict multiplier, T* __restrict out, int64_t n) {
+  DEEPSHAP_INLINE void run(const T* __restrict grad, const compute_t<T>* __restrict multiplier, T* __restrict out,
+                           int64_t n) {
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<compute_t<T>>(grad[i]) * multiplier[i]);
   }
 };
@@ -41,19 +42,20 @@ void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, 
                     const Geometry& geometry, Fill<compute_t<T>> fill, const double* parameters) {
   using C = compute_t<T>;
   const int64_t numel = geometry.numel();
-  const int64_t size = std::min(tile_size<T>, numel);
-  for_each_tile((numel + size - 1) / size, cotangents, size, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling(geometry, tile_size<T>);
+  for_each_tile(tiling.count, cotangents, tiling.size, [&](int64_t tile, int64_t first, int64_t last) {
     alignas(64) C x_buffer[tile_size<T>];
     alignas(64) C r_buffer[tile_size<T>];
     alignas(64) C multiplier[tile_size<T>];
-    const int64_t begin = tile * size;
-    const int64_t end = std::min(begin + size, numel);
+    const int64_t begin = tiling.begin(tile);
+    const int64_t end = tiling.end(tile);
     const C* x_tile = load(x + begin, x_buffer, end - begin);
     for (int64_t v = first; v < last; ++v) {
       if (v == first || geometry.changes(rows, v)) {
         fill(parameters, x_tile, load_reference(r, geometry, rows[v], begin, end, r_buffer), multiplier, end - begin);
       }
-      simd<Multiply<T>>(grad + v * numel + begin, static_cast<const C*>(multiplier), out + v * numel + begin, end - begin);
+      simd<Multiply<T>>(grad + v * numel + begin, static_cast<const C*>(multiplier), out + v * numel + begin,
+                        end - begin);
     }
   });
 }

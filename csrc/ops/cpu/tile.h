@@ -1,4 +1,4 @@
-// Tiles: runs of contiguous elements of x whose multipliers fit a buffer in the L1 cache, worked on for many cotangents.
+// Tiles: runs of contiguous elements of x whose multipliers stay in the cache, worked on for many cotangents.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace deepshap::ops {
 
 template <class T>
-constexpr int64_t tile_size = 8192 / sizeof(compute_t<T>);
+constexpr int64_t tile_size = 32768 / sizeof(compute_t<T>);
 
 template <class From, class To>
 struct Convert {
@@ -66,6 +66,45 @@ inline const compute_t<T>* load_reference(const T* r, const Geometry& geometry, 
   }
   return buffer;
 }
+
+// How x is cut into tiles of at most `capacity` elements. Where a row of the batch holds several, neighbouring tiles
+// are the same part of different rows: in a grid they are paired with the same elements of r, which stay in the cache.
+struct Tiling {
+  int64_t size;
+  int64_t count;
+  int64_t per_row = 0;  // 0: tiles hold several rows
+
+  Tiling(const Geometry& geometry, int64_t capacity) : geometry_(geometry) {
+    const int64_t inner = geometry.inner;
+    if (inner < capacity) {
+      size = std::min(capacity, geometry.numel());
+      count = (geometry.numel() + size - 1) / size;
+    } else {
+      constexpr int64_t line = 16;
+      size = ((inner + (inner + capacity - 1) / capacity - 1) / ((inner + capacity - 1) / capacity) + line - 1) / line *
+             line;
+      per_row = (inner + size - 1) / size;
+      count = geometry.outer * geometry.batch * per_row;
+    }
+  }
+
+  int64_t begin(int64_t tile) const {
+    if (per_row == 0) return tile * size;
+    const int64_t b = tile % geometry_.batch;
+    const int64_t rest = tile / geometry_.batch;
+    const int64_t part = rest % per_row;
+    return (rest / per_row * geometry_.batch + b) * geometry_.inner + part * size;
+  }
+
+  int64_t end(int64_t tile) const {
+    if (per_row == 0) return std::min((tile + 1) * size, geometry_.numel());
+    const int64_t part = tile / geometry_.batch % per_row;
+    return begin(tile) - part * size + std::min((part + 1) * size, geometry_.inner);
+  }
+
+ private:
+  const Geometry& geometry_;
+};
 
 // Cuts tiles x cotangents into work items for every thread, and runs body(tile, first_v, last_v). The cotangents of a
 // tile stay together where there are tiles enough: the multipliers are then computed once a baseline.

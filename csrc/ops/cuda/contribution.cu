@@ -1,9 +1,8 @@
-#include "../contribution.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
+#include "../contribution.h"
 #include "../layout.h"
 #include "launch.cuh"
 
@@ -12,8 +11,9 @@ namespace {
 
 // A thread keeps its elements' moments in registers and goes over the baselines; blockIdx.y shares out the outputs.
 template <class T, int N>
-__global__ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int64_t* rows, compute_t<T>* mean_out,
-                                    compute_t<T>* m2_out, int64_t baselines, int64_t outputs, Geometry geometry) {
+__global__ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int64_t* rows,
+                                    compute_t<T>* mean_out, compute_t<T>* m2_out, int64_t baselines, int64_t outputs,
+                                    Geometry geometry) {
   using C = compute_t<T>;
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(outputs);
@@ -45,8 +45,8 @@ __global__ void contribution_kernel(const T* multipliers, const T* x, const T* r
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> contribution_cuda(const Tensor& multipliers, const Tensor& x, const Tensor& r, const Tensor& rows,
-                                             int64_t outer, int64_t batch, std::string pairing) {
+std::tuple<Tensor, Tensor> contribution_cuda(const Tensor& multipliers, const Tensor& x, const Tensor& r,
+                                             const Tensor& rows, int64_t outer, int64_t batch, std::string pairing) {
   const Geometry geometry = check_contribution(multipliers, x, r, rows, outer, batch, pairing);
   const DeviceGuard guard(multipliers.get_device_index());
   const Arrangement arrange_as = arrange(geometry, multipliers, 2, x, r);
@@ -67,8 +67,8 @@ std::tuple<Tensor, Tensor> contribution_cuda(const Tensor& multipliers, const Te
     const bool packs = packs_fit(ordered.inner, size, m, xs, rs);
     const auto kernel = packs ? &contribution_kernel<scalar_t, size> : &contribution_kernel<scalar_t, 1>;
     const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), multipliers.size(1));
-    kernel<<<grid, block_threads, 0, stream>>>(m, xs, rs, data<int64_t>(rows_dense), mutable_data<C>(mean), mutable_data<C>(m2),
-                                               multipliers.size(0), multipliers.size(1), ordered);
+    kernel<<<grid, block_threads, 0, stream>>>(m, xs, rs, data<int64_t>(rows_dense), mutable_data<C>(mean),
+                                               mutable_data<C>(m2), multipliers.size(0), multipliers.size(1), ordered);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {mean, m2};
@@ -76,4 +76,6 @@ std::tuple<Tensor, Tensor> contribution_cuda(const Tensor& multipliers, const Te
 
 }  // namespace deepshap::ops
 
-STABLE_TORCH_LIBRARY_IMPL(deepshap_ext, CUDA, m) { m.impl("contribution", TORCH_BOX(&deepshap::ops::contribution_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(deepshap_ext, CUDA, m) {
+  m.impl("contribution", TORCH_BOX(&deepshap::ops::contribution_cuda));
+}

@@ -1,8 +1,6 @@
 // What every CUDA op does around its kernel.
 #pragma once
 
-#include "../tensor.h"
-
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
@@ -11,6 +9,7 @@
 #include <cstdint>
 
 #include "../geometry.h"
+#include "../tensor.h"
 
 namespace deepshap::ops {
 

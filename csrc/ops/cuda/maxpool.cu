@@ -1,17 +1,17 @@
-#include "../maxpool.h"
-
 #include <torch/csrc/stable/library.h>
 
+#include "../maxpool.h"
 #include "launch.cuh"
 
 namespace deepshap::ops {
 namespace {
 
-// A thread keeps a window's route over its cotangents. Windows may overlap, so what they give is added atomically: where
-// three or more meet, the rounding depends on their order.
+// A thread keeps a window's route over its cotangents. Windows may overlap, so what they give is added atomically:
+// where three or more meet, the rounding depends on their order.
 template <class T>
-__global__ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indices, const int64_t* r_indices,
-                               const int64_t* rows, compute_t<T>* out, int64_t cotangents, MaxpoolCall call) {
+__global__ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indices,
+                               const int64_t* r_indices, const int64_t* rows, compute_t<T>* out, int64_t cotangents,
+                               MaxpoolCall call) {
   using C = compute_t<T>;
   const int64_t windows = call.planes * call.plane_out;
   const int64_t numel = call.geometry.numel();
@@ -41,8 +41,9 @@ __global__ void maxpool_kernel(const T* grad, const T* x, const T* r, const int6
 
 }  // namespace
 
-Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices, const Tensor& r_indices,
-                    const Tensor& rows, int64_t dims, int64_t outer, int64_t batch, std::string pairing) {
+Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices,
+                    const Tensor& r_indices, const Tensor& rows, int64_t dims, int64_t outer, int64_t batch,
+                    std::string pairing) {
   const MaxpoolCall call = check_maxpool(grad, x, r, x_indices, r_indices, rows, dims, outer, batch, pairing);
   const DeviceGuard guard(grad.get_device_index());
   Dims sizes = to_dims(x.sizes());
@@ -54,7 +55,8 @@ Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
   const bool half = dtype != ScalarType::Float && dtype != ScalarType::Double;
   const Tensor sums = half ? empty(sizes, ScalarType::Float, grad) : out;
   const cudaStream_t stream = current_stream(grad);
-  STD_CUDA_CHECK(cudaMemsetAsync(sums.mutable_data_ptr(), 0, static_cast<size_t>(sums.numel()) * sums.element_size(), stream));
+  STD_CUDA_CHECK(
+      cudaMemsetAsync(sums.mutable_data_ptr(), 0, static_cast<size_t>(sums.numel()) * sums.element_size(), stream));
   if (grad.numel() > 0) {
     const Tensor rows_dense = as_contiguous(rows);
     const Tensor x_indices_dense = as_contiguous(x_indices), r_indices_dense = as_contiguous(r_indices);
@@ -62,7 +64,8 @@ Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     DEEPSHAP_DISPATCH(dtype, "maxpool", [&] {
       maxpool_kernel<scalar_t><<<grid_over(call.planes * call.plane_out, grad.size(0)), block_threads, 0, stream>>>(
           data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense), data<int64_t>(x_indices_dense),
-          data<int64_t>(r_indices_dense), data<int64_t>(rows_dense), mutable_data<compute_t<scalar_t>>(sums), grad.size(0), call);
+          data<int64_t>(r_indices_dense), data<int64_t>(rows_dense), mutable_data<compute_t<scalar_t>>(sums),
+          grad.size(0), call);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }

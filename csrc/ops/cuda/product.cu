@@ -1,19 +1,18 @@
-#include "../product.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
 #include "../../math/means.h"
 #include "../layout.h"
+#include "../product.h"
 #include "launch.cuh"
 
 namespace deepshap::ops {
 namespace {
 
 template <class T, int N>
-__global__ void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r, const int64_t* rows, T* out_a,
-                               T* out_b, int64_t cotangents, Geometry geometry) {
+__global__ void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r,
+                               const int64_t* rows, T* out_a, T* out_b, int64_t cotangents, Geometry geometry) {
   using C = compute_t<T>;
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
@@ -50,7 +49,8 @@ __global__ void product_kernel(const T* grad, const T* a_x, const T* a_r, const 
 }  // namespace
 
 std::tuple<Tensor, Tensor> product_cuda(const Tensor& grad, const Tensor& a_x, const Tensor& a_r, const Tensor& b_x,
-                                        const Tensor& b_r, const Tensor& rows, int64_t outer, int64_t batch, std::string pairing) {
+                                        const Tensor& b_r, const Tensor& rows, int64_t outer, int64_t batch,
+                                        std::string pairing) {
   const Geometry geometry = check_product(grad, a_x, a_r, b_x, b_r, rows, outer, batch, pairing);
   const DeviceGuard guard(grad.get_device_index());
   const Arrangement arrange_as = arrange(geometry, grad, 1, a_x, a_r);
@@ -73,7 +73,8 @@ std::tuple<Tensor, Tensor> product_cuda(const Tensor& grad, const Tensor& a_x, c
     const bool packs = packs_fit(ordered.inner, size, g, ax, ar, bx, br, oa, ob);
     const auto kernel = packs ? &product_kernel<scalar_t, size> : &product_kernel<scalar_t, 1>;
     const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), grad.size(0));
-    kernel<<<grid, block_threads, 0, stream>>>(g, ax, ar, bx, br, data<int64_t>(rows_dense), oa, ob, grad.size(0), ordered);
+    kernel<<<grid, block_threads, 0, stream>>>(g, ax, ar, bx, br, data<int64_t>(rows_dense), oa, ob, grad.size(0),
+                                               ordered);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {out_a, out_b};

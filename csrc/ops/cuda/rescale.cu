@@ -1,8 +1,7 @@
-#include "../rescale.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include "../layout.h"
+#include "../rescale.h"
 #include "launch.cuh"
 
 namespace deepshap::ops {
@@ -29,7 +28,8 @@ __device__ C multiplier_of(FunctionIndex function, const double* parameters, C x
 
 template <class T, int N>
 __global__ void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
-                               Geometry geometry, FunctionIndex function, const __grid_constant__ Parameters parameters) {
+                               Geometry geometry, FunctionIndex function,
+                               const __grid_constant__ Parameters parameters) {
   using C = compute_t<T>;
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
@@ -77,7 +77,8 @@ Tensor rescale_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     const bool packs = packs_fit(ordered.inner, size, g, xs, rs, to);
     const auto kernel = packs ? &rescale_kernel<scalar_t, size> : &rescale_kernel<scalar_t, 1>;
     const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), grad.size(0));
-    kernel<<<grid, block_threads, 0, stream>>>(g, xs, rs, data<int64_t>(rows_dense), to, grad.size(0), ordered, call.function, values);
+    kernel<<<grid, block_threads, 0, stream>>>(g, xs, rs, data<int64_t>(rows_dense), to, grad.size(0), ordered,
+                                               call.function, values);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

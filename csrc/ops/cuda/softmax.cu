@@ -1,8 +1,7 @@
-#include "../softmax.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include "../../math/means.h"
+#include "../softmax.h"
 #include "launch.cuh"
 
 namespace deepshap::ops {
@@ -32,8 +31,8 @@ __device__ C sum_of_line(C value, C* scratch) {
 // Lines that are contiguous: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
 // where they fit, computed again on each use where they do not.
 template <class T, int Threads, bool Cached>
-__global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log,
-                                 SoftmaxCall call) {
+__global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
+                                 bool log, SoftmaxCall call) {
   using C = compute_t<T>;
   extern __shared__ unsigned char shared[];
   C* const scratch = reinterpret_cast<C*>(shared);
@@ -78,8 +77,8 @@ __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const in
 
 // Lines with a stride: a thread a line, neighbouring threads on neighbouring lines.
 template <class T>
-__global__ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log,
-                              SoftmaxCall call) {
+__global__ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
+                              bool log, SoftmaxCall call) {
   using C = compute_t<T>;
   const int64_t lines = call.lines();
   const int64_t numel = call.geometry.numel();
@@ -89,7 +88,8 @@ __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64
     const int64_t at = call.start(line);
     const T* r_line = r;
     const auto mean = [&](int64_t k) {
-      return math::log_mean_exp(static_cast<C>(x[at + k * call.stride]), static_cast<C>(r_line[k * call.reference_stride]));
+      return math::log_mean_exp(static_cast<C>(x[at + k * call.stride]),
+                                static_cast<C>(r_line[k * call.reference_stride]));
     };
     for (int64_t v = first; v < last; ++v) {
       r_line = r + call.reference_start(at, baseline(rows, v, call.geometry));
@@ -112,11 +112,12 @@ __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64
 }
 
 template <class T>
-void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log, const SoftmaxCall& call,
-            cudaStream_t stream) {
+void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents, bool log,
+            const SoftmaxCall& call, cudaStream_t stream) {
   using C = compute_t<T>;
   if (call.stride != 1 || call.reference_stride != 1) {
-    strided_lines<T><<<grid_over(call.lines(), cotangents), block_threads, 0, stream>>>(grad, x, r, rows, out, cotangents, log, call);
+    strided_lines<T><<<grid_over(call.lines(), cotangents), block_threads, 0, stream>>>(grad, x, r, rows, out,
+                                                                                        cotangents, log, call);
   } else {
     constexpr int64_t shared_limit = 48 * 1024;
     const bool warps = call.size <= 1024;
@@ -126,16 +127,16 @@ void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, 
     const auto kernel = warps  ? (fits ? &contiguous_lines<T, 32, true> : &contiguous_lines<T, 32, false>)
                         : fits ? &contiguous_lines<T, block_threads, true>
                                : &contiguous_lines<T, block_threads, false>;
-    kernel<<<grid_over(call.lines(), cotangents, block.y), block, fits ? cached : 32 * sizeof(C), stream>>>(grad, x, r, rows, out,
-                                                                                                      cotangents, log, call);
+    kernel<<<grid_over(call.lines(), cotangents, block.y), block, fits ? cached : 32 * sizeof(C), stream>>>(
+        grad, x, r, rows, out, cotangents, log, call);
   }
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 }  // namespace
 
-Tensor softmax_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t dim, bool log, int64_t outer,
-                    int64_t batch, std::string pairing) {
+Tensor softmax_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& rows, int64_t dim, bool log,
+                    int64_t outer, int64_t batch, std::string pairing) {
   const SoftmaxCall call = check_softmax(grad, x, r, rows, dim, outer, batch, pairing);
   const DeviceGuard guard(grad.get_device_index());
   const Tensor out = empty(to_dims(grad.sizes()), grad.scalar_type(), grad);
@@ -144,8 +145,8 @@ Tensor softmax_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
   const Tensor grad_dense = as_contiguous(grad), x_dense = as_contiguous(x), r_dense = as_contiguous(r);
   const cudaStream_t stream = current_stream(grad);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "softmax", [&] {
-    launch<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense), data<int64_t>(rows_dense),
-                     mutable_data<scalar_t>(out), grad.size(0), log, call, stream);
+    launch<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense),
+                     data<int64_t>(rows_dense), mutable_data<scalar_t>(out), grad.size(0), log, call, stream);
   });
   return out;
 }
