@@ -15,7 +15,7 @@ from deepshap_ext import _C
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from reference.divided_differences import ORACLES, adversarial_pairs, divided_difference, error_in_ulp  # noqa: E402
+from reference.divided_differences import ORACLES, adversarial_pairs, divided_difference, error_in_ulp
 
 
 def worst(name: str, dtype: type, count: int, seed: int = 1) -> tuple[float, int, tuple]:

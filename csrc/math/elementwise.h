@@ -4,10 +4,14 @@
 // torch's choice of derivative. Parameters are rounded to T first, as torch does.
 #pragma once
 
+#include "error_function.h"
 #include "exponential.h"
 #include "gated.h"
+#include "hyperbolic.h"
+#include "pieces.h"
 #include "piecewise.h"
 #include "powers.h"
+#include "trigonometric.h"
 
 // One entry a function: its public name and its functor. Kernels, the numpy bindings and the tests are generated from
 // it.
@@ -31,4 +35,30 @@
   ENTRY("reciprocal", Reciprocal)   \
   ENTRY("square", Square)           \
   ENTRY("pow", Pow)                 \
-  ENTRY("abs", Abs)
+  ENTRY("abs", Abs)                 \
+  ENTRY("threshold", Threshold)     \
+  ENTRY("hardsigmoid", Hardsigmoid) \
+  ENTRY("hardswish", Hardswish)     \
+  ENTRY("softsign", Softsign)       \
+  ENTRY("softshrink", Softshrink)   \
+  ENTRY("hardshrink", Hardshrink)   \
+  ENTRY("logsigmoid", LogSigmoid)   \
+  ENTRY("tanhshrink", Tanhshrink)   \
+  ENTRY("log1p", Log1p)             \
+  ENTRY("expm1", Expm1)             \
+  ENTRY("log2", Log2)               \
+  ENTRY("log10", Log10)             \
+  ENTRY("exp2", Exp2)               \
+  ENTRY("sin", Sin)                 \
+  ENTRY("cos", Cos)                 \
+  ENTRY("tan", Tan)                 \
+  ENTRY("asin", Asin)               \
+  ENTRY("acos", Acos)               \
+  ENTRY("atan", Atan)               \
+  ENTRY("sinh", Sinh)               \
+  ENTRY("cosh", Cosh)               \
+  ENTRY("asinh", Asinh)             \
+  ENTRY("acosh", Acosh)             \
+  ENTRY("atanh", Atanh)             \
+  ENTRY("erf", Erf)                 \
+  ENTRY("erfc", Erfc)

@@ -47,7 +47,7 @@ DEEPSHAP_HOST_DEVICE T logistic(T hi, T lo, T rate) {
   const T d = distance(hi, lo);
   const T scale = d < (sizeof(T) == 4 ? T(0x1p120f) : T(0x1p1000)) ? T(1) : T(0.125);  // the denominator may overflow
   const T spread = (1 + eh) * (1 + el);
-  const T quotient = -expm1(-rate * d) / ((hi * scale - lo * scale) * spread) * scale;
+  const T quotient = -exp_minus_1(-rate * d) / ((hi * scale - lo * scale) * spread) * scale;
   return factor * (d == 0 ? rate / spread : quotient);
 }
 
@@ -91,10 +91,10 @@ struct Softplus : Symmetric<Softplus> {
     const T near = single ? T(15) : T(36);
     const bool crossing = zh > bound;
     const T rise = zh - zl, correction = (rise - d) + (difference_error(zh, zl, rise) + (error_hi - error_lo));
-    const T grown = expm1(at_most(d, near));
-    const T close = log1p(sigma_lo * (grown + (grown + 1) * correction)) / d;
+    const T grown = exp_minus_1(at_most(d, near));
+    const T close = log_1_plus(sigma_lo * (grown + (grown + 1) * correction)) / d;
     const T above = zl > 0 ? hi - lo : zh > 0 ? hi : T(0);
-    const T far = over_distance(above + ((crossing ? T(0) : log1p(eh)) - log1p(el)) / rate, hi, lo);
+    const T far = over_distance(above + ((crossing ? T(0) : log_1_plus(eh)) - log_1_plus(el)) / rate, hi, lo);
     // Where log1p(e^z) is e^z: the difference of exponentials, right to the last subnormal.
     const T tail = exp_times(zh, error_hi, exp_mean(d));
     // Below `tiny` the slope is the difference to the last bit; sigma * d could be subnormal there.
@@ -102,6 +102,31 @@ struct Softplus : Symmetric<Softplus> {
     const T curved = zh < (single ? T(-18) : T(-38)) ? tail : d < tiny ? sigma_hi : d <= near ? close : far;
     const T limit = absolute(lo) == inf && zl < 0 ? (absolute(hi) == inf && zh > 0 ? T(0.5) : T(0)) : T(1);
     return zl > bound ? T(1) : (absolute(hi) == inf) | (absolute(lo) == inf) ? limit : crossing ? far : curved;
+  }
+};
+
+using Expm1 = Exp;
+
+// 2^x = e^(x ln 2).
+struct Exp2 : SymmetricWide<Exp2> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Exp2(const double*) {}
+  DEEPSHAP_HOST_DEVICE static double wide(double hi, double lo) {
+    const double ln2 = 0.6931471805599453, half = std::exp2(hi * 0.5), d = distance(hi, lo);
+    if (hi == infinity<double>()) return hi;
+    const double mean = exp_mean(d * ln2) * ln2;
+    return hi > -1000 && hi < 1000 ? std::exp2(hi) * mean : half * (half * mean);
+  }
+};
+
+// log sigma(x) = -softplus(-x).
+struct LogSigmoid : Symmetric<LogSigmoid> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit LogSigmoid(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const double no_threshold[2] = {1.0, HUGE_VAL};
+    return Softplus(no_threshold).ordered(-lo, -hi);
   }
 };
 

@@ -87,13 +87,13 @@ DEEPSHAP_HOST_DEVICE float exponential(float x) { return exp_times(x, 0.0f, 1.0f
 DEEPSHAP_HOST_DEVICE double exponential(double x) { return std::exp(x); }
 
 // e^x - 1; the float version for x <= 88.
-DEEPSHAP_HOST_DEVICE float expm1(float x) {
+DEEPSHAP_HOST_DEVICE float exp_minus_1(float x) {
   std::int32_t n;
   const float m = detail::reduced_expm1(at_least(at_most(x, 88.0f), -40.0f), n);
   const float scale = power_of_two(n);
   return m * scale + (scale - 1.0f);
 }
-DEEPSHAP_HOST_DEVICE double expm1(double x) { return std::expm1(x); }
+DEEPSHAP_HOST_DEVICE double exp_minus_1(double x) { return std::expm1(x); }
 
 // e^-a and `fallen` = 1 - e^-a for a >= 0, both to the last bits.
 DEEPSHAP_HOST_DEVICE float decay(float a, float& fallen) {
@@ -114,7 +114,7 @@ DEEPSHAP_HOST_DEVICE double decay(double a, double& fallen) {
 }
 
 // log(1 + x); the float version for -1 < x < 2^120.
-DEEPSHAP_HOST_DEVICE float log1p(float x) {
+DEEPSHAP_HOST_DEVICE float log_1_plus(float x) {
   const float y = 1.0f + x;
   // y = 2^n m with m in [sqrt(1/2), sqrt 2).
   const std::int32_t n = std::int32_t(float_bits(y) - float_bits(0.707106781f)) >> 23;
@@ -129,7 +129,7 @@ DEEPSHAP_HOST_DEVICE float log1p(float x) {
   const float tail = f * f * (f * q - 0.5f) + count * -2.12194440e-4f;
   return count * 0.693359375f + (f + tail);
 }
-DEEPSHAP_HOST_DEVICE double log1p(double x) { return std::log1p(x); }
+DEEPSHAP_HOST_DEVICE double log_1_plus(double x) { return std::log1p(x); }
 
 // What rounding a * b to `product` lost; 0 where it is not finite or so large that no exponential of it matters.
 DEEPSHAP_HOST_DEVICE float product_error(float a, float b, float product) {
@@ -150,7 +150,7 @@ DEEPSHAP_HOST_DEVICE T difference_error(T a, T b, T difference) {
 // (1 - e^-d) / d for d >= 0: 1 at 0, 0 at infinity.
 template <class T>
 DEEPSHAP_HOST_DEVICE T exp_mean(T d) {
-  const T quotient = -expm1(-d) / d;
+  const T quotient = -exp_minus_1(-d) / d;
   return d == 0 ? T(1) : quotient;
 }
 
@@ -178,6 +178,15 @@ struct Symmetric {
     const T lo = x > r ? r : x;
     const T multiplier = static_cast<const Function&>(*this).ordered(hi, lo);
     return (x != x) | (r != r) ? x + r : multiplier;
+  }
+};
+
+// The same for the rarely used: float is computed in double by `wide(hi, lo)` and rounded once.
+template <class Function>
+struct SymmetricWide : Symmetric<Function> {
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    return T(Function::wide(double(hi), double(lo)));
   }
 };
 

@@ -62,7 +62,9 @@ DEEPSHAP_HOST_DEVICE MillsRatio<T> mills_ratio(T s, T t) {
     ps = ps * zs + C::get(i);
     pt = pt * zt + C::get(i);
   }
-  return {ps * is, pt * it, is * it * (ps - 8 * q * it)};
+  const T rise = ps - 8 * q * it;
+  if (sizeof(T) == 4) return {ps * is, pt * it, is * it * rise};
+  return {ps / (s + 4), pt / (t + 4), rise / ((s + 4) * (t + 4))};  // fewer roundings, where divisions are not the cost
 }
 
 }  // namespace deepshap::math

@@ -5,12 +5,12 @@
 
 namespace deepshap::math {
 
-// (log x - log r) / (x - r) from lo > 0: log1p(d / lo) / d, in the logarithm's own unit.
+// (log x - log r) / (x - r) * unit from lo > 0: log1p(d / lo) / d.
 template <class T>
-DEEPSHAP_HOST_DEVICE T logarithmic(T d, T lo, T log_hi, T log_lo) {
+DEEPSHAP_HOST_DEVICE T logarithmic(T d, T lo, T log_hi, T log_lo, T unit) {
   const T q = d / lo;
-  const T quotient = q < (sizeof(T) == 4 ? T(1e30) : T(1e300)) ? log1p(q) : log_hi - log_lo;
-  return d == 0 ? 1 / lo : d == infinity<T>() && lo > 0 ? T(0) : quotient / d;
+  const T quotient = q < (sizeof(T) == 4 ? T(1e30) : T(1e300)) ? log_1_plus(q) : log_hi - log_lo;
+  return d == 0 ? unit / lo : d == infinity<T>() && lo > 0 ? T(0) : quotient * unit / d;
 }
 
 struct Log : Symmetric<Log> {
@@ -18,8 +18,45 @@ struct Log : Symmetric<Log> {
   DEEPSHAP_HOST_DEVICE explicit Log(const double*) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
-    const T inner = logarithmic(distance(hi, lo), lo, std::log(hi), std::log(lo));
+    return in_unit(hi, lo, T(1));
+  }
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T in_unit(T hi, T lo, T unit) {
+    const T inner = logarithmic(distance(hi, lo), lo, std::log(hi), std::log(lo), unit);
     return lo < 0 ? not_a_number<T>() : inner;
+  }
+};
+
+// log in base 2 or 10: `unit` is 1 / log(base).
+template <class Base>
+struct LogBase : Symmetric<LogBase<Base>> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit LogBase(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    return Log::in_unit(hi, lo, T(Base::unit));
+  }
+};
+
+struct BaseTwo {
+  static constexpr double unit = 1.4426950408889634;
+};
+
+struct BaseTen {
+  static constexpr double unit = 0.4342944819032518;
+};
+
+using Log2 = LogBase<BaseTwo>;
+using Log10 = LogBase<BaseTen>;
+
+// log(1 + x): log's from 1 + r, whose rounding is as good as that of the quotient.
+struct Log1p : Symmetric<Log1p> {
+  static constexpr int parameters = 0;
+  DEEPSHAP_HOST_DEVICE explicit Log1p(const double*) {}
+  template <class T>
+  DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T inner = logarithmic(distance(hi, lo), 1 + lo, std::log1p(hi), std::log1p(lo), T(1));
+    return lo < -1 ? not_a_number<T>() : inner;
   }
 };
 

@@ -47,7 +47,7 @@ def test_every_oracle_has_a_function():
 
 @each_case
 def test_accuracy(name, parameters, dtype):
-    count = max(100, 600 // len(ORACLES[name].parameters))
+    count = max(80, 400 // len(ORACLES[name].parameters))
     pairs = adversarial_pairs(name, parameters, dtype, count)
     assert len(pairs) > count // 5
     computed = difference(name, pairs[:, 0], pairs[:, 1], parameters, dtype)
