@@ -1,6 +1,6 @@
 """DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
 
-from . import rules as _rules  # registers them
+from . import rules as rules
 from .build_info import build_info
 from .errors import (
     AdditivityError,

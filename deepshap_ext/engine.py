@@ -71,35 +71,54 @@ class Engine:
         max_memory: int | None,
     ) -> None:
         self._model = model
-        self._hooks = lambda: ModelHooks(model, layer, select)
+        self._layer = layer
+        self._select = select
         self._baselines = list(baselines)
         self._max_memory = max_memory
         self._reference: Pass | None = None
         self._weights: list[tuple[int, int]] = []
         self._expected = torch.empty(0)
-        with self._hooks() as hooks:
-            self._layouts = probe(hooks.run, self._baselines)
-            self._costs = measure(hooks, self._layouts, self._baselines)
-            self.precision = _coarsest(hooks.run([tensor[:1] for tensor in self._baselines]))
+        try:
+            with self._hooks() as hooks:
+                self._layouts = probe(hooks.run, self._baselines)
+                self._costs = measure(hooks, self._layouts, self._baselines)
+                self.precision = _coarsest(hooks.run([tensor[:1] for tensor in self._baselines]))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise _does_not_fit("a batch of three rows", error) from error
+            raise
         _ = self.expected
 
     @property
     def expected(self) -> Tensor:
         """Mean of the model's output over the baselines, of the shape of one sample's output; computed anew when weights change."""
-        weights = [(tensor.data_ptr(), tensor._version) for tensor in (*self._model.parameters(), *self._model.buffers())]
+        weights = [
+            (tensor.data_ptr(), tensor._version) for tensor in (*self._model.parameters(), *self._model.buffers())
+        ]
         if not self._weights or weights != self._weights:
             self._reference = None
-            total: Tensor | None = None
-            with self._hooks() as hooks:
-                step = self._plan(1, 1, None, "grid", self._budget()).taped
-                for first in range(0, len(self._baselines[0]), step):
-                    reference = self._shared_reference(hooks, first, step)
-                    outputs = _wide(reference.output)
-                    total = outputs.sum(0) if total is None else total + outputs.sum(0)
-            assert total is not None
-            self._expected = total / len(self._baselines[0])
+            self._expected = self._mean_output()
             self._weights = weights
         return self._expected
+
+    def _hooks(self) -> ModelHooks:
+        return ModelHooks(self._model, self._layer, self._select)
+
+    def _mean_output(self) -> Tensor:
+        number = len(self._baselines[0])
+        step = self._plan(1, 1, None, "grid", self._budget()).taped
+        while True:
+            try:
+                with self._hooks() as hooks:
+                    starts = range(0, number, step)
+                    sums = [_wide(self._shared_reference(hooks, first, step).output).sum(0) for first in starts]
+                return torch.stack(sums).sum(0) / number
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if step == 1:
+                    raise _does_not_fit("one baseline", error) from error
+            step = (step + 1) // 2
 
     def explain(
         self, inputs: Sequence[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing, progress: bool
@@ -119,7 +138,9 @@ class Engine:
                 chunks = self._plan(total - done, outputs, own, pairing, budget)
                 here = slice(done, done + chunks.inputs)
                 own_here = None if own is None else [tensor[here] for tensor in own]
-                part = self._try_chunk(hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks, bar)
+                part = self._try_chunk(
+                    hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks, bar
+                )
                 if part is None:
                     bar.n = done * baselines * outputs
                     while chunks == self._plan(total - done, outputs, own, pairing, budget):
@@ -139,7 +160,7 @@ class Engine:
                 raise
             chunks: Chunks = args[-2]
             if chunks.smallest:
-                raise OutOfMemoryError(f"one input against one baseline does not fit into memory: {error}") from error
+                raise _does_not_fit("one input against one baseline", error) from error
         # Out here the traceback no longer holds on to the tensors of what failed.
         self._reference = None
         gc.collect()
@@ -215,7 +236,8 @@ class Engine:
             for rows in torch.arange(count, device=targets.device).split(chunks.baselines):
                 # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
                 found = pairs.multipliers(
-                    cotangents.expand(len(rows), *cotangents.shape).flatten(0, 1), rows.repeat_interleave(len(cotangents))
+                    cotangents.expand(len(rows), *cotangents.shape).flatten(0, 1),
+                    rows.repeat_interleave(len(cotangents)),
                 )
                 part = []
                 for m, x, r, layout in zip(
@@ -242,9 +264,13 @@ class Engine:
         return self._max_memory or available_memory(self._baselines[0].device) // 2
 
 
+def _does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
+    return OutOfMemoryError(f"{what} does not fit into memory: {error}")
+
+
 def _coarsest(one: Pass) -> torch.dtype:
     """The least precise floating-point dtype that a pass computed in."""
-    tensors = [one.output, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
+    tensors = [one.output, *one.explained, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
     return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
 
 
@@ -293,7 +319,9 @@ def _joined(parts: Sequence[Explained]) -> Explained:
         Moments(same[0].count, torch.cat([m.mean for m in same], 1), torch.cat([m.m2 for m in same], 1))
         for same in zip(*(part.moments for part in parts), strict=True)
     ]
-    outputs, expected, targets = (torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets"))
+    outputs, expected, targets = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets")
+    )
     return Explained(moments, outputs, expected, targets, _union(parts), all(part.cut for part in parts))
 
 

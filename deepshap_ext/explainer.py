@@ -29,8 +29,9 @@ class Attribution:
 
     ``values``: ``[N, *features]`` for one target a sample, ``[N, *features, *outputs]`` for all outputs; a tuple for several inputs.
     ``output`` and ``expected_value``: the explained outputs for the inputs and their mean over the baselines, ``[N]`` or
-    ``[N, *outputs]``. Of a half or bfloat16 model all are float32. ``convergence_delta``: how far the values are from adding up, ``sum(values) - (output - expected_value)``, of the same
-    shape. ``standard_error``: of each value, over the baselines, shaped like ``values``; None unless asked for.
+    ``[N, *outputs]``. ``convergence_delta``: how far the values are from adding up, ``sum(values) - (output - expected_value)``, of
+    the same shape. ``standard_error``: of each value, over the baselines, shaped like ``values``; None unless asked for. Of a half or
+    bfloat16 model all are float32.
     """
 
     values: Tensor | tuple[Tensor, ...]
@@ -118,13 +119,15 @@ class DeepExplainer:
         try:
             from shap import Explanation
         except ImportError as error:
-            raise ImportError("DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)") from error
+            raise ImportError(
+                "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
+            ) from error
         values = self.shap_values(X)
         samples = len(values[0] if isinstance(values, list) else values)
         base = np.broadcast_to(self.expected_value, (samples, *self.expected_value.shape))
         if self._layer is not None:
             # The values are those of the layer's inputs, which X is not.
-            data = [None] * len(values) if isinstance(values, list) else [None]
+            data: list[Any] = [None] * len(values) if isinstance(values, list) else [None]
         else:
             data = [_numpy(x) if isinstance(x, Tensor) else np.asarray(x) for x in (X if self._listed else [X])]
         each = [
@@ -168,7 +171,9 @@ class DeepExplainer:
         self._check_additivity(explained, raises=check_additivity)
         values = [_outputs_last(moments.mean, outputs) for moments in explained.moments]
         error = [
-            _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs) for moments in explained.moments if standard_error
+            _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
+            for moments in explained.moments
+            if standard_error
         ]
         one = len(values) == 1 and not self._listed
         difference = explained.outputs - explained.expected
@@ -181,7 +186,9 @@ class DeepExplainer:
             standard_error=None if not standard_error else error[0] if one else tuple(error),
         )
 
-    def _explain(self, inputs: list[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing) -> Explained:
+    def _explain(
+        self, inputs: list[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing
+    ) -> Explained:
         return self._engine.explain(inputs, choose, own, pairing, self._progress)
 
     def _check_inputs(self, X: Any) -> list[Tensor]:
@@ -189,7 +196,9 @@ class DeepExplainer:
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
         if self._listed and not listed:
-            raise TypeError(f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}")
+            raise TypeError(
+                f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
+            )
         check_like("X", tensors, self._data, listed)
         check_rows("X", tensors, listed, integers=self._layer is not None)
         return [tensor.to(self._device) for tensor in tensors]
@@ -202,7 +211,9 @@ class DeepExplainer:
         check_rows("baselines", tensors, listed, integers=self._layer is not None)
         for tensor in tensors:
             if tensor.shape[0] != samples or tensor.shape[1] == 0:
-                raise ValueError(f"baselines must have shape [{samples}, baselines, ...] for {samples} samples, got {list(tensor.shape)}")
+                raise ValueError(
+                    f"baselines must have shape [{samples}, baselines, ...] for {samples} samples, got {list(tensor.shape)}"
+                )
         return [tensor.to(self._device) for tensor in tensors]
 
     def _data_dtype(self) -> torch.dtype:
@@ -222,7 +233,9 @@ class DeepExplainer:
         if isinstance(ranked_outputs, bool) or not isinstance(ranked_outputs, (int, np.integer)):
             raise TypeError(f"ranked_outputs must be None or an integer, got {ranked_outputs!r}")
         if not 1 <= ranked_outputs <= number:
-            raise ValueError(f"ranked_outputs must be between 1 and the number of outputs, {number}, got {ranked_outputs}")
+            raise ValueError(
+                f"ranked_outputs must be between 1 and the number of outputs, {number}, got {ranked_outputs}"
+            )
 
         def choose(outputs: Tensor, here: slice) -> Tensor:
             ranking = outputs.abs() if order == "max_abs" else outputs
@@ -247,7 +260,9 @@ class DeepExplainer:
         try:
             indices = torch.as_tensor(target)
         except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}") from None
+            raise TypeError(
+                f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}"
+            ) from None
         if indices.is_floating_point() or indices.dtype == torch.bool or indices.shape != (samples,) or len(shape) != 1:
             raise ValueError(
                 f"target must be None, an index into outputs of shape {list(shape)}, or, where outputs have one dimension, {samples} "
@@ -279,7 +294,9 @@ class DeepExplainer:
             return
         message = "; ".join(problems)
         if raises:
-            raise additivity_error(f"the attributions do not add up: {message}. check_additivity=False returns them all the same")
+            raise additivity_error(
+                f"the attributions do not add up: {message}. check_additivity=False returns them all the same"
+            )
         warnings.warn(f"the attributions do not add up: {message}", stacklevel=3)
 
     def _gap(self, explained: Explained) -> list[str]:
@@ -295,10 +312,11 @@ class DeepExplainer:
         worst = float(gaps.max())
         if worst <= tolerance * scale + rounding:
             return []
-        sample, output = divmod(int(gaps.argmax()), gaps.shape[1])
+        sample, column = divmod(int(gaps.argmax()), gaps.shape[1])
+        output, relative = int(explained.targets[sample, column]), worst / max(scale, 1e-300)
         return [
-            f"sample {sample}, output {int(explained.targets[sample, output])} is off by {worst:.3g}, {worst / max(scale, 1e-300):.3g} of the "
-            f"largest output difference {scale:.3g}, where {tolerance:.3g} is allowed (additivity_tolerance=)"
+            f"sample {sample}, output {output} is off by {worst:.3g}, {relative:.3g} of the largest output difference {scale:.3g}, "
+            f"where {tolerance:.3g} is allowed (additivity_tolerance=)"
         ]
 
 
@@ -319,13 +337,21 @@ def _model_and_layer(model: Any) -> tuple[nn.Module, nn.Module | None]:
                 f"module it was scripted or traced from"
             )
     if layer is not None and all(layer is not module for module in model.modules()):
-        raise ValueError(f"layer must be a module inside the model, got a {type(layer).__name__} that is not in {type(model).__name__}")
+        raise ValueError(
+            f"layer must be a module inside the model, got a {type(layer).__name__} that is not in {type(model).__name__}"
+        )
     return model, layer
 
 
 def _sums(explained: Explained) -> Tensor:
     """``[N, K]``: each sample's values summed, in float64."""
-    return torch.stack([moments.mean.double().reshape(*moments.mean.shape[:2], -1).sum(2) for moments in explained.moments]).sum(0).t()
+    return (
+        torch.stack(
+            [moments.mean.double().reshape(*moments.mean.shape[:2], -1).sum(2) for moments in explained.moments]
+        )
+        .sum(0)
+        .t()
+    )
 
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:

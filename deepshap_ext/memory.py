@@ -17,7 +17,7 @@ class MemoryMeter(TorchDispatchMode):
     """Bytes of the tensors that operations in this context have made and that are still alive, now and at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 

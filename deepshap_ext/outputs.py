@@ -22,15 +22,15 @@ def selector(output: Any) -> Select:
     if isinstance(output, int) and not isinstance(output, bool):
         return lambda result: _item(result, output)
     if callable(output):
-        return output  # type: ignore[no-any-return]
+        return output
     raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {output!r}")
 
 
 def _item(result: Any, key: Any) -> Tensor:
     try:
         if isinstance(key, str) and not isinstance(result, Mapping):
-            return getattr(result, key)  # type: ignore[no-any-return]
-        return result[key]  # type: ignore[no-any-return]
+            return getattr(result, key)
+        return result[key]
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"output={key!r} is not in what the model returns, {_described(result)}") from error
 
@@ -40,7 +40,7 @@ def _obvious(result: Any) -> Tensor:
         return result
     if isinstance(result, Mapping):
         if isinstance(result.get("logits"), Tensor):
-            return result["logits"]  # type: ignore[no-any-return]
+            return result["logits"]
         values = list(result.values())
     elif isinstance(result, (list, tuple)):
         values = list(result)

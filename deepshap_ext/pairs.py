@@ -63,7 +63,9 @@ class Pairs:
         ours, theirs = self.inputs.tape, self.baselines
         for entry in (ours.overwritten(), theirs.overwritten()):
             if entry is not None:
-                raise ExplanationError(f"{entry}: its input is modified in place where the modification cannot be followed")
+                raise ExplanationError(
+                    f"{entry}: its input is modified in place where the modification cannot be followed"
+                )
         for number, (one, other) in enumerate(zip(ours.entries, theirs.entries, strict=False)):
             layouts = self.layouts.entries[number] if number < len(self.layouts.entries) else []
             self._check_same(one, other, layouts)
@@ -91,7 +93,9 @@ class Pairs:
         for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
             shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
             if shapes[0] != shapes[1]:
-                raise ControlFlowError(f"{one} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines")
+                raise ControlFlowError(
+                    f"{one} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
+                )
 
     def _differing(self, x: Tensor, r: Tensor, layout: Layout | None) -> Tensor:
         """The inputs ``[samples]`` whose rows differ from any of their baselines' rows."""
@@ -125,7 +129,6 @@ class Sides:
         if layout is None:
             return 1, 1, "aligned"
         return layout.outer(self.x[position].shape), self._pairs.samples, self._pairs.pairing
-
 
     def pair(self, position: int = 0) -> tuple[Tensor, Tensor]:
         """Kept tensor ``position`` of the inputs and of the running cotangent's baseline, of shapes that broadcast.

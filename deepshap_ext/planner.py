@@ -56,9 +56,7 @@ def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Co
     return Costs(max(held[1] - held[0], 1), max(taped[1] - taped[0], 1), max(peaks[1] - peaks[0], 1))
 
 
-def plan(
-    costs: Costs, budget: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool
-) -> Chunks:
+def plan(costs: Costs, budget: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool) -> Chunks:
     """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each.
 
     ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on

@@ -43,7 +43,7 @@ class Dependence:
 
 def storage_key(tensor: Tensor) -> int:
     """The identity of the memory that the tensor is a view of."""
-    return _plain(tensor).untyped_storage()._cdata
+    return int(_plain(tensor).untyped_storage()._cdata)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node
 
 from ..errors import UnsupportedOperationError
@@ -25,17 +26,21 @@ _LINEAR_NODES = frozenset(
     AvgPool1D AvgPool2D AvgPool3D AdaptiveAvgPool1D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D
     UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D UpsampleBilinear2D UpsampleBilinear2DAa
     UpsampleBicubic2D UpsampleBicubic2DAa UpsampleTrilinear3D UpsampleNearestExact1D UpsampleNearestExact2D
-    UpsampleNearestExact3D FftR2C FftC2R FftC2C NativeDropout Detach Lift BlockDiag
+    UpsampleNearestExact3D FftR2C FftC2R FftC2C NativeDropout Detach Lift BlockDiag MaxUnpool2D MaxUnpool3D
+    Deg2Rad Rad2Deg NegView NarrowCopy UnsafeSplit UnsafeSplitWithSizes LiftFresh
     """.split()
 )
 
 #: Bilinear nodes: which of their edges are the factors, at most one of which may lead to what is explained.
 _FACTOR_EDGES = {
-    **dict.fromkeys("Mul Bmm Mm Mv Dot Vdot Convolution ConvolutionOverrideable MkldnnConvolution Linear".split(), (0, 1)),
+    **dict.fromkeys(
+        "Mul Bmm Mm Mv Dot Vdot Convolution ConvolutionOverrideable MkldnnConvolution Linear".split(), (0, 1)
+    ),
     **dict.fromkeys("CudnnConvolution CudnnConvolutionTranspose MkldnnLinear".split(), (0, 1)),
     **dict.fromkeys("Addmm Addmv Addr Addbmm Baddbmm Addcmul".split(), (1, 2)),
-    "Lerp": (0, 2),
 }
+#: Linear in what their first edge leads to, and in nothing else.
+_LINEAR_IN_FIRST = frozenset({"Div", "GridSampler2D", "GridSampler3D", "CudnnGridSampler"})
 
 
 def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Tensor], capture: Capture) -> bool:
@@ -62,7 +67,7 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
         factors = _FACTOR_EDGES.get(name)
         if factors is not None and sum(position in factors for position in leading) <= 1:
             continue
-        if name == "Div" and 1 not in leading:
+        if name in _LINEAR_IN_FIRST and leading == [0]:
             continue
         if factors is not None or name not in _LINEAR_NODES:
             raise UnsupportedOperationError(
@@ -85,9 +90,11 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
 
 
 def _stem(node: Node) -> str:
-    """`Add` for `AddBackward0`; other names as they are."""
-    name, found, _ = node.name().partition("Backward")
-    return name if found else node.name().split("::")[-1]
+    """`Add` for `AddBackward0`, `Copy` for `torch::autograd::CopyBackwards`."""
+    if isinstance(node, BackwardCFunction):
+        # Of a Function written in Python, which may have any name.
+        return ""
+    return node.name().split("::")[-1].partition("Backward")[0]
 
 
 def _depth_first(root: Node, targets: set[Node]) -> list[Node]:

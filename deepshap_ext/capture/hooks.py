@@ -80,6 +80,7 @@ class ModelHooks:
     def __exit__(self, *raised: object) -> None:
         self._running.clear()
         self._layer_inputs.clear()
+        self._capture = None
         self._undo.close()
 
     def module_path(self) -> str:
@@ -128,7 +129,9 @@ class ModelHooks:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
                     tensor.requires_grad_(True)
             # The edge stands for the tensor as it is now, whatever is written into it later.
-            self._layer_inputs.append(([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors]))
+            self._layer_inputs.append(
+                ([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors])
+            )
 
     def _seen_layer(self) -> tuple[list[Tensor], list[GradientEdge]]:
         assert self._layer is not None
@@ -136,17 +139,23 @@ class ModelHooks:
         if not self._layer_inputs:
             raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
         if len(self._layer_inputs) > 1:
-            raise ExplanationError(f"layer {name!r} runs {len(self._layer_inputs)} times in one forward pass: it has no single input")
+            raise ExplanationError(
+                f"layer {name!r} runs {len(self._layer_inputs)} times in one forward pass: it has no single input"
+            )
         tensors, edges = self._layer_inputs[0]
         if not tensors:
-            raise ExplanationError(f"layer {name!r} has no floating-point input tensor that depends on the model's inputs")
+            raise ExplanationError(
+                f"layer {name!r} has no floating-point input tensor that depends on the model's inputs"
+            )
         return tensors, edges
 
     def _check_output(self, output: Any, capture: Capture, rows: int) -> None:
         if not isinstance(output, Tensor):
             raise TypeError(f"output must select a tensor from what the model returns, got {type(output).__name__}")
         if output.dim() == 0 or output.shape[0] != rows:
-            raise ExplanationError(f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}")
+            raise ExplanationError(
+                f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
+            )
         if not output.is_floating_point():
             raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
         if not output.requires_grad:
@@ -159,7 +168,9 @@ class ModelHooks:
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")
 
 
-def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, tuple[Tensor, int, Tensor]]]:
+def _snapshot(
+    module: nn.Module,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, tuple[Tensor, int, Tensor]]]:
     """A module's attributes, registries and the contents of its buffers."""
     registries = {name: module.__dict__[name].copy() for name in _REGISTRIES}
     buffers = {

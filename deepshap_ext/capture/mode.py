@@ -21,7 +21,6 @@ from .dependence import Dependence, tensors_in
 from .names import Operation, operation
 from .tape import Entry, Tape
 
-
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
 
@@ -145,11 +144,14 @@ class Capture(TorchFunctionMode):
         others = [tensor for tensor in dependent if id(tensor) not in covered]
         for tensor in others:
             if tensor.requires_grad:
-                self._refuse(called, f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input")
+                self._refuse(
+                    called,
+                    f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input",
+                )
         self._join(called, others)
         entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
         in_place = target is not None and target is application.operands[0]
-        result = _Apply.apply(self, application, entry, in_place, *application.operands)
+        result = _Apply.apply(self, application, entry, in_place, *application.operands)  # type: ignore[no-untyped-call]
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
@@ -162,7 +164,10 @@ class Capture(TorchFunctionMode):
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """A random tensor is followed like the input: harmless until it meets what is explained."""
         if any(tensor.requires_grad for tensor in dependent):
-            self._refuse(called, "is random: pass training=self.training where it has that argument, or explain a model without it")
+            self._refuse(
+                called,
+                "is random: pass training=self.training where it has that argument, or explain a model without it",
+            )
         result = function(*args, **kwargs)
         for tensor in (*tensors_in(result), *_written(called, args, kwargs)):
             self._mark(called, tensor, called.title)
@@ -172,7 +177,9 @@ class Capture(TorchFunctionMode):
         """Tensors that depend on the input and carry no gradient: constants only while they are the same on both sides."""
         for tensor in passive:
             if random := self.dependence.random(tensor):
-                self._refuse(called, f"takes the random result of {random}: what it adds to the output cannot be explained")
+                self._refuse(
+                    called, f"takes the random result of {random}: what it adds to the output cannot be explained"
+                )
         if passive:
             self.tape.append(Entry(called.title, self._module_path(), passive))
 
@@ -219,7 +226,9 @@ class _Apply(torch.autograd.Function):
     """An operation whose backward is its rule."""
 
     @staticmethod
-    def forward(ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor) -> Any:
+    def forward(
+        ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor
+    ) -> Any:
         output, kept = application.forward(*operands)
         entry.kept = list(kept)
         capture.tape.append(entry)
@@ -235,7 +244,9 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if ctx.running.pairs is None:
-            raise UnsupportedOperationError(f"the model differentiates through {ctx.entry} in its own forward pass: that has no rule")
+            raise UnsupportedOperationError(
+                f"the model differentiates through {ctx.entry} in its own forward pass: that has no rule"
+            )
         multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry))
         return (None, None, None, None, *multipliers)
 
@@ -268,7 +279,11 @@ def _body(function: Any) -> Callable[..., Any] | None:
         return None
     blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
     copy = types.FunctionType(
-        function.__code__, {**function.__globals__, **blind}, function.__name__, function.__defaults__, function.__closure__
+        function.__code__,
+        {**function.__globals__, **blind},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy

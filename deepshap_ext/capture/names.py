@@ -27,23 +27,62 @@ _ALIASES = {
     "greater": "gt",
     "greater_equal": "ge",
     "idiv": "div",
+    # aten's; the operator `__index__` of integers comes here too, and has no gradient to lose.
+    "index": "getitem",
     "inverse": "linalg_inv",
     "less": "lt",
     "less_equal": "le",
+    "lift_fresh": "alias",
+    "lift_fresh_copy": "clone",
+    "linalg_diagonal": "diagonal",
     "linalg_matmul": "matmul",
+    "linalg_matrix_exp": "matrix_exp",
+    "linalg_matrix_power": "matrix_power",
+    "mod": "remainder",
+    "moveaxis": "movedim",
+    "multigammaln": "mvlgamma",
     "multiply": "mul",
     "negative": "neg",
     "not_equal": "ne",
     "rdiv": "rtruediv",
     "row_stack": "vstack",
     "subtract": "sub",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "trapz": "trapezoid",
     "true_divide": "div",
     "truediv": "div",
+    "unsafe_chunk": "chunk",
+    "unsafe_split": "split",
+    "unsafe_split_with_sizes": "split_with_sizes",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
+    "_conj": "conj",
+    "_conj_physical": "conj_physical",
+    "_convolution": "convolution",
+    "_index_put_impl": "index_put",
     "_log_softmax": "log_softmax",
+    "_reshape_alias": "reshape",
+    "_reshape_copy": "reshape",
     "_softmax": "softmax",
+    "_stack": "stack",
     "_threshold": "threshold",
+    "_to_copy": "to",
+    "_unsafe_index": "getitem",
+    "_unsafe_index_put": "index_put",
     "_unsafe_view": "view",
+    **{
+        f"{name}_copy": name
+        for name in """
+        alias as_strided detach diagonal expand narrow permute select slice split split_with_sizes squeeze t transpose unbind
+        unfold unsqueeze view view_as_complex view_as_real
+        """.split()
+    },
 }
+#: Names that torch uses for two operations: Tensor.unfold makes windows, this one columns.
+_BY_TITLE = {"torch.nn.functional.unfold": "im2col"}
+#: Operators with their operands the other way round; only for dunder names, since `rand` is a function too.
+_REFLECTED = {"radd": "add", "rmul": "mul", "rand": "and", "ror": "or", "rxor": "xor"}
 _IN_PLACE_OPERATORS = {
     "iadd", "isub", "imul", "idiv", "itruediv", "imatmul", "ipow", "imod", "ifloordiv", "iand", "ior", "ixor", "ilshift",
     "irshift",
@@ -77,13 +116,12 @@ def operation(function: Any) -> Operation:
     else:
         raw = getattr(function, "__name__", type(function).__name__)
         title = resolve_name(function) or f"{getattr(function, '__module__', '')}.{raw}"
-    name = raw
+    name = _BY_TITLE.get(title, raw)
     in_place = False
     if name.startswith("__") and name.endswith("__"):
         name = name[2:-2]
         in_place = name in _IN_PLACE_OPERATORS or name == "setitem"
-        if name in _IN_PLACE_OPERATORS:
-            name = name[1:]
+        name = name[1:] if name in _IN_PLACE_OPERATORS else _REFLECTED.get(name, name)
     elif name.endswith("_") and not name.startswith("__"):
         name, in_place = name[:-1], True
     name = name.removeprefix("special_")

@@ -51,8 +51,8 @@ def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> 
             variant = run([_replaced(tensor, count, row) for tensor in inputs])
             _check_same_operations(base[count], variant)
             if not places:
-                places = [_by_shape(title, *tensors) for title, *tensors in _aligned(passes)]
-            for place, (_, before, after) in zip(places, _aligned([base[count], variant]), strict=True):
+                places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
+            for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
                 _by_footprint(place, before, after, count, row)
     found = iter([place.candidates[0] for place in places])
     first = passes[0]
@@ -85,17 +85,19 @@ def _check_same_operations(first: Pass, second: Pass) -> None:
     if len(first.tape.entries) != len(second.tape.entries):
         longer = max(first.tape.entries, second.tape.entries, key=len)
         extra = longer[min(len(first.tape.entries), len(second.tape.entries))]
-        raise ControlFlowError(f"the model's operations depend on the values of its input: {extra} runs for some inputs only")
+        raise ControlFlowError(
+            f"the model's operations depend on the values of its input: {extra} runs for some inputs only"
+        )
 
 
-def _aligned(passes: Sequence[Pass]) -> Iterator[tuple[str, *tuple[Tensor, ...]]]:
+def _aligned(passes: Sequence[Pass]) -> Iterator[tuple[str, list[Tensor]]]:
     """Every tensor that needs a layout, across passes of the same operations: kept tensors, explained tensors, the output."""
     for entries in zip(*(one.tape.entries for one in passes), strict=True):
         for tensors in zip(*(entry.kept for entry in entries), strict=True):
-            yield (str(entries[0]), *tensors)
+            yield str(entries[0]), list(tensors)
     for tensors in zip(*(one.explained for one in passes), strict=True):
-        yield ("the explained input", *tensors)
-    yield ("the model's output", *(one.output.detach() for one in passes))
+        yield "the explained input", list(tensors)
+    yield "the model's output", [one.output.detach() for one in passes]
 
 
 def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
@@ -123,7 +125,9 @@ def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
 def _by_footprint(place: _Place, before: Tensor, after: Tensor, count: int, row: int) -> None:
     """Keep the layouts under which only this row has changed."""
     if before.shape != after.shape:
-        raise ControlFlowError(f"{place.title}: shape {list(before.shape)} for one input, {list(after.shape)} for another")
+        raise ControlFlowError(
+            f"{place.title}: shape {list(before.shape)} for one input, {list(after.shape)} for another"
+        )
     changed = (before != after) & ~(before.isnan() & after.isnan())
     others = [index for index in range(count) if index != row]
     if not changed.any():

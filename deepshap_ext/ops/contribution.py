@@ -23,7 +23,7 @@ def contribution(
     Shapes: multipliers [J, K, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [J], int64; results
     [K, *x.shape], float32 for half types, else the operands' type.
     """
-    return _op(multipliers, x, r, rows, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(multipliers, x, r, rows, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::contribution")

@@ -36,7 +36,7 @@ def maxpool(
     x_indices and r_indices as `torch.nn.functional.max_pool2d(..., return_indices=True)` gives them: flat positions in the
     pooled dimensions, whatever the windows; grad [V, *x_indices.shape]; rows [V], int64; the result [V, *x.shape].
     """
-    return _op(grad, x, r, x_indices, r_indices, rows, dims, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(grad, x, r, x_indices, r_indices, rows, dims, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::maxpool")

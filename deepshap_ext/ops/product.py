@@ -27,7 +27,7 @@ def product(
     rows [V], int64: the baseline of each cotangent. Factors that were broadcast come expanded to the product's shape; the
     caller sums the results over what was broadcast.
     """
-    return _op(grad, a_x, a_r, b_x, b_r, rows, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(grad, a_x, a_r, b_x, b_r, rows, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::product")

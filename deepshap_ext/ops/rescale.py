@@ -29,7 +29,7 @@ def rescale(
     Shapes: grad and the result [V, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [V], int64: the
     baseline of each cotangent. `function` is a name of `csrc/math/elementwise.h` and `parameters` what it takes.
     """
-    return _op(grad, x, r, rows, function, parameters, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(grad, x, r, rows, function, parameters, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::rescale")

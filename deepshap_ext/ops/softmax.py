@@ -24,7 +24,7 @@ def softmax(
 
     Shapes: grad and the result [V, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [V], int64.
     """
-    return _op(grad, x, r, rows, dim, log, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(grad, x, r, rows, dim, log, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::softmax")

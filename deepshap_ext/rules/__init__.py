@@ -1,5 +1,29 @@
 """The rules, one file a family; importing a family registers its rules."""
 
-from . import attention, convolution, elementwise, linear, normalization, order, pooling, products, recurrent, softmax
+from . import (
+    attention,
+    convolution,
+    decompositions,
+    elementwise,
+    linear,
+    normalization,
+    order,
+    pooling,
+    products,
+    recurrent,
+    softmax,
+)
 
-__all__ = ["attention", "convolution", "elementwise", "linear", "normalization", "order", "pooling", "products", "recurrent", "softmax"]
+__all__ = [
+    "attention",
+    "convolution",
+    "decompositions",
+    "elementwise",
+    "linear",
+    "normalization",
+    "order",
+    "pooling",
+    "products",
+    "recurrent",
+    "softmax",
+]

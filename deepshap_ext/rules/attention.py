@@ -30,10 +30,8 @@ def _attention(
         causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(causal.logical_not(), -math.inf)
     if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
-        else:
-            scores = scores + attn_mask
+        boolean = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(attn_mask.logical_not(), -math.inf) if boolean else scores + attn_mask
     weights = torch.softmax(scores, -1)
     if dropout_p > 0:
         weights = torch.nn.functional.dropout(weights, dropout_p)

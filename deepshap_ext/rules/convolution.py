@@ -38,7 +38,9 @@ def _register(dims: int) -> None:
         groups: int = 1,
     ) -> Application | None:
         if context.carries(bias):
-            raise UnsupportedOperationError("has no rule for a bias that depends on the explained input: add it afterwards")
+            raise UnsupportedOperationError(
+                "has no rule for a bias that depends on the explained input: add it afterwards"
+            )
         if context.carries(weight):
             if not context.carries(input):
                 return None
@@ -82,7 +84,9 @@ def _register(dims: int) -> None:
         dilation: Any = 1,
     ) -> Application | None:
         if context.carries(bias):
-            raise UnsupportedOperationError("has no rule for a bias that depends on the explained input: add it afterwards")
+            raise UnsupportedOperationError(
+                "has no rule for a bias that depends on the explained input: add it afterwards"
+            )
         if context.carries(weight):
             if not context.carries(input):
                 return None

@@ -61,7 +61,9 @@ def _leaky_relu(_: Context, input: Tensor, negative_slope: float = 0.01) -> Appl
 
 
 @rule("rrelu")
-def _rrelu(_: Context, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Application:
+def _rrelu(
+    _: Context, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> Application:
     # In eval mode its slope is the mean of the two; in training mode it is random and never comes here.
     return _leaky_relu(_, input, (lower + upper) / 2)
 
@@ -147,7 +149,9 @@ _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 @rule("pow", "float_power")
 def _pow(context: Context, input: Any, exponent: Any) -> Application | None:
     if not isinstance(input, Tensor) or isinstance(exponent, Tensor):
-        raise UnsupportedOperationError("has no rule for a tensor as exponent: give a number, or write exp(exponent * log(base))")
+        raise UnsupportedOperationError(
+            "has no rule for a tensor as exponent: give a number, or write exp(exponent * log(base))"
+        )
     exponent = float(exponent)
 
     def forward(x: Tensor) -> Tensor:

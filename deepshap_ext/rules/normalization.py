@@ -34,7 +34,9 @@ def _affine(
     eps: float = 1e-5,
 ) -> Application:
     if training or running_mean is None or running_var is None:
-        raise UnsupportedOperationError("uses batch statistics, which mix the samples of a batch; it needs running statistics")
+        raise UnsupportedOperationError(
+            "uses batch statistics, which mix the samples of a batch; it needs running statistics"
+        )
     scale = torch.rsqrt(running_var + eps)
     if weight is not None:
         scale = scale * weight
@@ -165,17 +167,27 @@ def _instance_norm(
 
 @decomposition("norm", "linalg_vector_norm", "linalg_norm")
 def _norm(
-    input: Tensor, p: Any = None, dim: Any = None, keepdim: bool = False, out: None = None, dtype: Any = None, ord: Any = None
+    input: Tensor,
+    p: Any = None,
+    dim: Any = None,
+    keepdim: bool = False,
+    out: None = None,
+    dtype: Any = None,
+    ord: Any = None,
 ) -> Tensor:
     order = p if ord is None else ord
     if order not in (None, 2, "fro") or (dim is None and input.dim() > 1 and order == 2):
-        raise UnsupportedOperationError(f"torch.norm of order {order!r} over dim={dim} has no rule: only the Euclidean norm of vectors has")
+        raise UnsupportedOperationError(
+            f"torch.norm of order {order!r} over dim={dim} has no rule: only the Euclidean norm of vectors has"
+        )
     squares = input.to(dtype or input.dtype).square()
     return (squares.sum() if dim is None else squares.sum(dim, keepdim=keepdim)).sqrt()
 
 
 @decomposition("var")
-def _var(input: Tensor, dim: Any = None, unbiased: Any = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def _var(
+    input: Tensor, dim: Any = None, unbiased: Any = True, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     dims = tuple(range(input.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
@@ -190,5 +202,7 @@ def _std(*args: Any, **kwargs: Any) -> Tensor:
 
 
 @decomposition("var_mean")
-def _var_mean(input: Tensor, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any) -> tuple[Tensor, Tensor]:
+def _var_mean(
+    input: Tensor, dim: Any = None, *args: Any, keepdim: bool = False, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
     return torch.var(input, dim, *args, keepdim=keepdim, **kwargs), input.mean(dim, keepdim=keepdim)

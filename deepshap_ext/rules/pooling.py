@@ -36,27 +36,26 @@ def maxpool(
 def _register(dims: int) -> None:
     pool: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"max_pool{dims}d_with_indices")
 
-    def with_indices(
-        _: Context,
-        input: Tensor,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = True,
-    ) -> Application:
-        def run(x: Tensor) -> tuple[Tensor, Tensor]:
-            return pool(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+    def bound(return_by_default: bool) -> Callable[..., Application]:
+        def windowed(
+            _: Context,
+            input: Tensor,
+            kernel_size: Any,
+            stride: Any = None,
+            padding: Any = 0,
+            dilation: Any = 1,
+            ceil_mode: bool = False,
+            return_indices: bool = return_by_default,
+        ) -> Application:
+            def run(x: Tensor) -> tuple[Tensor, Tensor]:
+                return pool(x, kernel_size, stride or None, padding, dilation, ceil_mode)
 
-        return maxpool(input, run, dims, return_indices)
+            return maxpool(input, run, dims, return_indices)
 
-    def plain(*args: Any, return_indices: bool = False, **kwargs: Any) -> Application:
-        return with_indices(*args, return_indices=return_indices, **kwargs)
+        return windowed
 
-    rule(f"max_pool{dims}d_with_indices")(with_indices)
-    rule(f"max_pool{dims}d")(plain)
-
+    rule(f"max_pool{dims}d_with_indices")(bound(True))
+    rule(f"max_pool{dims}d")(bound(False))
 
     adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
 

@@ -8,6 +8,7 @@ derivative at the midpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def _mul(context: Context, input: Any, other: Any) -> Application | None:
             # A norm written by hand. As a product of two factors it would be complete, but with multipliers as large as the inverse
             # of the smaller scale.
             v, name = inverse
-            return _quotient(context, a, v, lambda a, v, b=b: a * b.detach(), root=name == "rsqrt", stand_for=[a, b])
+            return _quotient(context, a, v, partial(_times, b.detach()), root=name == "rsqrt", stand_for=[a, b])
     a, b = _promoted(input, other)
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -40,6 +41,10 @@ def _mul(context: Context, input: Any, other: Any) -> Application | None:
         return [sum_to(m.squeeze(0), operand.shape) for m, operand in zip(found, (a, b), strict=True)]
 
     return Application([a, b], forward, multipliers, stand_for=[input, other])
+
+
+def _times(inverse: Tensor, a: Tensor, v: Tensor) -> Tensor:
+    return a * inverse
 
 
 @rule("div")
@@ -70,9 +75,9 @@ def _quotient(
     operands = [a, v] if context.carries(a) else [v]
 
     def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        top, bottom = (a, *operands)[-2:]
-        quotient = divide(top, bottom)
-        return quotient, [quotient, bottom.sqrt() if root else bottom, *operands[:-1]]
+        *top, bottom = operands
+        quotient = divide(top[0] if top else a, bottom)
+        return quotient, [quotient, bottom.sqrt() if root else bottom, *top]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(1)
@@ -108,7 +113,7 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
 
 @rule("rmatmul")
 def _rmatmul(context: Context, input: Tensor, other: Tensor) -> Application | None:
-    return _matmul(carries, other, input)
+    return _matmul(context, other, input)
 
 
 def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Application:
@@ -119,8 +124,7 @@ def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor)
 
     def multipliers(grad: Tensor, sides: Any) -> Sequence[Tensor]:
         points = [sides.midpoint(0).expand_as(a), sides.midpoint(1).expand_as(b)]
-        _, derivative = torch.func.vjp(function, *points)
-        return derivative(grad)  # type: ignore[no-any-return]
+        return torch.func.vjp(function, *points)[1](grad)
 
     return Application([a, b], forward, multipliers)
 
@@ -151,7 +155,9 @@ def _einsum(context: Context, equation: str, *operands: Any) -> Application | No
     if len(active) < 2:
         return None
     if len(active) > 2:
-        raise UnsupportedOperationError("has no rule for more than two factors that depend on the explained input: multiply them in pairs")
+        raise UnsupportedOperationError(
+            "has no rule for more than two factors that depend on the explained input: multiply them in pairs"
+        )
 
     def function(a: Tensor, b: Tensor) -> Tensor:
         given = list(tensors)

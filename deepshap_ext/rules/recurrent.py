@@ -12,10 +12,10 @@ from ..errors import UnsupportedOperationError
 from .registry import decomposition
 
 State = tuple[Tensor, ...]
-Step = Callable[[Tensor, State, Sequence[Tensor]], State]
+Step = Callable[[Tensor, State, Sequence[Any]], State]
 
 
-def _lstm_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+def _lstm_step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
     """One step; ``projected`` is the input's part of the gates, ``weights`` those of the hidden state: weight, bias or None, projection."""
     hidden, cell = state
     i, f, g, o = (projected + torch.nn.functional.linear(hidden, weights[0], weights[1])).chunk(4, -1)
@@ -24,7 +24,7 @@ def _lstm_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> St
     return (hidden if len(weights) == 2 else hidden @ weights[2].mT), cell
 
 
-def _gru_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+def _gru_step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
     (hidden,) = state
     reset_x, update_x, new_x = projected.chunk(3, -1)
     reset_h, update_h, new_h = torch.nn.functional.linear(hidden, weights[0], weights[1]).chunk(3, -1)
@@ -34,7 +34,7 @@ def _gru_step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> Sta
 
 
 def _rnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(projected: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+    def step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
         return (activation(projected + torch.nn.functional.linear(state[0], weights[0], weights[1])),)
 
     return step
@@ -49,7 +49,7 @@ _STEPS: dict[str, Step] = {
 
 
 def _layer(
-    step: Step, input: Tensor, state: State, weights: Sequence[Tensor], biases: bool, backwards: bool
+    step: Step, input: Tensor, state: State, weights: Sequence[Any], biases: bool, backwards: bool
 ) -> tuple[Tensor, State]:
     """One direction of one layer over ``[S, B, features]``."""
     w_ih, w_hh, *rest = weights
@@ -101,7 +101,7 @@ def _register(name: str, step: Step) -> None:
         input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
     ) -> Any:
         state = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
-        found = step(torch.nn.functional.linear(input, w_ih, b_ih), state, [w_hh, b_hh])  # type: ignore[list-item]
+        found = step(torch.nn.functional.linear(input, w_ih, b_ih), state, [w_hh, b_hh])
         return found if len(state) == 2 else found[0]
 
 

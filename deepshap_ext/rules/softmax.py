@@ -41,7 +41,9 @@ def softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: Any 
 
 
 @rule("log_softmax")
-def log_softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
+def log_softmax(
+    _: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None
+) -> Application:
     return _softmax(input, dim, _dtype(_stacklevel, dtype), log=True)
 
 

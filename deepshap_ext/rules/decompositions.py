@@ -1,0 +1,212 @@
+"""Operations that are linear, or products, but whose backward in torch has no batching rule, or none at all: written with others."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedOperationError
+from .registry import decomposition
+
+
+@decomposition("unfold")
+def _unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    if input.dim() == 0:
+        return input.as_strided((size,), (1,))
+    length, stride = input.shape[dimension], input.stride(dimension)
+    if not 0 <= size <= length or step < 1:
+        # torch's own message.
+        return input.detach().unfold(dimension, size, step)
+    shape, strides = list(input.shape), list(input.stride())
+    shape[dimension], strides[dimension] = (length - size) // step + 1, stride * step
+    return input.as_strided((*shape, size), (*strides, stride))
+
+
+@decomposition("take")
+def _take(input: Tensor, index: Tensor) -> Tensor:
+    return input.reshape(-1).index_select(0, index.reshape(-1) % input.numel()).reshape(index.shape)
+
+
+@decomposition("put")
+def _put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    flat, place = input.reshape(-1), index.reshape(-1) % input.numel()
+    values = source.reshape(-1)
+    return (flat.index_add(0, place, values) if accumulate else flat.index_copy(0, place, values)).reshape(input.shape)
+
+
+@decomposition("masked_scatter")
+def _masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    shape = torch.broadcast_shapes(input.shape, mask.shape)
+    input, mask = input.broadcast_to(shape), mask.broadcast_to(shape)
+    if source.numel() == 0:
+        return input.clone()
+    # The n-th true element of the mask takes the n-th element of the source.
+    order = (mask.reshape(-1).cumsum(0) - 1).clamp(0, source.numel() - 1)
+    return torch.where(mask, source.reshape(-1).index_select(0, order).view(shape), input)
+
+
+@decomposition("scatter_reduce")
+def _scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    if reduce not in ("sum", "mean"):
+        raise UnsupportedOperationError(
+            f"torch.scatter_reduce with reduce={reduce!r} has no rule: only 'sum' and 'mean' have"
+        )
+    start = input if include_self else input.scatter(dim, index, 0.0)
+    total = start.scatter_add(dim, index, src)
+    if reduce == "sum":
+        return total
+    ones = torch.ones_like(src, dtype=torch.int64)
+    count = torch.full_like(input, int(include_self), dtype=torch.int64).scatter_add(dim, index, ones)
+    return total / count.clamp(min=1)
+
+
+@decomposition("conj_physical")
+def _conj_physical(input: Tensor) -> Tensor:
+    return input.conj().resolve_conj()
+
+
+def _register_nearest_exact(dims: int) -> None:
+    name = f"_upsample_nearest_exact{dims}d"
+
+    @decomposition(name)
+    def nearest(input: Tensor, output_size: Any, scales: Any = None, *each: Any) -> Tensor:
+        # aten's `vec` overload has a list of scales or None, the other one a scale a dimension.
+        factors = list(scales) if isinstance(scales, Sequence) else [scales, *each, *[None] * dims][:dims]
+        sizes = [None] * dims if output_size is None else output_size
+        for dim, (size, factor) in enumerate(zip(sizes, factors, strict=True), 2):
+            positions = torch.arange(input.shape[dim], dtype=torch.float64, device=input.device).view(1, 1, -1)
+            if size is None:
+                index = torch._C._nn._upsample_nearest_exact1d(positions, None, [factor])
+            else:
+                index = torch._C._nn._upsample_nearest_exact1d(positions, [size], factor)
+            input = input.index_select(dim, index.view(-1).long())
+        return input
+
+
+for _dims in (1, 2, 3):
+    _register_nearest_exact(_dims)
+
+
+@decomposition("affine_grid_generator")
+def _affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    dims = theta.shape[1]
+    identity = torch.eye(dims, dims + 1, dtype=theta.dtype, device=theta.device).unsqueeze(0)
+    points = torch.affine_grid_generator(identity, [1, *size[1:]], align_corners).reshape(1, -1, dims)
+    grid = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ theta.mT
+    return grid.view(theta.shape[0], *size[2:], dims)
+
+
+@decomposition("fft_ihfftn")
+def _ihfftn(input: Tensor, s: Any = None, dim: Any = None, norm: str | None = None) -> Tensor:
+    dims = [*range(-(input.dim() if s is None else len(s)), 0)] if dim is None else list(dim)
+    sizes = [None] * len(dims) if s is None else list(s)
+    last = torch.fft.ihfft(input, sizes[-1], dims[-1], norm)
+    if len(dims) == 1:
+        return last
+    return torch.fft.ifftn(last, None if s is None else sizes[:-1], dims[:-1], norm)
+
+
+@decomposition("fft_ihfft2")
+def _ihfft2(input: Tensor, s: Any = None, dim: Any = (-2, -1), norm: str | None = None) -> Tensor:
+    return torch.fft.ihfftn(input, s, dim, norm)
+
+
+@decomposition("conv_tbc")
+def _conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    return torch.conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad).permute(2, 0, 1)
+
+
+@decomposition("linalg_vecdot")
+def _vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    return (x.conj() * y).sum(dim)
+
+
+@decomposition("linalg_cross")
+def _cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
+    def turned(a: Tensor, b: Tensor) -> Tensor:
+        return a.roll(-1, dim) * b.roll(-2, dim)
+
+    return turned(input, other) - turned(other, input)
+
+
+@decomposition("cross")
+def _cross_of_first(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    # torch's default is the first dimension of length 3.
+    return torch.linalg.cross(input, other, dim=input.shape.index(3) if dim is None else dim)
+
+
+@decomposition("linalg_multi_dot")
+def _multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.matmul, tensors)
+
+
+@decomposition("chain_matmul")
+def _chain_matmul(*matrices: Any) -> Tensor:
+    return functools.reduce(torch.matmul, matrices[0] if len(matrices) == 1 else matrices)
+
+
+@decomposition("matrix_power")
+def _matrix_power(input: Tensor, n: int) -> Tensor:
+    if n < 1:
+        raise UnsupportedOperationError(f"torch.linalg.matrix_power with n={n} has no rule: only positive powers have")
+    if n == 1:
+        return input.clone()
+    half = torch.linalg.matrix_power(input, n // 2)
+    return half @ half @ input if n % 2 else half @ half
+
+
+@decomposition("ldexp")
+def _ldexp(input: Tensor, other: Tensor) -> Tensor:
+    return input * torch.pow(2.0, other)
+
+
+@decomposition("nan_to_num")
+def _nan_to_num(
+    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    limits = torch.finfo(input.dtype)
+    finite = input.masked_fill(input.isnan(), 0.0 if nan is None else nan)
+    finite = finite.masked_fill(input.isposinf(), limits.max if posinf is None else posinf)
+    return finite.masked_fill(input.isneginf(), limits.min if neginf is None else neginf)
+
+
+@decomposition("nanmean")
+def _nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    present = input.isnan().logical_not()
+    return input.nansum(dim, keepdim, dtype=dtype) / present.sum(dim, keepdim)
+
+
+@decomposition("frac")
+def _frac(input: Tensor) -> Tensor:
+    return input - input.trunc()
+
+
+def _register_remainder(name: str) -> None:
+    @decomposition(name)
+    def rest(input: Any, other: Any) -> Tensor:
+        # The whole number of times is a step; from torch's own remainder, since the rounded quotient may be the next one.
+        x, y = (value.detach() if isinstance(value, Tensor) else value for value in (input, other))
+        times = ((x - getattr(torch, name)(x, y)) / y).round()
+        return input - times * other
+
+
+_register_remainder("fmod")
+_register_remainder("remainder")
+
+
+@decomposition("aminmax")
+def _aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    dims = () if dim is None else dim
+    return torch.return_types.aminmax((input.amin(dims, keepdim), input.amax(dims, keepdim)))
+
+
+@decomposition("std_mean")
+def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    variance, mean = torch.var_mean(*args, **kwargs)
+    return variance.sqrt(), mean
