@@ -140,6 +140,16 @@ DEEPSHAP_HOST_DEVICE double product_error(double a, double b, double product) {
   return absolute(product) < 1e4 ? std::fma(a, b, -product) : 0.0;
 }
 
+// What rounding a * b to `product` lost, for sizes far from the ends of the range (Dekker's product: no FMA, no
+// branch).
+template <class T>
+DEEPSHAP_HOST_DEVICE T exact_product_error(T a, T b, T product) {
+  const T splitter = sizeof(T) == 4 ? T(4097) : T(134217729);
+  const T ca = splitter * a, cb = splitter * b;
+  const T ah = ca - (ca - a), bh = cb - (cb - b), al = a - ah, bl = b - bh;
+  return ((ah * bh - product) + ah * bl + al * bh) + al * bl;
+}
+
 // What rounding a - b to `difference` lost (Knuth's two-sum).
 template <class T>
 DEEPSHAP_HOST_DEVICE T difference_error(T a, T b, T difference) {

@@ -7,7 +7,8 @@
 namespace deepshap::math {
 
 // x for x > 0, slope * x otherwise (torch: the slope at 0 is that of the left piece).
-template <class T>
+// `SlopeMayFall`: a negative left slope subtracts, and the rounding of its product has to be put back.
+template <bool SlopeMayFall = false, class T>
 DEEPSHAP_HOST_DEVICE T two_slopes(T hi, T lo, T left, T right) {
   // Scaled where hi - lo or a slope times a side could overflow, and where a slope times a side could be subnormal: a
   // part that becomes subnormal by it does not count.
@@ -16,7 +17,8 @@ DEEPSHAP_HOST_DEVICE T two_slopes(T hi, T lo, T left, T right) {
   const bool is_large = (hi > large) | (lo < -large), is_tiny = (hi < tiny) & (lo > -tiny);
   const T scale = is_large ? 1 / unit : is_tiny ? unit : T(1);
   const T h = hi * scale, l = lo * scale;
-  const T mixed = (h * right - l * left) / (h - l);
+  const T product = l * left;
+  const T mixed = ((h * right - product) - (SlopeMayFall ? exact_product_error(l, left, product) : T(0))) / (h - l);
   const T far = lo == -infinity<T>() ? (hi == infinity<T>() ? (left + right) / 2 : left) : right;
   const bool is_far = (lo == -infinity<T>()) | (hi == infinity<T>());
   return hi <= 0 ? left : lo > 0 ? right : is_far ? far : mixed;
@@ -38,23 +40,7 @@ struct LeakyRelu : Symmetric<LeakyRelu> {
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     const T slope = T(negative_slope);
-    if (slope >= 0) return two_slopes(hi, lo, slope, T(1));
-    return falling(hi, lo, slope);
-  }
-
- private:
-  // A negative slope subtracts: the rounding of the product has to be put back.
-  template <class T>
-  DEEPSHAP_HOST_DEVICE static T falling(T hi, T lo, T slope) {
-    const T plain = two_slopes(hi, lo, slope, T(1));
-    if (!(hi > 0 && lo <= 0) || hi == infinity<T>() || lo == -infinity<T>()) return plain;
-    // Scale to [1, 2): exact but for parts too small to count.
-    const T larger = hi > -lo ? hi : -lo;
-    int exponent;
-    std::frexp(larger, &exponent);
-    const T h = std::ldexp(hi, -exponent), l = std::ldexp(lo, -exponent);
-    const T product = l * slope;
-    return ((h - product) - std::fma(l, slope, -product)) / (h - l);
+    return two_slopes<true>(hi, lo, slope, T(1));
   }
 };
 
