@@ -12,6 +12,7 @@ from torch.overrides import resolve_name
 
 _ALIASES = {
     "absolute": "abs",
+    "and": "bitwise_and",
     "arccos": "acos",
     "arccosh": "acosh",
     "arcsin": "asin",
@@ -24,12 +25,14 @@ _ALIASES = {
     "concatenate": "cat",
     "divide": "div",
     "expit": "sigmoid",
+    "floordiv": "floor_divide",
     "greater": "gt",
     "greater_equal": "ge",
     "idiv": "div",
     # aten's; the operator `__index__` of integers comes here too, and has no gradient to lose.
     "index": "getitem",
     "inverse": "linalg_inv",
+    "invert": "bitwise_not",
     "less": "lt",
     "less_equal": "le",
     "lift_fresh": "alias",
@@ -38,14 +41,17 @@ _ALIASES = {
     "linalg_matmul": "matmul",
     "linalg_matrix_exp": "matrix_exp",
     "linalg_matrix_power": "matrix_power",
+    "lshift": "bitwise_left_shift",
     "mod": "remainder",
     "moveaxis": "movedim",
     "multigammaln": "mvlgamma",
     "multiply": "mul",
     "negative": "neg",
     "not_equal": "ne",
+    "or": "bitwise_or",
     "rdiv": "rtruediv",
     "row_stack": "vstack",
+    "rshift": "bitwise_right_shift",
     "subtract": "sub",
     "swapaxes": "transpose",
     "swapdims": "transpose",
@@ -55,6 +61,7 @@ _ALIASES = {
     "unsafe_chunk": "chunk",
     "unsafe_split": "split",
     "unsafe_split_with_sizes": "split_with_sizes",
+    "xor": "bitwise_xor",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
     "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
     "_conj": "conj",
@@ -82,7 +89,7 @@ _ALIASES = {
 #: Names that torch uses for two operations: Tensor.unfold makes windows, this one columns.
 _BY_TITLE = {"torch.nn.functional.unfold": "im2col"}
 #: Operators with their operands the other way round; only for dunder names, since `rand` is a function too.
-_REFLECTED = {"radd": "add", "rmul": "mul", "rand": "and", "ror": "or", "rxor": "xor"}
+_REFLECTED = {"radd": "add", "rmul": "mul", "rand": "bitwise_and", "ror": "bitwise_or", "rxor": "bitwise_xor"}
 _IN_PLACE_OPERATORS = {
     "iadd", "isub", "imul", "idiv", "itruediv", "imatmul", "ipow", "imod", "ifloordiv", "iand", "ior", "ixor", "ilshift",
     "irshift",

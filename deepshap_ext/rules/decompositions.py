@@ -122,6 +122,26 @@ def _conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tens
     return torch.conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad).permute(2, 0, 1)
 
 
+def _areas(y: Tensor, x: Tensor, dim: int) -> Tensor:
+    if x.dim() == 1:
+        x = x.view(-1, *[1] * (y.dim() - 1 - dim % y.dim()))
+        widths = x.diff(dim=0)
+    else:
+        widths = x.diff(dim=dim)
+    last = y.shape[dim] - 1
+    return (y.narrow(dim, 0, last) + y.narrow(dim, 1, last)) * widths / 2
+
+
+@decomposition("trapezoid")
+def _trapezoid(y: Tensor, x: Tensor, *, dim: int = -1) -> Tensor:
+    return _areas(y, x, dim).sum(dim)
+
+
+@decomposition("cumulative_trapezoid")
+def _cumulative_trapezoid(y: Tensor, x: Tensor, *, dim: int = -1) -> Tensor:
+    return _areas(y, x, dim).cumsum(dim)
+
+
 @decomposition("linalg_vecdot")
 def _vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     return (x.conj() * y).sum(dim)

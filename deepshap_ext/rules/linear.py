@@ -71,8 +71,8 @@ SHAPED_LIKE = frozenset("expand_as reshape_as view_as type_as to".split())
 STEPS = frozenset(
     """
     detach data sign sgn round floor ceil trunc fix floor_divide heaviside signbit eq ne lt le gt ge isnan isinf isfinite
-    isneginf isposinf isclose isreal logical_and logical_or logical_xor logical_not and or xor invert bitwise_and bitwise_or
-    bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift lshift rshift gcd lcm argmax argmin argsort argwhere bincount
+    isneginf isposinf isclose isreal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
+    bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift gcd lcm argmax argmin argsort argwhere bincount
     bucketize searchsorted count_nonzero nonzero nonzero_static one_hot any all bool int long short char byte isin hash_tensor
     allclose equal is_nonzero item tolist numpy linalg_matrix_rank histc histogram histogramdd
     """.split()
@@ -88,7 +88,7 @@ METADATA = frozenset(
     requires_grad grad grad_dtype grad_fn output_nr retains_grad volatile _version _base _cdata _grad _grad_fn _backward_hooks
     _post_accumulate_grad_hooks _is_view len hash repr format dir reduce_ex
     data_ptr const_data_ptr untyped_storage storage storage_type register_hook register_post_accumulate_grad_hook retain_grad
-    _clear_non_serializable_cached_data record_stream result_type can_cast
+    _clear_non_serializable_cached_data record_stream result_type can_cast autocast
     zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full new_empty_strided new_tensor
     sym_size sym_numel sym_stride sym_storage_offset
     """.split()
@@ -108,7 +108,7 @@ _WITHOUT_RULE = {
     "an elementwise function without a rule": """
     acos acosh asin asinh atan atanh cos cosh sin sinc sinh tan erf erfc erfcx erfinv exp2 expm1 log10 log1p log2 log_sigmoid logit
     hardshrink softshrink angle digamma entr i0 i0e i1 i1e lgamma gammaln mvlgamma polygamma psi log_ndtr ndtr ndtri zeta airy_ai
-    bessel_j0 bessel_j1 bessel_y0 bessel_y1 modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1
+    threshold bessel_j0 bessel_j1 bessel_y0 bessel_y1 modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1
     scaled_modified_bessel_k0 scaled_modified_bessel_k1 spherical_bessel_j0 frexp nextafter
     """,
     "a function of two arguments without a rule": """
@@ -133,8 +133,12 @@ _WITHOUT_RULE = {
     frobenius_norm norm_except_dim
     """,
     "a kernel behind another function, which has a rule": """
-    native_batch_norm native_group_norm native_layer_norm native_norm miopen_batch_norm miopen_convolution
+    embedding embedding_bag native_batch_norm native_group_norm native_layer_norm native_norm miopen_batch_norm miopen_convolution
     miopen_convolution_add_relu miopen_convolution_relu miopen_convolution_transpose miopen_depthwise_convolution miopen_rnn
+    """,
+    "a loss": """
+    binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss hinge_embedding_loss kl_div margin_ranking_loss
+    poisson_nll_loss triplet_margin_loss
     """,
     # torch's gradient of as_strided_scatter zeroes what it should keep; native_channel_shuffle has none.
     "without a correct gradient in torch": """
@@ -162,7 +166,7 @@ _WITHOUT_RULE = {
     ipu mtia xpu pin_memory to_mkldnn cuda_array_interface
     """,
     "internal to torch, or not to be followed": """
-    _autocast_to_full_precision _autocast_to_reduced_precision apply map map2 set slice_inverse _sym_sqrt sym_float sym_int
+    _autocast_to_full_precision _autocast_to_reduced_precision apply map map2 resize resize_as set slice_inverse _sym_sqrt sym_float sym_int
     sym_ite sym_max sym_min sym_not sym_sum
     """,
 }
