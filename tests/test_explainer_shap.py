@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from checks import additivity_gap, as_list, run, unchanged
-from models import FunctionNet, ModuleNet, Skip, TwoInputs, digits, spread
+from models import FunctionNet, ModuleNet, Skip, Tokens, TwoInputs, digits, spread
 from torch import Tensor, nn
 
 from deepshap_ext import DeepExplainer
@@ -218,6 +218,16 @@ def test_explanation_of_several_inputs(shap: ModuleType) -> None:
     assert [each.values.shape for each in explanations] == [(3, 2, 8, 3), (3, 4, 3)]
     assert [each.data.shape for each in explanations] == [(3, 2, 8), (3, 4)]
     assert [each.base_values.shape for each in explanations] == [(3, 3), (3, 3)]
+
+
+def test_explanation_of_a_layer(shap: ModuleType) -> None:
+    """The values are those of the layer's inputs, which are not what the model is given: no data."""
+    model = spread(Tokens())
+    x, background = torch.randint(11, (3, 5)), torch.randint(11, (4, 5))
+    explainer = DeepExplainer((model, model.encoder), background)
+    explanation = explainer(x)
+    assert explanation.values.shape == (3, 5, 6, 4) and explanation.base_values.shape == (3, 4)
+    assert explanation.data is None
 
 
 def test_call_without_shap_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

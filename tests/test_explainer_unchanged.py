@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import unchanged, values_of
+from checks import additivity_gap, run, unchanged, values_of
 from models import FunctionNet, ModuleNet, Tokens, digits, spread
 from torch import Tensor, nn
 
@@ -114,3 +114,46 @@ def test_layers_own_tensors_are_left() -> None:
     x, background = torch.randint(11, (3, 5)), torch.randint(11, (4, 5))
     with unchanged(model, x, background):
         DeepExplainer((model, model.encoder), background).attribute(x)
+
+
+class Remembering(nn.Module):
+    """Its output depends on what earlier calls left behind."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc, self.how = nn.Linear(6, 3), how
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(3))
+        self.count, self.cache = 0, None
+        self.history: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        if self.how == "buffer":
+            self.calls += 1
+            return h.tanh() * self.calls
+        if self.how == "attribute":
+            self.count += 1
+            return h.tanh() * self.count
+        if self.how == "average":
+            self.average.mul_(0.9).add_(h.detach().mean(0))
+            return (h - self.average).tanh()
+        if self.how == "cache":
+            self.cache = h[:1].detach() if self.cache is None else self.cache
+            return (h - self.cache).tanh()
+        self.history.append(h)
+        return (h + len(self.history)).tanh()
+
+
+@pytest.mark.parametrize("how", ["buffer", "attribute", "average", "cache", "history"])
+def test_models_that_remember_are_right_or_refused(how: str) -> None:
+    """Right is what a first call on a fresh copy gives."""
+    model = Remembering(how).double()
+    x, background = torch.randn(3, 6).double(), torch.randn(4, 6).double()
+    outputs, baseline_outputs = run(model, x), run(model, background)
+    try:
+        found = DeepExplainer(model, background).attribute(x)
+    except ExplanationError:
+        found = None
+    assert model.count == 0 and model.calls == 0 and model.cache is None and not model.average.any()
+    assert found is None or additivity_gap(found.values, outputs, baseline_outputs) <= 1e-11
