@@ -305,6 +305,10 @@ class DeepExplainer:
         dtype = self._engine.precision
         tolerance = TOLERANCES[dtype] if self._tolerance is None else self._tolerance
         outputs, expected = explained.outputs.double(), explained.expected.double()
+        infinite = ~(outputs - expected).isfinite()
+        if infinite.any():
+            rows = set(infinite.any(1).nonzero()[:, 0].tolist())
+            return [f"the model's output is not finite for sample(s) {_listing(rows)} or for the baselines"]
         gaps = (_sums(explained) - (outputs - expected)).abs()
         scale = float((outputs - expected).abs().max())
         # The model's own rounding of its outputs is no error of the attributions.

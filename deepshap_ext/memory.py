@@ -21,6 +21,11 @@ class MemoryMeter(TorchDispatchMode):
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Guarding against compilation, which happens nowhere here, would import all of torch._dynamo: seconds.
+        return False
+
     @property
     def live(self) -> int:
         self._alive = {key: found for key, found in self._alive.items() if not found[0].expired()}

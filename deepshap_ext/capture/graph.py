@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node
 
 from ..errors import UnsupportedOperationError
@@ -91,7 +90,7 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
 
 def _stem(node: Node) -> str:
     """`Add` for `AddBackward0`, `Copy` for `torch::autograd::CopyBackwards`."""
-    if isinstance(node, BackwardCFunction):
+    if hasattr(node, "_forward_cls"):
         # Of a Function written in Python, which may have any name.
         return ""
     return node.name().split("::")[-1].partition("Backward")[0]

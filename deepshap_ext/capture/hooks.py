@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -56,6 +58,10 @@ class ModelHooks:
             # A model that draws random numbers is refused where they matter; drawing them must not change the user's.
             devices = {p.device.index for p in self._model.parameters() if p.device.type == "cuda"}
             undo.enter_context(torch.random.fork_rng(devices=devices))
+            if "torch._dynamo" in sys.modules:
+                # Compiled modules run as they are written: a compiler sees the capture, not the model.
+                undo.enter_context(torch.compiler.set_stance("force_eager"))
+            undo.enter_context(_without_checkpointing())
             for module in self._names:
                 undo.callback(_restore, module, _snapshot(module))
             for parameter in self._model.parameters():
@@ -163,6 +169,32 @@ class ModelHooks:
                 "the model's output is detached from what is explained: it was computed under torch.no_grad, from detached copies, or "
                 "does not depend on it"
             )
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """``torch.utils.checkpoint`` runs its function directly: replayed in the pair pass, it would run outside of the capture."""
+    checkpoint = torch.utils.checkpoint
+    saved = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
+    try:
+        checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
+        checkpoint._checkpoint_without_reentrant_generator = _nothing_around  # type: ignore[assignment]
+        yield
+    finally:
+        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = saved  # type: ignore[misc]
+
+
+class _Direct:
+    """Stands in for ``CheckpointFunction``."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _nothing_around(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """Stands in for what non-reentrant checkpointing does before and after its function."""
+    yield
 
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")

@@ -140,6 +140,8 @@ class Capture(TorchFunctionMode):
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if application is None:
             return self._as_it_is(called, function, args, kwargs, dependent, dependent)
+        if any(operand.is_complex() for operand in application.operands):
+            self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
         others = [tensor for tensor in dependent if id(tensor) not in covered]
         for tensor in others:

@@ -46,10 +46,11 @@ def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> 
     for count, _ in _BATCHES:
         base[count] = run([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
     passes = list(base.values())
+    _check_same_operations(*passes, "the number of samples in a batch")
     for count, changed in _BATCHES:
         for row in changed:
             variant = run([_replaced(tensor, count, row) for tensor in inputs])
-            _check_same_operations(base[count], variant)
+            _check_same_operations(base[count], variant, "the values of its input")
             if not places:
                 places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
             for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
@@ -76,17 +77,15 @@ def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
     return rows
 
 
-def _check_same_operations(first: Pass, second: Pass) -> None:
-    for one, other in zip(first.tape.entries, second.tape.entries, strict=False):
+def _check_same_operations(first: Pass, second: Pass, cause: str) -> None:
+    entries = first.tape.entries, second.tape.entries
+    for one, other in zip(*entries, strict=False):
         if one.title != other.title or one.module != other.module:
-            raise ControlFlowError(
-                f"the model's operations depend on the values of its input: {one} for one input, {other} for another"
-            )
-    if len(first.tape.entries) != len(second.tape.entries):
-        longer = max(first.tape.entries, second.tape.entries, key=len)
-        extra = longer[min(len(first.tape.entries), len(second.tape.entries))]
+            raise ControlFlowError(f"the model's operations depend on {cause}: {one} in one case, {other} in another")
+    shorter, longer = sorted(entries, key=len)
+    if len(shorter) < len(longer):
         raise ControlFlowError(
-            f"the model's operations depend on the values of its input: {extra} runs for some inputs only"
+            f"the model's operations depend on {cause}: {longer[len(shorter)]} runs in some cases only"
         )
 
 

@@ -37,3 +37,15 @@ def _median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any
     indices = torch.median(input.detach(), dim, True).indices
     values = input.gather(dim, indices)
     return torch.return_types.median((values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim)))
+
+
+@decomposition("cummax")
+def _cummax(input: Tensor, dim: int) -> Any:
+    indices = torch.cummax(input.detach(), dim).indices
+    return torch.return_types.cummax((input.gather(dim, indices), indices))
+
+
+@decomposition("cummin")
+def _cummin(input: Tensor, dim: int) -> Any:
+    indices = torch.cummin(input.detach(), dim).indices
+    return torch.return_types.cummin((input.gather(dim, indices), indices))
