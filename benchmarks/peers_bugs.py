@@ -4,13 +4,14 @@
 
 Prints the largest |sum of values - (output - mean output of the baselines)| over samples, relative to the largest such difference:
 about 1e-7 is rounding, 0.1 is a tenth of what was to be explained. The second table asks whether a sample's values depend on the other
-samples of its batch.
+samples of its batch, the third whether the model still runs forward and backward after it was explained.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -150,23 +151,37 @@ def influence(explain: Explain, kind: type[Image]) -> float:
     return float((alone - among).abs().max() / alone.abs().max())
 
 
-def measured(measure: Callable[[Explain, type[Image]], float], explain: Explain, kind: type[Image]) -> str:
+def usable(explain: Explain, kind: type[Image]) -> str:
+    """Whether the model runs as before once it was explained, or explaining it failed."""
+    model, X, baselines = built(kind)
+    with contextlib.suppress(Exception):
+        explain(model, X, baselines)
+    model(X).sum().backward()
+    return "yes"
+
+
+def measured(measure: Callable[[Explain, type[Image]], float | str], explain: Explain, kind: type[Image]) -> str:
     try:
-        return f"{measure(explain, kind):.0e}"
+        result = measure(explain, kind)
+        return result if isinstance(result, str) else f"{result:.0e}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:60]}..."
+
+
+def table(title: str, measure: Callable[[Explain, type[Image]], float | str], kinds: Sequence[type[Image]]) -> None:
+    print(f"| {title} | {' | '.join(EXPLAINERS)} |\n|---|---|---|---|")
+    for kind in kinds:
+        cells = [measured(measure, explain, kind) for explain in EXPLAINERS.values()]
+        print(f"| {kind.__doc__} | {' | '.join(cells)} |", flush=True)
+    print()
 
 
 def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        print(f"| additivity error | {' | '.join(EXPLAINERS)} |\n|---|---|---|---|")
-        for kind in MODELS:
-            cells = [measured(additivity, explain, kind) for explain in EXPLAINERS.values()]
-            print(f"| {kind.__doc__} | {' | '.join(cells)} |", flush=True)
-        print(f"\n| a sample's values, alone and in a batch | {' | '.join(EXPLAINERS)} |\n|---|---|---|---|")
-        cells = [measured(influence, explain, SoftmaxOutput) for explain in EXPLAINERS.values()]
-        print(f"| {SoftmaxOutput.__doc__} | {' | '.join(cells)} |")
+        table("additivity error", additivity, MODELS)
+        table("a sample's values alone, and in a batch: apart by", influence, [SoftmaxOutput])
+        table("the model runs as before, after it was explained", usable, [ModulesUsedOnce, InPlaceResidual])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ must at least do, without its rules and without the other side of each pair.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 from pathlib import Path
@@ -55,8 +56,9 @@ def main() -> None:
         Contender("floor", lambda: floor(model, X, baselines)),
         Contender("deepshap_ext", lambda: explainer.attribute(X, target=TARGET).values, gap(difference)),
         Contender("deepshap_ext, new explainer", lambda: fresh(model, X, baselines), gap(difference)),
-        Contender("captum DeepLiftShap", captum(model, X, baselines), gap(difference)),
-        Contender("shap DeepExplainer", shap(model, X, baselines), gap(difference)),
+        # Copies: shap leaves its hooks behind when it raises, and the model would fail the others after that.
+        Contender("captum DeepLiftShap", captum(copy.deepcopy(model), X, baselines), gap(difference)),
+        Contender("shap DeepExplainer", shap(copy.deepcopy(model), X, baselines), gap(difference)),
     ]
     print(f"ResNet-18 shape, {len(X)} inputs x {len(baselines)} baselines of {list(X.shape[1:])}, one output")
     print(f"{machine(device)}; {arguments.repeats} interleaved repeats\n")
