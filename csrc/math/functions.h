@@ -77,10 +77,11 @@ DEEPSHAP_HOST_DEVICE float exp_times(float x, float error, float y) {
 }
 
 DEEPSHAP_HOST_DEVICE double exp_times(double x, double error, double y) {
-  const double scaled = y + y * error;
-  if (x > -690 && x < 690) return std::exp(x) * scaled;
-  const double half = std::exp(x * 0.5);
-  return half * (half * scaled);
+  if (x > -707 && x < 709) return std::exp(x) * (y + y * error);
+  // In two factors, e^(x -+ 512) and e^(+-512) with what its rounding lost; x -+ 512 is exact where the result is not 0
+  // or infinite.
+  if (x < 0) return std::exp(x + 512) * (y + y * (error + 6.181805530435465e-17)) * 4.377491037053051e-223;
+  return std::exp(x - 512) * (y + y * (error + 5.931161075147827e-17)) * 2.2844135865397565e+222;
 }
 
 DEEPSHAP_HOST_DEVICE float exponential(float x) { return exp_times(x, 0.0f, 1.0f); }

@@ -76,9 +76,9 @@ DEEPSHAP_HOST_DEVICE GateTail<T> logistic_tail(Exponent<T> ws, Exponent<T> wt, T
   T fallen;
   const T q = decay_between(ws, wt, d * steepness, fallen);
   const T es = exponential(-ws.w), et = es * q;
-  const T cs = 1 / (1 + es), ct = 1 / (1 + et);
+  const T bs = 1 + es, bt = 1 + et;
   const T mean = d == 0 ? steepness : fallen / d;
-  return {ws.w, ws.error, q, cs, ct, cs * ct * mean};
+  return {ws.w, ws.error, q, 1 / bs, 1 / bt, mean / (bs * bt)};
 }
 
 }  // namespace detail
@@ -107,8 +107,8 @@ struct GeluTanh : OddGate<GeluTanh> {
   }
   template <class T>
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
-    const T c = T(1.5957691216057307), k = T(0.044715);
-    return detail::logistic_tail(exponent(s), exponent(t), t - s, c + c * k * (s * s + s * t + t * t));
+    const T c = T(1.5957691216057307), ck = T(0.071354816272600249);
+    return detail::logistic_tail(exponent(s), exponent(t), t - s, c + ck * (s * (s + t) + t * t));
   }
 
  private:

@@ -78,7 +78,11 @@ struct Rsqrt : Symmetric<Rsqrt> {
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     const T root_hi = std::sqrt(hi), root_lo = std::sqrt(lo);
-    return -1 / (root_hi + root_lo) / root_lo / root_hi;
+    const T product = hi * lo, sum = root_hi + root_lo;
+    // One rounding less where x r is far from the ends of the range.
+    const bool safe =
+        (product > (sizeof(T) == 4 ? T(1e-25) : T(1e-200))) & (product < (sizeof(T) == 4 ? T(1e25) : T(1e200)));
+    return safe ? -1 / (sum * std::sqrt(product)) : -1 / sum / root_lo / root_hi;
   }
 };
 
