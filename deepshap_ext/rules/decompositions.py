@@ -1,4 +1,4 @@
-"""Operations that are linear, or products, but whose backward in torch has no batching rule, or none at all: written with others."""
+"""Operations written with others that have a rule, or whose backward has a batching rule where theirs has none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UnsupportedOperationError
@@ -230,3 +231,37 @@ def _aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) ->
 def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     variance, mean = torch.var_mean(*args, **kwargs)
     return variance.sqrt(), mean
+
+
+# What the functions of torch.nn.functional are in graphs that were exported and decomposed: they return their statistics too.
+
+
+@decomposition("native_layer_norm")
+def _native_layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    _, mean, scale = torch.native_layer_norm(input.detach(), normalized_shape, weight, bias, eps)
+    return F.layer_norm(input, normalized_shape, weight, bias, eps), mean, scale
+
+
+@decomposition("native_group_norm")
+def _native_group_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hxw: int, group: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    _, mean, scale = torch.native_group_norm(input.detach(), weight, bias, n, c, hxw, group, eps)
+    return F.group_norm(input, group, weight, bias, eps), mean, scale
+
+
+@decomposition("_native_batch_norm_legit_no_training")
+def _native_batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    # In eval mode there are no statistics to save.
+    none = input.new_empty(0)
+    return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps), none, none

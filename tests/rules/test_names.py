@@ -100,6 +100,7 @@ SPELLINGS = {
     "remainder": [(lambda x: x % 2, False), (lambda x: torch.remainder(x, 2), False)],
     "neg": [(lambda x: -x, False), (torch.negative, False), (lambda x: x.negative_(), True)],
     "abs": [(abs, False), (torch.absolute, False), (lambda x: x.abs_(), True)],
+    "mm": [(lambda x: torch.mm(x, x), False), (lambda x: torch.spmm(x, x), False)],
     "matmul": [(lambda x: x @ x, False), (lambda x: torch.linalg.matmul(x, x), False)],
     "sigmoid": [(torch.special.expit, False), (F.sigmoid, False), (torch.sigmoid_, True)],
     "softmax": [
