@@ -44,6 +44,28 @@ _WITHOUT_PARAMETERS: dict[str, Callable[[Tensor], Tensor]] = {
     "reciprocal": torch.reciprocal,
     "square": torch.square,
     "abs": torch.abs,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "softsign": F.softsign,
+    "tanhshrink": F.tanhshrink,
+    "log1p": torch.log1p,
+    "log2": torch.log2,
+    "log10": torch.log10,
+    "expm1": torch.expm1,
+    "exp2": torch.exp2,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "asin": torch.asin,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "asinh": torch.asinh,
+    "acosh": torch.acosh,
+    "atanh": torch.atanh,
+    "erf": torch.erf,
+    "erfc": torch.erfc,
 }
 
 
@@ -117,6 +139,26 @@ def _softplus(_: Context, input: Tensor, beta: float = 1.0, threshold: float = 2
 @rule("hardtanh")
 def _hardtanh(_: Context, input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Application:
     return rescale("hardtanh", input, lambda x: F.hardtanh(x, min_val, max_val), float(min_val), float(max_val))
+
+
+@rule("log_sigmoid")
+def _log_sigmoid(_: Context, input: Tensor) -> Application:
+    return rescale("logsigmoid", input, F.logsigmoid)
+
+
+@rule("softshrink")
+def _softshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
+    return rescale("softshrink", input, lambda x: F.softshrink(x, lambd), float(lambd))
+
+
+@rule("hardshrink")
+def _hardshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
+    return rescale("hardshrink", input, lambda x: F.hardshrink(x, lambd), float(lambd))
+
+
+@rule("threshold")
+def _threshold(_: Context, input: Tensor, threshold: float, value: float) -> Application:
+    return rescale("threshold", input, lambda x: F.threshold(x, threshold, value), float(threshold), float(value))
 
 
 @rule("relu6")
