@@ -48,6 +48,7 @@ _WITHOUT_PARAMETERS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "softsign": F.softsign,
     "tanhshrink": F.tanhshrink,
+    "logsigmoid": F.logsigmoid,
     "log1p": torch.log1p,
     "log2": torch.log2,
     "log10": torch.log10,
@@ -139,11 +140,6 @@ def _softplus(_: Context, input: Tensor, beta: float = 1.0, threshold: float = 2
 @rule("hardtanh")
 def _hardtanh(_: Context, input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Application:
     return rescale("hardtanh", input, lambda x: F.hardtanh(x, min_val, max_val), float(min_val), float(max_val))
-
-
-@rule("log_sigmoid")
-def _log_sigmoid(_: Context, input: Tensor) -> Application:
-    return rescale("logsigmoid", input, F.logsigmoid)
 
 
 @rule("softshrink")
