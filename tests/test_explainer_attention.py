@@ -134,8 +134,8 @@ PIECES: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     ),
 }
 
-#: Those that every version must explain; of the others an error that names the operation will do.
-CERTAIN = {"glu", "swiglu", "outer_product", "rotary"}
+#: Those whose functions may still be without a rule: an error that names the operation will do.
+WITHOUT_RULE = {"trigonometry", "erf", "logarithms"}
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -147,8 +147,8 @@ def test_piece(name: str) -> None:
         try:
             found = DeepExplainer(model, background, additivity_tolerance=1e-10).attribute(x)
         except UnsupportedOperationError as error:
-            assert name not in CERTAIN
-            pytest.skip(str(error))
+            assert name in WITHOUT_RULE and "has no rule" in str(error)
+            return
     assert additivity_gap(found.values, outputs, baseline_outputs) <= 1e-10
     aligned = DeepExplainer(model, background, additivity_tolerance=1e-10).attribute(x, pairing="aligned")
     assert_same(aligned.values, found.values, 1e-11)
@@ -160,10 +160,7 @@ def test_norms_against_a_zero_baseline_stay_bounded(name: str) -> None:
     model = spread(Pieces(PIECES[name]()), 1.5).double()
     nn.init.zeros_(model.before.bias)
     x, background = torch.randn(3, 4, 6).double(), torch.zeros(1, 4, 6).double()
-    try:
-        found = explain(model, x, background, tolerance=1e-9, additivity_tolerance=1e-9)
-    except UnsupportedOperationError as error:
-        pytest.skip(str(error))
+    found = explain(model, x, background, tolerance=1e-9, additivity_tolerance=1e-9)
     difference = (found.output - found.expected_value).abs().max()
     assert found.values.abs().max() <= 30 * difference
 

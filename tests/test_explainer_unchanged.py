@@ -1,5 +1,8 @@
 """The user's model is left exactly as it was, whether it could be explained or not."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -157,3 +160,32 @@ def test_models_that_remember_are_right_or_refused(how: str) -> None:
         found = None
     assert model.count == 0 and model.calls == 0 and model.cache is None and not model.average.any()
     assert found is None or additivity_gap(found.values, outputs, baseline_outputs) <= 1e-11
+
+
+def test_threads_that_share_a_model() -> None:
+    model = spread(FunctionNet()).train()
+    x, background = digits(3), digits(2)
+    expected = DeepExplainer(model, background).attribute(x).values
+    with unchanged(model, x, background), ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: DeepExplainer(model, background).attribute(x).values, range(8)):
+            assert torch.equal(found, expected)
+
+
+COPIES = """
+import copy, pickle, torch
+from torch import nn
+from deepshap_ext import DeepExplainer
+model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2), nn.Softmax(1))
+explainer, x = DeepExplainer(model, torch.randn(3, 4)), torch.randn(2, 4)
+values = explainer.attribute(x).values
+for _ in range(5):
+    for other in (copy.copy(explainer), copy.deepcopy(explainer), pickle.loads(pickle.dumps(explainer))):
+        assert torch.equal(other.attribute(x).values, values)
+        del other
+"""
+
+
+def test_explainers_can_be_copied_and_pickled() -> None:
+    """In a process of its own: what a copy frees twice ends the process."""
+    done = subprocess.run([sys.executable, "-c", COPIES], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

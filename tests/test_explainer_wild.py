@@ -236,3 +236,36 @@ def test_float_inputs_beyond_half() -> None:
     assert not run(model, x).isfinite().all()
     with pytest.raises((ExplanationError, ValueError)):
         DeepExplainer(model, torch.zeros(2, 6, dtype=torch.float16)).attribute(x)
+
+
+def test_autocast_around_a_convolution() -> None:
+    layers = (nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5))
+    model, x, background = spread(nn.Sequential(*layers), 3), 3 * digits(3), digits(4) / 3
+    with torch.autocast("cpu", torch.bfloat16), unchanged(model, x, background):
+        outputs, baseline_outputs = run(model, x), run(model, background)
+        found = DeepExplainer(model, background, additivity_tolerance=3e-2).attribute(x)
+    assert outputs.dtype == torch.bfloat16
+    assert additivity_gap(found.values, outputs, baseline_outputs) <= 3e-2
+
+
+def test_default_device() -> None:
+    """Nothing is made on the default device by mistake; the meta device would show it."""
+    model, x, background = spread(FunctionNet()), digits(3), torch.zeros(2, 1, 9, 9)
+    expected = values_of(model, x, background)
+    with torch.device("meta"):
+        explainer = DeepExplainer(model, background)
+        found = explainer.attribute(x, standard_error=True)
+        explainer.attribute(x, 2, pairing="aligned")
+        explainer.shap_values(x, ranked_outputs=1)
+    assert_same(found.values, expected, 0)
+
+
+def test_default_dtype() -> None:
+    model, x, background = spread(FunctionNet()), digits(3), torch.zeros(2, 1, 9, 9)
+    expected = values_of(model, x, background)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = DeepExplainer(model, background).attribute(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same(found.values, expected, 0)
