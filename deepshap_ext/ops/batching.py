@@ -33,7 +33,7 @@ def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | Non
     have. A kernel of our own at the same dispatch key costs a fraction, where torch has what it takes.
     """
     op = getattr(torch.ops.deepshap_ext, name).default
-    rule = checked_rule(name, tensors, batched or _joined_rule(op, len(tensors)))
+    rule = checked_rule(name, tensors, batched or joined_rule(op, len(tensors)))
     if HAS_DIRECT:
         _library.impl(name, _direct_kernel(op, rule, len(tensors)), "FuncTorchBatched")
     else:
@@ -54,26 +54,25 @@ def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule) -> Ba
     return rule
 
 
-def _joined_rule(op: Any, tensors: int) -> BatchingRule:
+def joined_rule(op: Any, tensors: int) -> BatchingRule:
+    """The vmapped dimension joins the leading one of the first and of the last tensor."""
     single = len(op._schema.returns) == 1
     last = tensors - 1
 
     def batched(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
         leading, rows = arguments[0], arguments[last]
         size = rows.shape[in_dims[last]] if in_dims[0] is None else leading.shape[in_dims[0]]
-        leading, rows = _fold(leading, in_dims[0], size), _fold(rows, in_dims[last], size)
-        outs = op(leading, *arguments[1:last], rows, *arguments[tensors:])
-        return tuple(out.reshape(size, out.shape[0] // size, *out.shape[1:]) for out in ((outs,) if single else outs))
+        leading, rows = _in_front(leading, in_dims[0], size), _in_front(rows, in_dims[last], size)
+        outs = op(leading.flatten(0, 1), *arguments[1:last], rows.flatten(0, 1), *arguments[tensors:])
+        return tuple(out.reshape(*leading.shape[:2], *out.shape[1:]) for out in ((outs,) if single else outs))
 
     return batched
 
 
-def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def _in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     if dim is None:
-        tensor = tensor.expand(size, *tensor.shape)
-    elif dim != 0:
-        tensor = tensor.movedim(dim, 0)
-    return tensor.flatten(0, 1)
+        return tensor.expand(size, *tensor.shape)
+    return tensor if dim == 0 else tensor.movedim(dim, 0)
 
 
 def public_rule(rule: BatchingRule) -> Callable[..., tuple[Any, Any]]:
