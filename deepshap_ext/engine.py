@@ -89,6 +89,10 @@ class Engine:
             raise
         _ = self.expected
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy runs its own reference pass.
+        return {**self.__dict__, "_reference": None, "_weights": []}
+
     @property
     def expected(self) -> Tensor:
         """Mean of the model's output over the baselines, of the shape of one sample's output; computed anew when weights change."""

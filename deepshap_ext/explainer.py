@@ -258,7 +258,7 @@ class DeepExplainer:
                 flat = flat * size + index % size
             return lambda outputs, here: torch.full((len(outputs), 1), flat, device=outputs.device), ()
         try:
-            indices = torch.as_tensor(target)
+            indices = torch.as_tensor(target, device=self._device)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}"
@@ -272,7 +272,7 @@ class DeepExplainer:
         if outside.any():
             row = int(outside.nonzero()[0])
             raise ValueError(f"target[{row}] must be between 0 and {shape[0] - 1}, got {int(indices[row])}")
-        column = indices.to(self._device, torch.int64).unsqueeze(1)
+        column = indices.to(torch.int64).unsqueeze(1)
         return lambda outputs, here: column[here], ()
 
     def _check_additivity(self, explained: Explained, raises: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,10 +18,8 @@ def selector(output: Any) -> Select:
     """
     if output is None:
         return _obvious
-    if isinstance(output, str):
-        return lambda result: _item(result, output)
-    if isinstance(output, int) and not isinstance(output, bool):
-        return lambda result: _item(result, output)
+    if isinstance(output, (str, int)) and not isinstance(output, bool):
+        return partial(_item, key=output)
     if callable(output):
         return output
     raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {output!r}")

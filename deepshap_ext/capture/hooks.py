@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class ModelHooks:
 
     def __enter__(self) -> ModelHooks:
         with ExitStack() as undo:
+            undo.enter_context(_ONE_AT_A_TIME)
             undo.enter_context(torch.inference_mode(False))
             # A model that draws random numbers is refused where they matter; drawing them must not change the user's.
             devices = {p.device.index for p in self._model.parameters() if p.device.type == "cuda"}
@@ -171,6 +173,10 @@ class ModelHooks:
             )
 
 
+#: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextmanager
 def _without_checkpointing() -> Iterator[None]:
     """``torch.utils.checkpoint`` runs its function directly: replayed in the pair pass, it would run outside of the capture."""
@@ -178,7 +184,7 @@ def _without_checkpointing() -> Iterator[None]:
     saved = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
     try:
         checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
-        checkpoint._checkpoint_without_reentrant_generator = _nothing_around  # type: ignore[assignment]
+        checkpoint._checkpoint_without_reentrant_generator = _nothing_around
         yield
     finally:
         checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = saved  # type: ignore[misc]

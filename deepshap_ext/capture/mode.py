@@ -61,7 +61,8 @@ class Capture(TorchFunctionMode):
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def release(self) -> None:
-        """Let go of the autograd graph; what the tape keeps stays."""
+        """Let go of the autograd graph and of storages; what the tape keeps stays."""
+        self.dependence = Dependence()
         self.without_rule.clear()
         self._inverses.clear()
         self.tape.release()

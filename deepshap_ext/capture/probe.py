@@ -46,7 +46,7 @@ def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> 
     for count, _ in _BATCHES:
         base[count] = run([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
     passes = list(base.values())
-    _check_same_operations(*passes, "the number of samples in a batch")
+    _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
     for count, changed in _BATCHES:
         for row in changed:
             variant = run([_replaced(tensor, count, row) for tensor in inputs])
@@ -69,8 +69,8 @@ def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
     if len(others):
         rows[row] = tensor[others[0, 0]]
     elif tensor.is_floating_point():
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(tensor.shape[1:], generator=generator, dtype=torch.float64).to(tensor)
+        generator = torch.Generator("cpu").manual_seed(0)
+        noise = torch.randn(tensor.shape[1:], generator=generator, dtype=torch.float64, device="cpu").to(tensor)
         rows[row] += noise * (tensor[0].abs().amax() if tensor[0].any() else 1)
     else:
         rows[row] = tensor[0].flatten().roll(1).view_as(tensor[0])

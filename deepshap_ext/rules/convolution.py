@@ -67,7 +67,8 @@ def _register(dims: int) -> None:
                 n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
                 for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
             ]
-            return [transpose(grad, weight, None, steps, edges, rest, groups, spread)]
+            # Autocast convolves in another dtype than the weight has.
+            return [transpose(grad, weight.to(grad.dtype), None, steps, edges, rest, groups, spread)]
 
         return Application([operand], forward, multipliers, stand_for=[input])
 
@@ -100,7 +101,7 @@ def _register(dims: int) -> None:
             return transpose(x, weight, bias, stride, padding, output_padding, groups, dilation), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            return [convolve(grad, weight, None, stride, padding, dilation, groups)]
+            return [convolve(grad, weight.to(grad.dtype), None, stride, padding, dilation, groups)]
 
         return Application([input], forward, multipliers)
 

@@ -26,7 +26,7 @@ _SUMS = """
     dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout
 """
 _CONVERSIONS = """
-    to type type_as float double half bfloat16 cfloat cdouble complex cpu cuda
+    to type type_as float double half bfloat16 cfloat cdouble complex cpu cuda as_tensor asarray
 """
 _FOURIER = """
     fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn
