@@ -310,6 +310,8 @@ CONVERSIONS = {
     "float": Sample((4,), lambda x: x.float(), tolerance=1e-5),
     "half": Sample((4,), lambda x: x.half().double(), tolerance=_HALF),
     "bfloat16": Sample((4,), lambda x: x.bfloat16().double(), tolerance=10 * _HALF),
+    "as_tensor": Sample((4,), lambda x: torch.as_tensor(x) + torch.as_tensor(x, dtype=torch.float64)),
+    "asarray": Sample((4,), lambda x: torch.asarray(x, copy=True, requires_grad=True)),
     "cpu": Sample((4,), lambda x: x.cpu()),
     "cuda": Sample((4,), lambda x: x.cuda()),
     "complex": Sample((4,), lambda x: _real(torch.complex(x, x.flip(1)) * (1 + 2j))),
