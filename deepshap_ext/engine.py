@@ -20,6 +20,7 @@ from .errors import OutOfMemoryError
 from .memory import available_memory, is_out_of_memory
 from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
+from .rules.registry import Options
 
 Choose = Callable[[Tensor, slice], Tensor]
 
@@ -68,9 +69,11 @@ class Engine:
         layer: nn.Module | None,
         select: Callable[[Any], Tensor],
         baselines: Sequence[Tensor],
+        options: Options,
         max_memory: int | None,
     ) -> None:
         self._model = model
+        self._options = options
         self._layer = layer
         self._select = select
         self._baselines = list(baselines)
@@ -106,7 +109,7 @@ class Engine:
         return self._expected
 
     def _hooks(self) -> ModelHooks:
-        return ModelHooks(self._model, self._layer, self._select)
+        return ModelHooks(self._model, self._layer, self._select, self._options)
 
     def _mean_output(self) -> Tensor:
         number = len(self._baselines[0])

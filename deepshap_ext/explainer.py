@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from .errors import additivity_error
 from .inputs import as_tensors, check_like, check_rows, device_of, dtype_of
 from .outputs import selector
 from .pairs import Pairing
+from .rules.registry import Options
 
 #: The largest gap of additivity, relative to the largest output difference of the batch.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
@@ -53,6 +54,14 @@ class DeepExplainer:
         data: the background, baselines ``[R, *features]``; a list of them for a model of several inputs.
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
+        rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
+            spreads it by the exact Shapley values of the window's entries, which is slower.
+        softmax: ``"logmean"``, softmax's gradient at the logarithmic mean of the two sides; ``"rescale"``, each probability by its own
+            logit alone, as shap does; ``"centered"``, for a model that ends in a softmax over its last dimension: explains the logits
+            less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
+        on_unsupported: what to do with an operation that has no rule: ``"error"``; ``"gradient"``, use its gradient at the input, with a
+            warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input
+            (Gauss-Legendre), which adds up where it is smooth.
         additivity_tolerance: how far values may be from adding up before that is an error, relative to the largest output difference
             in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16.
         max_memory: bytes that the passes may take; None: half of what is free on the model's device.
@@ -69,6 +78,9 @@ class DeepExplainer:
         data: Any,
         *,
         output: str | int | Callable[[Any], Tensor] | None = None,
+        rules: Literal["deeplift", "shapley"] = "deeplift",
+        softmax: Literal["logmean", "rescale", "centered"] = "logmean",
+        on_unsupported: Literal["error", "gradient", "integrate"] = "error",
         additivity_tolerance: float | None = None,
         max_memory: int | None = None,
         progress: bool = False,
@@ -84,7 +96,15 @@ class DeepExplainer:
         self._data = [tensor.to(self._device) for tensor in baselines]
         self._tolerance = additivity_tolerance
         self._progress = progress
-        self._engine = Engine(self._model, self._layer, selector(output), self._data, max_memory)
+        for name, value, choices in (
+            ("rules", rules, ("deeplift", "shapley")),
+            ("softmax", softmax, ("logmean", "rescale", "centered")),
+            ("on_unsupported", on_unsupported, ("error", "gradient", "integrate")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        options = Options(rules, softmax, on_unsupported)
+        self._engine = Engine(self._model, self._layer, selector(output), self._data, options, max_memory)
 
     @property
     def expected_value(self) -> np.ndarray[Any, Any]:

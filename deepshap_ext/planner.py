@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .capture.graph import audit
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import Layouts
 from .memory import MemoryMeter
@@ -46,6 +47,7 @@ def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Co
             held.append(meter.live)
         taped.append(_tape_bytes(passes[-1]))
     one = passes[0]
+    audit(one.output, one.edges, one.inputs, one.capture)
     pairs = Pairs(one, one.tape, layouts, "grid", 1)
     peaks = []
     for count in (1, 2):

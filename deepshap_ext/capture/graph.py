@@ -5,6 +5,7 @@ User-written ``autograd.Function``s, TorchScript and work on other threads leave
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -53,13 +54,16 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
     assert output.grad_fn is not None
     order = _depth_first(output.grad_fn, targets)
     reaching = set(targets)
+    refused: list[str] = []
     for node in order:
         leading = [position for position, (following, _) in enumerate(node.next_functions) if following in reaching]
         if node in targets or not leading:
             continue
         reaching.add(node)
         if node in capture.without_rule:
-            raise UnsupportedOperationError(capture.without_rule[node])
+            # Named as the model calls it; its inner nodes, met before, say less.
+            refused = [capture.without_rule[node]]
+            break
         if is_rule(node):
             continue
         name = _stem(node)
@@ -69,10 +73,14 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
         if name in _LINEAR_IN_FIRST and leading == [0]:
             continue
         if factors is not None or name not in _LINEAR_NODES:
-            raise UnsupportedOperationError(
+            refused.append(
                 f"the model runs {node.name()} where its operations cannot be followed (a hand-written autograd.Function, TorchScript or "
                 f"another thread): write it with torch functions, or explain a layer behind it with (model, layer)"
             )
+    if refused and capture.options.on_unsupported == "gradient":
+        warnings.warn(f"{refused[0]}. Its gradient at the input is used, which does not add up", stacklevel=2)
+    elif refused:
+        raise UnsupportedOperationError(refused[0])
     cut = True
     for node in order:
         variable = getattr(node, "variable", None)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
+from ..rules.registry import Options
 from .dependence import tensors_in
 from .mode import Capture
 from .tape import Tape
@@ -43,10 +44,13 @@ class ModelHooks:
     input tensors instead of the model's. ``select`` takes the model's output to the tensor ``[rows, ...]`` that is explained.
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module | None, select: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, layer: nn.Module | None, select: Callable[[Any], Tensor], options: Options
+    ) -> None:
         self._model = model
         self._layer = layer
         self._select = select
+        self._options = options
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._capture: Capture | None = None
@@ -100,7 +104,7 @@ class ModelHooks:
         leaves = [tensor.detach().clone() for tensor in inputs]
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
-        capture = self._capture = Capture(self.module_path)
+        capture = self._capture = Capture(self.module_path, self._options)
         self._layer_inputs.clear()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -109,6 +113,8 @@ class ModelHooks:
                 capture.dependence.mark(tensor)
             with capture:
                 output = self._select(self._model(*given))
+            if self._options.softmax == "centered":
+                output = _centred_logits(output, capture)
         self._running.clear()
         if self._layer is None:
             explained, edges = [leaf.detach() for leaf in leaves], [get_gradient_edge(leaf) for leaf in leaves]
@@ -201,6 +207,14 @@ class _Direct:
 def _nothing_around(*args: Any, **kwargs: Any) -> Iterator[None]:
     """Stands in for what non-reentrant checkpointing does before and after its function."""
     yield
+
+
+def _centred_logits(output: Any, capture: Capture) -> Tensor:
+    """In place of a final softmax its logits, less their mean over the classes (DeepLIFT, arXiv 1704.02685, section 3.6)."""
+    made = capture.made_by(output) if isinstance(output, Tensor) else None
+    if made is None or made[1] != "softmax":
+        raise ExplanationError("softmax='centered' explains a model whose output is a softmax; this one's is not")
+    return made[0] - made[0].mean(-1, keepdim=True)
 
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")

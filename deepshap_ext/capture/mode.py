@@ -15,8 +15,9 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedOperationError
+from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
-from ..rules.registry import DECOMPOSITIONS, RULES, Application
+from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options
 from .dependence import Dependence, tensors_in
 from .names import Operation, operation
 from .tape import Entry, Tape
@@ -31,13 +32,14 @@ class Capture(TorchFunctionMode):
     ``module_path`` names the module that is running, for messages.
     """
 
-    def __init__(self, module_path: Callable[[], str]) -> None:
+    def __init__(self, module_path: Callable[[], str], options: Options) -> None:
         super().__init__()
+        self.options = options
         self.dependence = Dependence()
         self.tape = Tape()
         self.running = Running()
         self.without_rule: dict[Node, str] = {}
-        self._inverses: dict[int, tuple[Tensor, int, Tensor, str]] = {}
+        self._made_by: dict[int, tuple[Tensor, int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
 
@@ -58,13 +60,15 @@ class Capture(TorchFunctionMode):
             body = DECOMPOSITIONS.get(called.name) or _body(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
+            if self.options.on_unsupported == "integrate":
+                return self._apply(called, integrate(function, args, kwargs, active), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
         self.dependence = Dependence()
         self.without_rule.clear()
-        self._inverses.clear()
+        self._made_by.clear()
         self.tape.release()
 
     @contextmanager
@@ -82,7 +86,12 @@ class Capture(TorchFunctionMode):
 
     def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
         """See :class:`deepshap_ext.rules.registry.Context`."""
-        result, version, operand, name = self._inverses.get(id(value), (None, 0, None, ""))
+        made = self.made_by(value)
+        return made if made and made[1] in ("rsqrt", "reciprocal") else None
+
+    def made_by(self, value: Tensor) -> tuple[Tensor, str] | None:
+        """The operand and the name of the ``rsqrt``, ``reciprocal`` or ``softmax`` whose unmodified result a tensor is."""
+        result, version, operand, name = self._made_by.get(id(value), (None, 0, None, ""))
         return (operand, name) if operand is not None and result is value and value._version == version else None
 
     def _as_it_is(
@@ -126,11 +135,15 @@ class Capture(TorchFunctionMode):
         if called.name in DECOMPOSITIONS and kwargs.pop("out", None) is not None:
             self._refuse(called, "with out= is not supported: return the result instead")
         with self:
-            result = body(*args, **kwargs)
+            try:
+                result = body(*args, **kwargs)
+            except UnsupportedOperationError as error:
+                if called.name in DECOMPOSITIONS and self._module_path() not in str(error):
+                    raise UnsupportedOperationError(f"{error} (in {self._module_path()})") from None
+                raise
             return args[0].copy_(result) if called.in_place and called.name in DECOMPOSITIONS else result
 
     def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
-        target = args[0] if called.in_place or kwargs.get("inplace") else None
         arguments = {("input" if key == "self" else key): value for key, value in kwargs.items() if key != "inplace"}
         if arguments.pop("out", None) is not None:
             self._refuse(called, "with out= is not supported: return the result instead")
@@ -138,9 +151,15 @@ class Capture(TorchFunctionMode):
             application = RULES[called.name](self, *args, **arguments)
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if application is None:
+            dependent = self.dependence.of(list(tensors_in((args, kwargs))))
             return self._as_it_is(called, function, args, kwargs, dependent, dependent)
+        return self._apply(called, application, args, kwargs)
+
+    def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
+        """Run an operation under its rule."""
+        target = args[0] if called.in_place or kwargs.get("inplace") else None
+        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if any(operand.is_complex() for operand in application.operands):
             self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
@@ -160,8 +179,8 @@ class Capture(TorchFunctionMode):
             result = target.copy_(result)
         for tensor in tensors_in(result):
             self._mark(called, tensor)
-        if called.name in ("rsqrt", "reciprocal") and target is None:
-            self._inverses[id(result)] = (result, result._version, application.operands[0], called.name)
+        if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
+            self._made_by[id(result)] = (result, result._version, application.operands[0], called.name)
         return result
 
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
@@ -192,8 +211,8 @@ class Capture(TorchFunctionMode):
     def _without_rule(self, called: Operation, made: list[Tensor]) -> None:
         """Remember results that multipliers must not reach; the walk over the graph refuses them if they do."""
         reason = (
-            f"{called.title} in {self._module_path()} has no rule; explain a layer behind it with (model, layer), or replace it by "
-            f"operations that have one"
+            f"{called.title} in {self._module_path()} has no rule: replace it by operations that have one, explain a layer behind it with "
+            f"(model, layer), or pass on_unsupported='integrate'"
         )
         for tensor in made:
             if tensor.grad_fn is not None:

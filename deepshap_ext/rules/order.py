@@ -10,10 +10,15 @@ from torch import Tensor
 from .registry import decomposition
 
 
-@decomposition("sort", "msort")
+@decomposition("sort")
 def _sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
     indices = torch.argsort(input, dim=dim, descending=descending, stable=stable)
     return torch.return_types.sort((input.gather(dim, indices), indices))
+
+
+@decomposition("msort")
+def _msort(input: Tensor) -> Tensor:
+    return torch.sort(input, 0).values
 
 
 @decomposition("topk")

@@ -19,7 +19,7 @@ from ..errors import UnsupportedOperationError
 from .registry import Application, Context, decomposition, rule
 
 
-@rule("mul", "rmul")
+@rule("mul")
 def _mul(context: Context, input: Any, other: Any) -> Application | None:
     if not (context.carries(input) and context.carries(other)):
         return None
@@ -50,7 +50,9 @@ def _times(inverse: Tensor, a: Tensor, v: Tensor) -> Tensor:
 @rule("div")
 def _div(context: Context, input: Any, other: Any, *, rounding_mode: str | None = None) -> Application | None:
     if rounding_mode is not None:
-        raise UnsupportedOperationError(f"with rounding_mode={rounding_mode!r} is a step: it has no multiplier")
+        raise UnsupportedOperationError(
+            f"with rounding_mode={rounding_mode!r} is a step: write torch.floor_divide, or torch.trunc of a quotient"
+        )
     if not context.carries(other):
         return None
     if not isinstance(input, Tensor):
@@ -143,7 +145,6 @@ for _name, _function in {
     "outer": torch.outer,
     "ger": torch.outer,
     "kron": torch.kron,
-    "vecdot": torch.linalg.vecdot,
 }.items():
     _register_bilinear(_name, _function)
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Options:
+    """The choices between rules that are all complete; see :class:`deepshap_ext.DeepExplainer`."""
+
+    rules: Literal["deeplift", "shapley"] = "deeplift"
+    softmax: Literal["logmean", "rescale", "centered"] = "logmean"
+    on_unsupported: Literal["error", "gradient", "integrate"] = "error"
+
+
 class Context(Protocol):
-    """What a rule may ask about the tensors of a call."""
+    """What a rule may ask about the tensors of a call, and the user's choices."""
+
+    options: Options
 
     def carries(self, value: Any) -> bool:
         """Whether multipliers flow to the value: a tensor made from the input that carries a gradient."""

@@ -16,12 +16,14 @@ from .. import ops
 from .registry import Application, Context, rule
 
 
-def _softmax(input: Tensor, dim: int | None, dtype: torch.dtype | None, log: bool) -> Application:
+def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtype | None, log: bool) -> Application:
     if dim is None:
         # torch's deprecated default.
         dim = 0 if input.dim() in (0, 1, 3) else 1
     operand = input if dtype is None else input.to(dtype)
     function = torch.log_softmax if log else torch.softmax
+    if context.options.softmax == "rescale" and not log:
+        return Application([operand], lambda x: _with_logits(x, dim), _rescaled, (dim,), stand_for=[input])
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         output = function(x, dim)
@@ -35,16 +37,32 @@ def _softmax(input: Tensor, dim: int | None, dtype: torch.dtype | None, log: boo
     return Application([operand], forward, multipliers, (dim,), stand_for=[input])
 
 
+def _with_logits(x: Tensor, dim: int) -> tuple[Tensor, Sequence[Tensor]]:
+    probabilities = torch.softmax(x, dim)
+    return probabilities, [x, probabilities]
+
+
+def _rescaled(grad: Tensor, sides: Any) -> list[Tensor]:
+    """Each probability's difference over its own logit's, as shap does: blind to what the other logits do to it."""
+    (a_x, a_r), (p_x, p_r) = sides.pair(0), sides.pair(1)
+    apart = a_x != a_r
+    ratio = (p_x - p_r) / torch.where(apart, a_x - a_r, 1)
+    middle = (p_x + p_r) / 2
+    return [grad * torch.where(apart, ratio, middle * (1 - middle))]
+
+
 @rule("softmax")
-def softmax(_: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None) -> Application:
-    return _softmax(input, dim, _dtype(_stacklevel, dtype), log=False)
+def softmax(
+    context: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None
+) -> Application:
+    return _softmax(context, input, dim, _dtype(_stacklevel, dtype), log=False)
 
 
 @rule("log_softmax")
 def log_softmax(
-    _: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None
+    context: Context, input: Tensor, dim: int | None = None, _stacklevel: Any = 3, dtype: Any = None
 ) -> Application:
-    return _softmax(input, dim, _dtype(_stacklevel, dtype), log=True)
+    return _softmax(context, input, dim, _dtype(_stacklevel, dtype), log=True)
 
 
 @rule("logsumexp")
