@@ -165,23 +165,32 @@ def _instance_norm(
     return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
-@decomposition("norm", "linalg_vector_norm", "linalg_norm")
+@decomposition("norm")
 def _norm(
-    input: Tensor,
-    p: Any = None,
-    dim: Any = None,
-    keepdim: bool = False,
-    out: None = None,
-    dtype: Any = None,
-    ord: Any = None,
+    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: None = None, dtype: Any = None
 ) -> Tensor:
-    order = p if ord is None else ord
-    if order not in (None, 2, "fro") or (dim is None and input.dim() > 1 and order == 2):
-        raise UnsupportedOperationError(
-            f"torch.norm of order {order!r} over dim={dim} has no rule: only the Euclidean norm of vectors has"
-        )
-    squares = input.to(dtype or input.dtype).square()
-    return (squares.sum() if dim is None else squares.sum(dim, keepdim=keepdim)).sqrt()
+    return torch.linalg.vector_norm(input, 2 if p in (None, "fro") else p, dim, keepdim, dtype=dtype)
+
+
+@decomposition("linalg_norm")
+def _linalg_norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    dims = A.dim() if dim is None else 1 if isinstance(dim, int) else len(dim)
+    if ord is not None and dims != 1 and not (ord == "fro" and dims == 2):
+        raise UnsupportedOperationError(f"torch.linalg.norm of matrices has no rule for ord={ord!r}: only 'fro' has")
+    return torch.linalg.vector_norm(A, 2 if ord in (None, "fro") else ord, dim, keepdim, dtype=dtype)
+
+
+@decomposition("linalg_vector_norm")
+def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    x = x if dtype is None else x.to(dtype)
+    dims = tuple(range(x.dim())) if dim is None else dim
+    if ord == 1:
+        return x.abs().sum(dims, keepdim=keepdim)
+    if ord == math.inf:
+        return x.abs().amax(dims, keepdim=keepdim)
+    if ord != 2:
+        raise UnsupportedOperationError(f"a norm of order {ord!r} has no rule: those of order 1, 2 and inf have")
+    return x.square().sum(dims, keepdim=keepdim).sqrt()
 
 
 @decomposition("var")

@@ -89,17 +89,17 @@ def _amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 
 @decomposition("max")
-def _max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    if isinstance(dim, Tensor):
-        return torch.maximum(input, dim)
+def _max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    if isinstance(dim, Tensor) or other is not None:
+        return torch.maximum(input, dim if other is None else other)
     values, indices = _largest(input, dim, keepdim)
     return values if dim is None else torch.return_types.max((values, indices))
 
 
 @decomposition("min")
-def _min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    if isinstance(dim, Tensor):
-        return torch.minimum(input, dim)
+def _min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    if isinstance(dim, Tensor) or other is not None:
+        return torch.minimum(input, dim if other is None else other)
     values, indices = _largest(-input, dim, keepdim)
     return -values if dim is None else torch.return_types.min((-values, indices))
 

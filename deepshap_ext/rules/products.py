@@ -95,7 +95,12 @@ def _quotient(
     return Application(operands, forward, multipliers, stand_for=stand_for)
 
 
-@rule("matmul", "bmm", "mm")
+@rule("bmm", "mm")
+def _mm(context: Context, input: Tensor, mat2: Tensor) -> Application | None:
+    return _matmul(context, input, mat2)
+
+
+@rule("matmul")
 def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | None:
     if not (context.carries(input) and context.carries(other)):
         return None
@@ -132,8 +137,10 @@ def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor)
 
 
 def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
-    def binary(context: Context, input: Tensor, other: Tensor) -> Application | None:
-        return bilinear(function, input, other) if context.carries(input) and context.carries(other) else None
+    def binary(context: Context, *args: Tensor, **kwargs: Tensor) -> Application | None:
+        # Their second argument has many names.
+        a, b = (*args, *kwargs.values())
+        return bilinear(function, a, b) if context.carries(a) and context.carries(b) else None
 
     rule(name)(binary)
 
@@ -180,30 +187,43 @@ def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | Non
     return product if bias is None else product + bias
 
 
-@decomposition("addmm", "addmv", "baddbmm")
-def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = torch.matmul(a, b)
+def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     return (input if beta == 1 else beta * input) + (product if alpha == 1 else alpha * product)
 
 
+@decomposition("addmm")
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(input, mat1 @ mat2, beta, alpha)
+
+
+@decomposition("addmv")
+def _addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(input, mat @ vec, beta, alpha)
+
+
+@decomposition("baddbmm")
+def _baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(input, batch1 @ batch2, beta, alpha)
+
+
 @decomposition("addbmm")
-def _addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * input + alpha * torch.bmm(a, b).sum(0)
+def _addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(input, (batch1 @ batch2).sum(0), beta, alpha)
 
 
 @decomposition("addr")
-def _addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * input + alpha * torch.outer(a, b)
+def _addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(input, torch.outer(vec1, vec2), beta, alpha)
 
 
 @decomposition("addcmul")
-def _addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return input + value * (a * b)
+def _addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (tensor1 * tensor2)
 
 
 @decomposition("addcdiv")
-def _addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return input + value * (a / b)
+def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (tensor1 / tensor2)
 
 
 @decomposition("lerp")
