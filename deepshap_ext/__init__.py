@@ -11,15 +11,20 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .explainer import Attribution, DeepExplainer
+from .rules.registry import Application
+from .rules.user import Registration, register_rule
 
 __all__ = [
     "AdditivityError",
+    "Application",
     "Attribution",
     "ControlFlowError",
     "DeepExplainer",
     "ExplanationError",
     "MixedSamplesError",
     "OutOfMemoryError",
+    "Registration",
     "UnsupportedOperationError",
     "build_info",
+    "register_rule",
 ]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
-from ..rules.registry import Options
+from ..rules.registry import MODULE_RULES, Options, Rule
 from .dependence import tensors_in
 from .mode import Capture
 from .tape import Tape
@@ -78,6 +79,8 @@ class ModelHooks:
                 # They watch training's backward, not the explainer's.
                 module._backward_hooks.clear()
                 module._backward_pre_hooks.clear()
+                if rule := MODULE_RULES.get(type(module)):
+                    module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
                 for handle in (
                     module.register_forward_pre_hook(self._enter_module, prepend=True),
                     module.register_forward_hook(self._leave_module, always_call=True),
@@ -125,6 +128,12 @@ class ModelHooks:
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._running.append(module)
+
+    def _run_by_rule(
+        self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        assert self._capture is not None
+        return self._capture.module(rule, module, forward, args, kwargs)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:

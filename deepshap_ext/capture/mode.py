@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UnsupportedOperationError
 from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
-from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options
+from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from .dependence import Dependence, tensors_in
 from .names import Operation, operation
 from .tape import Entry, Tape
@@ -70,6 +70,18 @@ class Capture(TorchFunctionMode):
         self.without_rule.clear()
         self._made_by.clear()
         self.tape.release()
+
+    def module(self, rule: Rule, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a module as one operation under its class's rule."""
+        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        if not self._on or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in dependent):
+            return forward(*args, **kwargs)
+        called = Operation(type(module).__name__, type(module).__name__, False)
+        with self.paused():
+            application = rule(self, module, *args, **kwargs)
+            if application is not None:
+                return self._apply(called, application, args, {})
+        return forward(*args, **kwargs)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -56,6 +56,7 @@ Rule = Callable[..., Application | None]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 RULES: dict[str, Rule] = {}
+MODULE_RULES: dict[type, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[AnyRule], AnyRule]:

@@ -1,0 +1,194 @@
+"""The choices between rules, operations without a rule, and rules of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deepshap_ext
+from deepshap_ext import (
+    AdditivityError,
+    Application,
+    Attribution,
+    DeepExplainer,
+    ExplanationError,
+    UnsupportedOperationError,
+)
+
+
+class Net(nn.Module):
+    """A linear layer, a function, a linear layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.function, self.after = nn.Linear(5, 6), function, nn.Linear(6, 2)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.function(self.before(x)))
+
+
+def rows(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gap(found: Attribution) -> float:
+    """How far the values are from adding up, relative to the largest output difference."""
+    return float(found.convergence_delta.abs().max() / (found.output - found.expected_value).abs().max())
+
+
+X, BACKGROUND = rows(3), rows(4, 2)
+
+WITHOUT_A_RULE = {
+    "lgamma": lambda h: torch.lgamma(h.abs() + 1),
+    "bessel": lambda h: torch.special.i0(h) * h,
+    "two arguments": lambda h: torch.hypot(h, h.tanh() + 2),
+}
+
+
+@pytest.mark.parametrize("function", WITHOUT_A_RULE.values(), ids=WITHOUT_A_RULE.keys())
+def test_an_operation_without_a_rule_is_integrated(function: Any) -> None:
+    with pytest.raises(UnsupportedOperationError, match="on_unsupported='integrate'"):
+        DeepExplainer(Net(function), BACKGROUND)
+    found = DeepExplainer(Net(function), BACKGROUND, on_unsupported="integrate").attribute(X)
+    assert gap(found) < 1e-12
+
+
+def test_an_integrated_function_has_its_mean_gradient() -> None:
+    """Of one unit that is the divided difference."""
+    model = Net(lambda h: torch.special.i1(h))
+    found = DeepExplainer(model, BACKGROUND, on_unsupported="integrate").attribute(X)
+    h_x, h_r = (model.before(t).detach() for t in (X, BACKGROUND))
+    ratio = (torch.special.i1(h_x)[:, None] - torch.special.i1(h_r)) / (h_x[:, None] - h_r)
+    multipliers = torch.einsum("kh,bjh,hf->bjfk", model.after.weight, ratio, model.before.weight)
+    expected = (multipliers * (X[:, None] - BACKGROUND)[..., None]).mean(1)
+    torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_operation_without_a_rule_by_its_gradient() -> None:
+    model = Net(WITHOUT_A_RULE["bessel"])
+    with pytest.warns(UserWarning, match="special.i0 in Net has no rule.*does not add up"):
+        explainer = DeepExplainer(model, BACKGROUND, on_unsupported="gradient")
+    with pytest.warns(UserWarning, match="has no rule"), pytest.raises(AdditivityError):
+        explainer.attribute(X)
+    with pytest.warns(UserWarning, match="has no rule"), pytest.warns(UserWarning, match="attributions do not add up"):
+        assert explainer.attribute(X, check_additivity=False).values.isfinite().all()
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.out = nn.Linear(5, 6), nn.Linear(6, 4)
+        self.double()
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.hidden(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(self.logits(x), dim=1)
+
+
+def test_softmax_by_rescale_is_each_probability_over_its_own_logit() -> None:
+    model = Classifier()
+    found = DeepExplainer(model, BACKGROUND, softmax="rescale").attribute(X)
+    assert gap(found) < 1e-12
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model.logits(x)
+
+    for baseline in BACKGROUND.split(1):
+        pair = baseline.expand(len(X), 1, -1)
+        logits = DeepExplainer(Logits(), BACKGROUND).attribute(X, baselines=pair)
+        ratio = (model(X) - model(baseline)) / (model.logits(X) - model.logits(baseline))
+        own = DeepExplainer(model, BACKGROUND, softmax="rescale").attribute(X, baselines=pair)
+        torch.testing.assert_close(own.values, logits.values * ratio.detach()[:, None], rtol=1e-9, atol=1e-12)
+
+
+def test_softmax_centred_explains_the_logits_less_their_mean() -> None:
+    """Shrikumar et al., arXiv 1704.02685, section 3.6."""
+    model = Classifier()
+    found = DeepExplainer(model, BACKGROUND, softmax="centered").attribute(X)
+    logits = model.logits(X).detach()
+    torch.testing.assert_close(found.output, logits - logits.mean(1, keepdim=True))
+    torch.testing.assert_close(found.values.sum(-1), torch.zeros_like(X), rtol=0, atol=1e-12)
+    assert gap(found) < 1e-12
+    with pytest.raises(ExplanationError, match="output is a softmax"):
+        DeepExplainer(Net(torch.tanh), BACKGROUND, softmax="centered")
+
+
+@pytest.mark.parametrize("option", ["rules", "softmax", "on_unsupported"])
+def test_an_unknown_choice_is_named(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be one of .*, got 'nonsense'"):
+        DeepExplainer(Net(torch.tanh), BACKGROUND, **{option: "nonsense"})
+
+
+def cube(context: Any, input: Tensor) -> Application:
+    """``x^3 - r^3 = (x^2 + x r + r^2) (x - r)``."""
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        x, r = sides.pair()
+        return [grad * (x * x + x * r + r * r)]
+
+    return Application([input], lambda x: (x**3, [x]), multipliers)
+
+
+class Cube(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.detach().numpy() ** 3)
+
+
+@pytest.mark.parametrize("pairing", ["grid", "aligned", "per_sample"])
+def test_a_module_class_by_a_rule_of_ones_own(pairing: str) -> None:
+    """What the module does inside is not looked at: this one leaves torch."""
+    own = BACKGROUND.expand(len(X), -1, -1) if pairing == "per_sample" else None
+    arguments: dict[str, Any] = {"pairing": "aligned"} if pairing == "aligned" else {"baselines": own}
+    expected = DeepExplainer(Net(lambda h: h**3), BACKGROUND).attribute(X, **arguments).values
+    model = Net(Cube())
+    before = dict(model.function.__dict__)
+    with deepshap_ext.register_rule(Cube, lambda context, module, input: cube(context, input)):
+        found = DeepExplainer(model, BACKGROUND).attribute(X, **arguments)
+    assert gap(found) < 1e-12
+    torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+    assert dict(model.function.__dict__) == before
+    with pytest.raises(UnsupportedOperationError):
+        DeepExplainer(model, BACKGROUND)
+
+
+def test_a_function_by_a_rule_of_ones_own() -> None:
+    """In every spelling, until it is removed; then the rule before it is back."""
+
+    def halved(context: Any, input: Tensor) -> Application:
+        return Application([input], lambda x: (torch.tanh(x), [x]), lambda grad, sides: [grad / 2])
+
+    usual = DeepExplainer(Net(torch.tanh), BACKGROUND).shap_values(X)
+    registration = deepshap_ext.register_rule(F.tanh, halved)
+    try:
+        linear = Net(lambda h: h / 2)
+        expected = DeepExplainer(linear, BACKGROUND).shap_values(X)
+        found = [
+            DeepExplainer(Net(function), BACKGROUND, additivity_tolerance=1e9).shap_values(X)
+            for function in (torch.tanh, Tensor.tanh, nn.Tanh())
+        ]
+    finally:
+        registration.remove()
+    for values in found:
+        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(DeepExplainer(Net(torch.tanh), BACKGROUND).shap_values(X), usual)
+
+
+def test_a_target_that_is_no_function_is_named() -> None:
+    with pytest.raises(TypeError, match=r"target must be a function of torch or a subclass of .*, got 'tanh'"):
+        deepshap_ext.register_rule("tanh", cube)  # type: ignore[arg-type]
