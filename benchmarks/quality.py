@@ -121,6 +121,7 @@ NETS = {
     "MLP, softplus (breast cancer)": Net(lambda: mlp(10, 2, nn.Softplus), table(load_breast_cancer, 10)),
     "MLP, ReLU (diabetes)": Net(lambda: mlp(10, 1, nn.ReLU), table(load_diabetes, 10), 1e-3),
     "MLP, SiLU, softmax (wine)": Net(lambda: mlp(12, 3, nn.SiLU, nn.Softmax(1)), table(load_wine, 12)),
+    "MLP, SiLU (wine)": Net(lambda: mlp(12, 3, nn.SiLU), table(load_wine, 12)),
     "CNN, ReLU, max-pool (digits)": Net(lambda: cnn(nn.MaxPool2d(2, stride=1)), small_digits),
     "CNN, ReLU, average-pool (digits)": Net(lambda: cnn(nn.AvgPool2d(2, stride=1)), small_digits),
     "CNN, residual, functions (digits)": Net(Residual, small_digits),
