@@ -1,0 +1,274 @@
+"""How far each rule, and what else could have been chosen, is from the operation's exact Shapley values, as markdown tables.
+
+    python benchmarks/rule_distances.py [--pairs 200]
+
+Operands are random pairs (x, r); the players are the operation's operands, the values those of all of its outputs. A cell is the median
+over pairs, and in brackets the 90th percentile, of |phi - exact| / |exact|, the exact values by brute force over all coalitions
+(tests/reference/shapley.py). "ours" is what DeepExplainer says of a module of that operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer, ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from reference.shapley import shapley_values
+
+#: (operation on [pairs, players, *features] to [pairs, outputs], x, r) to the players' values [pairs, players, outputs].
+Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class Operation(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def explained(**options: Any) -> Method:
+    """What DeepExplainer says, each sample against a baseline of its own."""
+
+    def method(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+        explainer = DeepExplainer(operation, r[:1], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that do not add up: "rescale" is here to be measured
+            values = explainer.attribute(x, baselines=r.unsqueeze(1), check_additivity=False).values
+        assert isinstance(values, Tensor)
+        return per_player(values, x)
+
+    return method
+
+
+def per_player(values: Tensor, x: Tensor) -> Tensor:
+    """A vector's value is the sum of its elements'."""
+    features = tuple(range(2, x.dim()))
+    return values.sum(features) if features else values
+
+
+def jacobians(operation: nn.Module, x: Tensor) -> Tensor:
+    """[pairs, *operands, outputs]."""
+    found = torch.func.vmap(torch.func.jacrev(lambda one: operation(one.unsqueeze(0)).squeeze(0)))(x)
+    return found.movedim(1, -1)
+
+
+def path_integral(operation: nn.Module, x: Tensor, r: Tensor, nodes: int = 200) -> Tensor:
+    """Integrated gradients (arXiv 1703.01365) along the segment from r to x, by Gauss-Legendre."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    mean = torch.zeros(())
+    for t, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        mean = mean + weight * jacobians(operation, r + t * (x - r))
+    return per_player(mean * (x - r).unsqueeze(-1), x)
+
+
+def gradient(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    return per_player(jacobians(operation, x) * (x - r).unsqueeze(-1), x)
+
+
+def own_output(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """The rescale rule element by element: each output's difference goes to the operand in its own place."""
+    return torch.diag_embed(operation(x) - operation(r))
+
+
+def exp_then_divide(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """Softmax as exp times the reciprocal of a sum, each by its own rule."""
+    e_x, e_r = x.exp(), r.exp()
+    s_x, s_r = e_x.sum(1), e_r.sum(1)
+    direct = torch.diag_embed(((1 / s_x + 1 / s_r) / 2).unsqueeze(1).expand_as(x))
+    through_sum = ((e_x + e_r) / 2).unsqueeze(1) / (s_x * s_r).reshape(-1, 1, 1)
+    return (e_x - e_r).unsqueeze(2) * (direct - through_sum)
+
+
+def exp_sum_log(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """Logsumexp as three operations, each by its own rule."""
+    e_x, e_r = x.exp(), r.exp()
+    s_x, s_r = e_x.sum(1, keepdim=True), e_r.sum(1, keepdim=True)
+    return ((e_x - e_r) * (s_x.log() - s_r.log()) / (s_x - s_r)).unsqueeze(2)
+
+
+def product_with_rsqrt(_: nn.Module, x: Tensor, r: Tensor, centre: bool = False) -> Tensor:
+    """u / sqrt(mean(u^2)) as a square, a mean, an rsqrt and a product, each by its own rule; u the input, or centred."""
+    u_x, u_r = (side - side.mean(1, keepdim=True) if centre else side for side in (x, r))
+    v_x, v_r = u_x.square().mean(1, keepdim=True), u_r.square().mean(1, keepdim=True)
+    slope = (v_x.rsqrt() - v_r.rsqrt()) / (v_x - v_r)
+    direct = torch.diag_embed(((v_x.rsqrt() + v_r.rsqrt()) / 2).expand_as(x))
+    through_scale = (u_x + u_r).unsqueeze(2) * (u_x + u_r).unsqueeze(1) / 2 * (slope / x.shape[1]).unsqueeze(2)
+    multipliers = direct + through_scale
+    if centre:
+        multipliers = multipliers - multipliers.mean(1, keepdim=True)
+    return (x - r).unsqueeze(2) * multipliers
+
+
+def product_with_reciprocal(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """a / b as the product of a and 1 / b."""
+    (a_x, b_x), (a_r, b_r) = x.unbind(1), r.unbind(1)
+    to_a = (a_x - a_r) * (1 / b_x + 1 / b_r) / 2
+    to_b = (1 / b_x - 1 / b_r) * (a_x + a_r) / 2
+    return torch.stack([to_a, to_b], 1).unsqueeze(2)
+
+
+def shapley_max(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """The multipliers of the op, each pair's, times the differences."""
+    grad, rows = torch.ones(1, len(x)), torch.zeros(1, dtype=torch.int64)
+    return (ops.shapley_max(grad, x, r, rows, 1, len(x), "aligned")[0] * (x - r)).unsqueeze(2)
+
+
+def exact(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    def worth(points: Tensor) -> Tensor:  # [coalitions, players, pairs, *features]
+        points = points.transpose(1, 2)
+        return operation(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+
+    return shapley_values(worth, x.transpose(0, 1), r.transpose(0, 1)).transpose(0, 1)
+
+
+def distances(found: Tensor, exactly: Tensor) -> Tensor:
+    """Relative, one a pair."""
+    return (found - exactly).flatten(1).norm(dim=1) / exactly.flatten(1).norm(dim=1)
+
+
+def table(title: str, columns: Mapping[str, tuple[nn.Module, Tensor, Tensor]], methods: Mapping[str, Method]) -> None:
+    print(f"| {title} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    exactly = [exact(*case) for case in columns.values()]
+    for name, method in methods.items():
+        cells = []
+        for case, expected in zip(columns.values(), exactly, strict=True):
+            far = distances(method(*case), expected)
+            cells.append(f"{_short(far.median())} ({_short(far.quantile(0.9))})")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print()
+
+
+def _short(value: Tensor) -> str:
+    return "0" if value < 1e-10 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def normal(pairs: int, *shape: int, scales: Sequence[float] = (1, 1)) -> tuple[Tensor, Tensor]:
+    return torch.randn(pairs, *shape) * scales[0], torch.randn(pairs, *shape) * scales[1]
+
+
+def attention(tokens: int, width: int, spread: float) -> Callable[[Tensor], Tensor]:
+    """Self-attention with one head; ``spread``: the scores'."""
+    query, key, value = torch.randn(3, width, width) / width**0.5
+
+    def function(x: Tensor) -> Tensor:
+        scores = (x @ query) @ (x @ key).mT * (spread / width**0.5)
+        return (torch.softmax(scores, -1) @ (x @ value)).flatten(1)
+
+    return function
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=200, help="pairs of operands a column")
+    pairs = parser.parse_args().pairs
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+
+    spreads, six = (0.5, 2, 5, 10), [normal(pairs, 6) for _ in range(4)]
+    logits = {f"spread {s}": (x * s, r * s) for s, (x, r) in zip(spreads, six, strict=True)}
+    softmax = Operation(lambda x: torch.softmax(x, 1))
+    table(
+        "softmax of 6 logits",
+        {name: (softmax, *sides) for name, sides in logits.items()},
+        {
+            "ours: logarithmic mean": explained(),
+            'elementwise rescale (`softmax="rescale"`)': explained(softmax="rescale"),
+            "exp, then divide": exp_then_divide,
+            "path integral": path_integral,
+        },
+    )
+    logsumexp = Operation(lambda x: torch.logsumexp(x, 1, keepdim=True))
+    table(
+        "logsumexp of 6",
+        {name: (logsumexp, *sides) for name, sides in logits.items()},
+        {"ours: logarithmic mean": explained(), "exp, sum, log": exp_sum_log, "path integral": path_integral},
+    )
+    norms: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+        "root-mean-square norm": (lambda x: nn.functional.rms_norm(x, x.shape[-1:], eps=1e-12), False),
+        "layer norm": (lambda x: nn.functional.layer_norm(x, x.shape[-1:], eps=1e-12), True),
+    }
+    for title, (function, centre) in norms.items():
+        norm = Operation(function)
+        table(
+            f"{title} of 7, scale of x / of r",
+            {f"{a} / {b}": (norm, *normal(pairs, 7, scales=(a, b))) for a, b in ((1, 1), (1, 2), (3, 1), (3, 0.3))},
+            {
+                "ours: `u = sigma z` at the midpoints": explained(),
+                "product with rsqrt": partial(product_with_rsqrt, centre=centre),
+                "elementwise rescale": own_output,
+                "path integral": path_integral,
+            },
+        )
+    largest = Operation(lambda x: nn.functional.max_pool2d(x.reshape(-1, 1, 3, 3), 3).flatten(1))
+    falling = torch.rand(pairs, 9) < 0.5
+    ups, downs = torch.rand(2, pairs, 9)
+    table(
+        "max of 3 x 3",
+        {
+            "independent": (largest, *normal(pairs, 9)),
+            "x = r + 0.3 noise": (largest, *(lambda x, r: (r + 0.3 * x, r))(*normal(pairs, 9))),
+            "all of them move past the other side": (
+                largest,
+                torch.where(falling, -downs, ups),
+                torch.where(falling, ups, -downs),
+            ),
+        },
+        {
+            'ours: routing (`rules="deeplift"`)': explained(),
+            "ours: Shapley (`ops.shapley_max`)": shapley_max,
+            "path integral": path_integral,
+        },
+    )
+    product = Operation(lambda x: (x[:, 0] * x[:, 1]).unsqueeze(1))
+    table(
+        "a * b",
+        {f"{a} / {b}": (product, *normal(pairs, 2, scales=(a, b))) for a, b in ((1, 1), (3, 0.3))},
+        {"ours: mean of the other factor": explained(), "gradient at x": gradient, "path integral": path_integral},
+    )
+    division = Operation(lambda x: (x[:, 0] / x[:, 1]).unsqueeze(1))
+
+    def quotients(low: float, high: float) -> tuple[nn.Module, Tensor, Tensor]:
+        tops, bottoms = torch.randn(2, pairs), (torch.rand(2, pairs) * (high / low - 1) + 1) * low
+        x, r = torch.stack([tops, bottoms], 2)
+        return division, x, r
+
+    table(
+        "a / b, b uniform in",
+        {f"[{low}, {high}]": quotients(low, high) for low, high in ((1, 2), (0.1, 2), (0.01, 2))},
+        {
+            "ours: `a = z b` at the midpoints": explained(),
+            "product with 1 / b": product_with_reciprocal,
+            "gradient at x": gradient,
+            "path integral": path_integral,
+        },
+    )
+    table(
+        "self-attention of 5 tokens",
+        {f"score spread {s}": (Operation(attention(5, 4, s)), *normal(pairs, 5, 4)) for s in (0.5, 2, 5)},
+        {
+            "ours": explained(),
+            'softmax elementwise (`softmax="rescale"`)': explained(softmax="rescale"),
+            "gradient at x": gradient,
+            "path integral": path_integral,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
