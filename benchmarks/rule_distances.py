@@ -102,6 +102,13 @@ def exp_sum_log(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     return ((e_x - e_r) * (s_x.log() - s_r.log()) / (s_x - s_r)).unsqueeze(2)
 
 
+def softmax_with_chained_logsumexp(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """p = exp(a - logsumexp(a)) by logarithmic means, but logsumexp as exp, sum and log: multipliers that add up to less than 1."""
+    p_x, p_r = torch.softmax(x, 1), torch.softmax(r, 1)
+    mean = (p_x - p_r) / (torch.log_softmax(x, 1) - torch.log_softmax(r, 1))
+    return torch.diag_embed(mean * (x - r)) - exp_sum_log(_, x, r) * mean.unsqueeze(1)
+
+
 def product_with_rsqrt(_: nn.Module, x: Tensor, r: Tensor, centre: bool = False) -> Tensor:
     """u / sqrt(mean(u^2)) as a square, a mean, an rsqrt and a product, each by its own rule; u the input, or centred."""
     u_x, u_r = (side - side.mean(1, keepdim=True) if centre else side for side in (x, r))
@@ -183,13 +190,16 @@ def main() -> None:
     spreads, six = (0.5, 2, 5, 10), [normal(pairs, 6) for _ in range(4)]
     logits = {f"spread {s}": (x * s, r * s) for s, (x, r) in zip(spreads, six, strict=True)}
     softmax = Operation(lambda x: torch.softmax(x, 1))
+    by_hand = Operation(lambda x: x.exp() / x.exp().sum(1, keepdim=True))
     table(
         "softmax of 6 logits",
         {name: (softmax, *sides) for name, sides in logits.items()},
         {
             "ours: logarithmic mean": explained(),
             'elementwise rescale (`softmax="rescale"`)': explained(softmax="rescale"),
-            "exp, then divide": exp_then_divide,
+            "logarithmic mean, logsumexp as exp, sum, log": softmax_with_chained_logsumexp,
+            "ours, written by hand: `e / e.sum()`": lambda _, x, r: explained()(by_hand, x, r),
+            "exp, then product with 1 / sum": exp_then_divide,
             "path integral": path_integral,
         },
     )
