@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from . import ops
 from .capture.graph import audit
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import Layer, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe
 from .errors import OutOfMemoryError
@@ -66,7 +66,7 @@ class Engine:
     def __init__(
         self,
         model: nn.Module,
-        layer: nn.Module | None,
+        layer: Layer | None,
         select: Callable[[Any], Tensor],
         baselines: Sequence[Tensor],
         options: Options,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .capture.hooks import Layer
 from .engine import Choose, Engine, Explained
 from .errors import additivity_error
 from .inputs import as_tensors, check_like, check_rows, device_of, dtype_of
@@ -52,6 +53,8 @@ class DeepExplainer:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
             module inside the model, is given. Explained in eval mode and left exactly as it was.
         data: the background, baselines ``[R, *features]``; a list of them for a model of several inputs.
+        at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``.
+        call: which of the layer's calls in a forward pass, from 0; None where there is only one.
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
@@ -77,6 +80,8 @@ class DeepExplainer:
         model: nn.Module | tuple[nn.Module, nn.Module],
         data: Any,
         *,
+        at: Literal["input", "output"] = "input",
+        call: int | None = None,
         output: str | int | Callable[[Any], Tensor] | None = None,
         rules: Literal["deeplift", "shapley"] = "deeplift",
         softmax: Literal["logmean", "rescale", "centered"] = "logmean",
@@ -85,7 +90,7 @@ class DeepExplainer:
         max_memory: int | None = None,
         progress: bool = False,
     ) -> None:
-        self._model, self._layer = _model_and_layer(model)
+        self._model, self._layer = _model_and_layer(model, at, call)
         if additivity_tolerance is not None and not additivity_tolerance > 0:
             raise ValueError(f"additivity_tolerance must be positive, got {additivity_tolerance}")
         if max_memory is not None and not max_memory > 0:
@@ -344,7 +349,7 @@ class DeepExplainer:
         ]
 
 
-def _model_and_layer(model: Any) -> tuple[nn.Module, nn.Module | None]:
+def _model_and_layer(model: Any, at: Any, call: Any) -> tuple[nn.Module, Layer | None]:
     layer = None
     if isinstance(model, tuple):
         if len(model) != 2:
@@ -364,7 +369,15 @@ def _model_and_layer(model: Any) -> tuple[nn.Module, nn.Module | None]:
         raise ValueError(
             f"layer must be a module inside the model, got a {type(layer).__name__} that is not in {type(model).__name__}"
         )
-    return model, layer
+    if at not in ("input", "output"):
+        raise ValueError(f"at must be one of 'input', 'output', got {at!r}")
+    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
+        raise ValueError(f"call must be None or an integer from 0, got {call!r}")
+    if layer is None and (at != "input" or call is not None):
+        raise ValueError(
+            f"at and call are about the layer of (model, layer), and there is none: got at={at!r}, call={call!r}"
+        )
+    return model, None if layer is None else Layer(layer, at, call)
 
 
 def _sums(explained: Explained) -> Tensor:

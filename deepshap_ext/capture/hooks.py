@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.utils.checkpoint
@@ -37,16 +37,28 @@ class Pass:
         return self.capture.tape
 
 
+@dataclass(frozen=True)
+class Layer:
+    """The tensors that a module is given (``at`` ``"input"``) or returns (``"output"``), in one of its calls in a forward pass.
+
+    ``call``: which one, counted from 0; None where there is only one.
+    """
+
+    module: nn.Module
+    at: Literal["input", "output"] = "input"
+    call: int | None = None
+
+
 class ModelHooks:
     """A context in which a model can be run under capture.
 
     On entry the model is put into eval mode, its parameters are frozen, and hooks follow which module runs; on exit, whatever was
-    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before. ``layer``: explain this module's
-    input tensors instead of the model's. ``select`` takes the model's output to the tensor ``[rows, ...]`` that is explained.
+    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before. ``layer``: explain these
+    tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that is explained.
     """
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module | None, select: Callable[[Any], Tensor], options: Options
+        self, model: nn.Module, layer: Layer | None, select: Callable[[Any], Tensor], options: Options
     ) -> None:
         self._model = model
         self._layer = layer
@@ -55,7 +67,7 @@ class ModelHooks:
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._capture: Capture | None = None
-        self._layer_inputs: list[tuple[list[Tensor], list[GradientEdge]]] = []
+        self._layer_calls: list[tuple[list[Tensor], list[GradientEdge]]] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> ModelHooks:
@@ -87,14 +99,17 @@ class ModelHooks:
                 ):
                     undo.callback(handle.remove)
             if self._layer is not None:
-                handle = self._layer.register_forward_pre_hook(self._see_layer, with_kwargs=True)
+                if self._layer.at == "input":
+                    handle = self._layer.module.register_forward_pre_hook(self._see_inputs, with_kwargs=True)
+                else:
+                    handle = self._layer.module.register_forward_hook(self._see_outputs)
                 undo.callback(handle.remove)
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._running.clear()
-        self._layer_inputs.clear()
+        self._layer_calls.clear()
         self._capture = None
         self._undo.close()
 
@@ -108,7 +123,7 @@ class ModelHooks:
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         capture = self._capture = Capture(self.module_path, self._options)
-        self._layer_inputs.clear()
+        self._layer_calls.clear()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
             given = [leaf.clone() for leaf in leaves]
@@ -139,12 +154,21 @@ class ModelHooks:
         if self._running:
             self._running.pop()
 
-    def _see_layer(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        assert self._capture is not None
+    def _see_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._see((args, kwargs))
+
+    def _see_outputs(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._see(output)
+
+    def _see(self, value: Any) -> None:
+        assert self._capture is not None and self._layer is not None
+        if len(self._layer_calls) != (self._layer.call or 0):
+            self._layer_calls.append(([], []))
+            return
         with self._capture.paused():
             tensors = [
                 tensor
-                for tensor in tensors_in((args, kwargs))
+                for tensor in tensors_in(value)
                 if tensor.is_floating_point() and tensor in self._capture.dependence
             ]
             for tensor in tensors:
@@ -152,23 +176,23 @@ class ModelHooks:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
                     tensor.requires_grad_(True)
             # The edge stands for the tensor as it is now, whatever is written into it later.
-            self._layer_inputs.append(
+            self._layer_calls.append(
                 ([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors])
             )
 
     def _seen_layer(self) -> tuple[list[Tensor], list[GradientEdge]]:
         assert self._layer is not None
-        name = self._names[self._layer]
-        if not self._layer_inputs:
+        name, number, call = self._names[self._layer.module], len(self._layer_calls), self._layer.call
+        if not number:
             raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
-        if len(self._layer_inputs) > 1:
-            raise ExplanationError(
-                f"layer {name!r} runs {len(self._layer_inputs)} times in one forward pass: it has no single input"
-            )
-        tensors, edges = self._layer_inputs[0]
+        if call is None and number > 1:
+            raise ExplanationError(f"layer {name!r} runs {number} times in one forward pass: say which with call=")
+        if call is not None and call >= number:
+            raise ExplanationError(f"layer {name!r} runs {number} time(s) in one forward pass: there is no call {call}")
+        tensors, edges = self._layer_calls[call or 0]
         if not tensors:
             raise ExplanationError(
-                f"layer {name!r} has no floating-point input tensor that depends on the model's inputs"
+                f"layer {name!r} has no floating-point {self._layer.at} tensor that depends on the model's inputs"
             )
         return tensors, edges
 

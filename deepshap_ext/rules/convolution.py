@@ -17,7 +17,8 @@ from .products import bilinear
 from .registry import Application, Context, rule
 
 
-def _tuple(value: Any, dims: int) -> tuple[int, ...]:
+def each(value: Any, dims: int) -> tuple[int, ...]:
+    """One number a dimension, from torch's one or one a dimension."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     return values * dims if len(values) == 1 else values
 
@@ -46,7 +47,7 @@ def _register(dims: int) -> None:
                 return None
             return bilinear(lambda x, w: convolve(x, w, bias, stride, padding, dilation, groups), input, weight)
         kernel = weight.shape[2:]
-        steps, spread = _tuple(stride, dims), _tuple(dilation, dims)
+        steps, spread = each(stride, dims), each(dilation, dims)
         operand = input
         if padding == "same":
             total = [d * (k - 1) for d, k in zip(spread, kernel, strict=True)]
@@ -55,7 +56,7 @@ def _register(dims: int) -> None:
                 operand = F.pad(input, [side for amount in reversed(total) for side in (0, amount % 2)])
             edges = tuple(amount // 2 for amount in total)
         else:
-            edges = (0,) * dims if padding == "valid" else _tuple(padding, dims)
+            edges = (0,) * dims if padding == "valid" else each(padding, dims)
         size = operand.shape[-dims:]
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

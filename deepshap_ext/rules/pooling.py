@@ -1,10 +1,11 @@
-"""Max-pooling: each window's reference difference goes to the place of the larger side's maximum.
+"""Max-pooling and maxima: each window's difference goes to the place of the larger side's maximum, or to all by their Shapley values.
 
 The routing is shap's for non-overlapping windows (``shap.DeepExplainer``'s PyTorch handler); contributions add where windows overlap.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
+from .convolution import each
 from .registry import Application, Context, decomposition, rule
 
 
 def maxpool(
-    input: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]], dims: int, return_indices: bool
+    context: Context,
+    input: Tensor,
+    pool: Callable[[Tensor], tuple[Tensor, Tensor]],
+    dims: int,
+    return_indices: bool,
+    windows: Callable[[int, int, int], Tensor],
 ) -> Application:
-    """The application of a pooling over the last ``dims`` dimensions; ``pool`` gives the maxima and their flat positions."""
+    """The application of a pooling over the last ``dims`` dimensions.
+
+    ``pool`` gives the maxima and their flat positions; ``windows(dim, size, count)``, for one of the dimensions, the positions of each
+    window's entries, ``[count, entries]``, out of range where there is none.
+    """
+    if context.options.rules == "shapley":
+        return _by_shapley(input, pool(input.detach()), dims, return_indices, windows)
 
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
@@ -33,12 +46,43 @@ def maxpool(
     return Application([input], forward, multipliers)
 
 
+def _by_shapley(
+    input: Tensor,
+    result: tuple[Tensor, Tensor],
+    dims: int,
+    return_indices: bool,
+    windows: Callable[[int, int, int], Tensor],
+) -> Application:
+    """Each window's difference shared by the exact Shapley values of its entries; what overlaps is added by the gather's own backward."""
+    shape = input.shape[-dims:]
+    index, inside = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    for dim, (size, count) in enumerate(zip(shape, result[0].shape[-dims:], strict=True)):
+        places = windows(dim, size, count)
+        valid = (places >= 0) & (places < size)
+        # All pairs of an earlier window and one of this dimension, and of their entries.
+        index = (index[:, None, :, None] * size + places[None, :, None]).flatten(2).flatten(0, 1)
+        inside = (inside[:, None, :, None] & valid[None, :, None]).flatten(2).flatten(0, 1)
+    flat = F.pad(input.flatten(-dims), (0, 1), value=-math.inf)
+    index = torch.where(inside, index, flat.shape[-1] - 1).to(input.device)
+    entries = flat.index_select(-1, index.flatten()).unflatten(-1, index.shape)
+
+    def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
+        return (result if return_indices else result[0]), [x]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        grad = grad.flatten(-dims).unsqueeze(0)
+        return [ops.shapley_max(grad, sides.x[0], sides.r[0], sides.rows(), *sides.geometry()).squeeze(0)]
+
+    return Application([entries], forward, multipliers, stand_for=[input])
+
+
 def _register(dims: int) -> None:
     pool: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"max_pool{dims}d_with_indices")
+    adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
 
     def bound(return_by_default: bool) -> Callable[..., Application]:
         def windowed(
-            _: Context,
+            context: Context,
             input: Tensor,
             kernel_size: Any,
             stride: Any = None,
@@ -47,21 +91,32 @@ def _register(dims: int) -> None:
             ceil_mode: bool = False,
             return_indices: bool = return_by_default,
         ) -> Application:
-            def run(x: Tensor) -> tuple[Tensor, Tensor]:
-                return pool(x, kernel_size, stride or None, padding, dilation, ceil_mode)
+            kernels, edges, spreads = (each(value, dims) for value in (kernel_size, padding, dilation))
+            steps = each(stride, dims) if stride else kernels
 
-            return maxpool(input, run, dims, return_indices)
+            def run(x: Tensor) -> tuple[Tensor, Tensor]:
+                return pool(x, kernels, steps, edges, spreads, ceil_mode)
+
+            def windows(dim: int, size: int, count: int) -> Tensor:
+                starts = torch.arange(count, device="cpu") * steps[dim] - edges[dim]
+                return starts[:, None] + torch.arange(kernels[dim], device="cpu") * spreads[dim]
+
+            return maxpool(context, input, run, dims, return_indices, windows)
 
         return windowed
 
     rule(f"max_pool{dims}d_with_indices")(bound(True))
     rule(f"max_pool{dims}d")(bound(False))
 
-    adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
-
     @rule(f"adaptive_max_pool{dims}d", f"adaptive_max_pool{dims}d_with_indices")
-    def adaptively(_: Context, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
-        return maxpool(input, lambda x: adaptive(x, output_size), dims, return_indices)
+    def adaptively(context: Context, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
+        def windows(dim: int, size: int, count: int) -> Tensor:
+            numbers = torch.arange(count, device="cpu")
+            starts, ends = numbers * size // count, -(-(numbers + 1) * size // count)
+            places = starts[:, None] + torch.arange(int((ends - starts).max()), device="cpu")
+            return torch.where(places < ends[:, None], places, -1)
+
+        return maxpool(context, input, lambda x: adaptive(x, output_size), dims, return_indices, windows)
 
 
 for _dims in (1, 2, 3):
