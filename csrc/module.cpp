@@ -85,8 +85,8 @@ py::array divided_difference(const std::string& name, const py::array& x, const 
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> parts;
   std::string part;
-  for (const char c : list + ";") {
-    if (c != ';' && c != ',') {
+  for (const char c : list + ",") {
+    if (c != ',') {
       part += c;
     } else if (!part.empty()) {
       parts.push_back(part);
