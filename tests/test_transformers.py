@@ -9,13 +9,13 @@ from architectures import ARCHITECTURES, EMBEDDINGS, TOKENS, VOCABULARY, WIDTH, 
 from checks import assert_same, explain
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, UnsupportedOperationError
 
 #: The others of ARCHITECTURES are nearly the same as one of these.
 MODELS = [
     *("ResNet", "ConvNext", "EfficientNet", "MobileNetV2", "ViT", "Beit", "Dinov2", "Swin", "Segformer"),
     *("Bert", "DistilBert", "Albert", "DebertaV2", "MPNet", "FNet", "ModernBert", "T5"),
-    *("GPT2", "GPTNeoX", "OPT", "Bloom", "Llama", "Qwen3", "Phi", "Gemma2", "Mamba"),
+    *("GPT2", "GPTNeoX", "OPT", "Llama", "Qwen3", "Phi", "Gemma2", "Mamba"),
     *("Wav2Vec2", "Hubert"),
 ]
 #: Their own code casts to float32, whatever the dtype of the weights.
@@ -90,6 +90,16 @@ def test_logits_are_explained_where_a_model_has_them() -> None:
     model = transformers.ViTForImageClassification(transformers.ViTConfig(**arguments, num_labels=6)).eval()
     images, background = torch.randn(2, 3, 32, 32), torch.randn(3, 3, 32, 32)
     assert explain(model, images, background, select=lambda y: y.logits).values.shape == (2, 3, 32, 32, 6)
+
+
+def test_bloom_is_refused_for_its_own_autograd_function_and_explained_without() -> None:
+    model, shape = explainable("Bloom")
+    x, background = torch.randn(3, *shape), torch.randn(4, *shape)
+    with pytest.raises(UnsupportedOperationError, match="GeLUFunctionBackward"):
+        DeepExplainer(model, background, output=hidden).attribute(x)
+    for block in model.model.h:
+        block.mlp.gelu_impl = nn.GELU(approximate="tanh")
+    explain(model, x, background, select=hidden, output=hidden)
 
 
 class Padded(nn.Module):
