@@ -24,7 +24,7 @@ def test_example_prints_what_the_readme_says(code: str, printed: str) -> None:
 
 
 def test_every_python_block_is_such_an_example() -> None:
-    assert len(EXAMPLES) == README.count("```python") == 3
+    assert len(EXAMPLES) == README.count("```python") > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
