@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "functions.h"
 
@@ -58,54 +59,100 @@ DEEPSHAP_HOST_DEVICE double infinite_part(double v) {
 
 }  // namespace detail
 
-// phi_i / (x_i - r_i), in [0, 1], of the `count` entries above the floor, which `order` names from the largest high()
-// down. Written to multipliers[i]; all others have 0. Infinities are the limit of a number that grows: (inf, r_i) has a
-// multiplier, the share of an infinite difference; (x_i, -inf) has one where the maximum of a side is -inf, otherwise
-// 0.
+// A window's entries as `order` names them, and their multipliers in the window's own order.
+template <class T, class Index, class C>
+struct OrderedWindow {
+  MaxWindow<T> window;
+  const Index* order;
+  C* multipliers;
+
+  DEEPSHAP_HOST_DEVICE double x(int64_t k, int) const { return window.x_at(order[k]); }
+  DEEPSHAP_HOST_DEVICE double r(int64_t k, int) const { return window.r_at(order[k]); }
+  DEEPSHAP_HOST_DEVICE C& multiplier(int64_t k, int) const { return multipliers[order[k]]; }
+};
+
+// phi_i / (x_i - r_i), in [0, 1], for `Lanes` windows side by side, so that a compiler can vectorise over them; every
+// entry k < count of lane l is read by sorted.x(k, l) and sorted.r(k, l), from the largest high down, and written by
+// sorted.multiplier(k, l). Entries that are not above their floor have 0, a floor that is NaN gives NaN. Infinities are
+// the limit of a number that grows: (inf, r_i) has a multiplier, the share of an infinite difference; (x_i, -inf) has
+// one where the maximum of a side is -inf, otherwise 0.
+template <int Lanes, class Sorted>
+DEEPSHAP_HOST_DEVICE void shapley_max_sorted(const Sorted& sorted, int64_t count, const double (&floor)[Lanes]) {
+  using C = std::remove_reference_t<decltype(sorted.multiplier(0, 0))>;
+  constexpr double huge = 0x1p1022;
+  double a[Lanes], b[Lanes], inverse[Lanes], scale[Lanes];
+  for (int l = 0; l < Lanes; ++l) {
+    a[l] = b[l] = 0;
+    inverse[l] = scale[l] = 1;
+  }
+  // Where the difference of two finite sides overflows, all are halved.
+  for (int64_t k = 0; k < count; ++k) {
+    for (int l = 0; l < Lanes; ++l) {
+      const double difference = sorted.x(k, l) / 2 - sorted.r(k, l) / 2;
+      const bool far = (absolute(difference) > huge) & (absolute(difference) < infinity<double>());
+      scale[l] = far ? 0.5 : scale[l];
+    }
+  }
+  // 1 / C from the top down, where there is one entry, then two, ... It only falls, and once it underflows nothing that
+  // it weighs matters.
+  for (int64_t k = 0; k < count; ++k) {
+    for (int l = 0; l < Lanes; ++l) {
+      const double x = sorted.x(k, l), r = sorted.r(k, l);
+      const double above = (x > r ? x : r) > floor[l] ? 1.0 : 0.0;
+      const double rises = x > r ? above : 0.0, falls = above - rises;
+      const double sum = a[l] + b[l] + above;
+      a[l] += rises;
+      b[l] += falls;
+      // For an entry that is not above, 1 / 1.
+      const double factor = (rises * a[l] + falls * b[l] + (1 - above)) / (above > 0 ? sum : 1.0);
+      inverse[l] *= factor;
+    }
+    for (int l = 0; l < Lanes; ++l) sorted.multiplier(k, l) = static_cast<C>(inverse[l]);
+  }
+  // Integrals of the two weights from the floor up to the current entry's high, and their infinite parts.
+  double rising[Lanes], falling[Lanes], infinite_rising[Lanes], infinite_falling[Lanes], below[Lanes];
+  for (int l = 0; l < Lanes; ++l) {
+    rising[l] = falling[l] = infinite_rising[l] = infinite_falling[l] = 0;
+    below[l] = floor[l];
+  }
+  for (int64_t k = count - 1; k >= 0; --k) {
+    for (int l = 0; l < Lanes; ++l) {
+      const double x = sorted.x(k, l), r = sorted.r(k, l);
+      const double high = x > r ? x : r, low = x > r ? r : x;
+      const bool above = high > floor[l], up = x > r;
+      const double share = static_cast<double>(sorted.multiplier(k, l));
+      const double over_a = share / a[l], over_b = share / b[l];
+      const double to_a = above & (a[l] > 0) ? over_a : 0.0, to_b = above & (b[l] > 0) ? over_b : 0.0;
+      const double to = above ? high : below[l];
+      const double step = distance(to * scale[l], below[l] * scale[l]);
+      const double infinite_step = detail::infinite_part(to) - detail::infinite_part(below[l]);
+      rising[l] += step * to_a;
+      falling[l] += step * to_b;
+      infinite_rising[l] += infinite_step * to_a;
+      infinite_falling[l] += infinite_step * to_b;
+      const double infinite_distance = detail::infinite_part(high) - detail::infinite_part(low);
+      const double finite_distance = high * scale[l] - low * scale[l];
+      const bool infinite = infinite_distance > 0;
+      const double numerator =
+          infinite ? (up ? infinite_rising[l] : infinite_falling[l]) : (up ? rising[l] : falling[l]);
+      const double denominator = infinite ? infinite_distance : finite_distance;
+      const double quotient = at_most(numerator / denominator, 1.0);
+      // A subnormal distance may have been halved to 0.
+      const double multiplier = above & (denominator > 0) ? quotient : 0.0;
+      sorted.multiplier(k, l) = static_cast<C>(floor[l] == floor[l] ? multiplier : not_a_number<double>());
+      a[l] -= above & up ? 1.0 : 0.0;
+      b[l] -= above & !up ? 1.0 : 0.0;
+      below[l] = to;
+    }
+  }
+}
+
+// The same for one window, of which `order` names the entries above the floor.
 template <class T, class Index, class C>
 DEEPSHAP_HOST_DEVICE void shapley_max_sorted(const MaxWindow<T>& window, const Index* order, int64_t count,
                                              double floor, C* multipliers) {
-  // 1 / C from the top down, where there is one entry, then two, ... It only falls, and once it underflows nothing that
-  // it weighs matters.
-  double inverse = 1;
-  int64_t a = 0, b = 0;
-  double scale = 1;
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t i = order[k];
-    int64_t& kind = window.rises(i) ? a : b;
-    ++kind;
-    inverse *= static_cast<double>(kind) / static_cast<double>(a + b);
-    multipliers[i] = static_cast<C>(inverse);
-    const double high = window.high(i), low = window.low(i);
-    // Two finite sides of which the difference overflows.
-    if (high < infinity<double>() && low > -infinity<double>() && !(high - low < infinity<double>())) scale = 0.5;
-  }
-  double rising = 0, falling = 0;                        // integrals from the floor up to the current entry's high
-  double infinitely_rising = 0, infinitely_falling = 0;  // and their infinite parts
-  double below = floor;
-  for (int64_t k = count - 1; k >= 0; --k) {
-    const int64_t i = order[k];
-    const double high = window.high(i), low = window.low(i);
-    const double share = static_cast<double>(multipliers[i]);
-    const double to_a = a > 0 ? share / static_cast<double>(a) : 0.0;
-    const double to_b = b > 0 ? share / static_cast<double>(b) : 0.0;
-    const double step = distance(high * scale, below * scale);
-    rising += step * to_a;
-    falling += step * to_b;
-    const double infinite_step = detail::infinite_part(high) - detail::infinite_part(below);
-    infinitely_rising += infinite_step * to_a;
-    infinitely_falling += infinite_step * to_b;
-    const bool rises = window.rises(i);
-    const double infinite_distance = detail::infinite_part(high) - detail::infinite_part(low);
-    const double finite_distance = high * scale - low * scale;
-    // A subnormal distance may be halved to 0.
-    const double quotient = infinite_distance > 0 ? (rises ? infinitely_rising : infinitely_falling) / infinite_distance
-                            : finite_distance > 0 ? (rises ? rising : falling) / finite_distance
-                                                  : 0.0;
-    multipliers[i] = static_cast<C>(at_most(quotient, 1.0));
-    (rises ? a : b) -= 1;
-    below = high;
-  }
+  const double floors[1] = {floor};
+  shapley_max_sorted<1>(OrderedWindow<T, Index, C>{window, order, multipliers}, count, floors);
 }
 
 // Names the entries above the floor in `order`, from the largest down, by insertion: few are above it (of n random ones
