@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer, ops
+from deepshap_ext import DeepExplainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -130,12 +130,6 @@ def product_with_reciprocal(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     return torch.stack([to_a, to_b], 1).unsqueeze(2)
 
 
-def shapley_max(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
-    """The multipliers of the op, each pair's, times the differences."""
-    grad, rows = torch.ones(1, len(x)), torch.zeros(1, dtype=torch.int64)
-    return (ops.shapley_max(grad, x, r, rows, 1, len(x), "aligned")[0] * (x - r)).unsqueeze(2)
-
-
 def exact(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     def worth(points: Tensor) -> Tensor:  # [coalitions, players, pairs, *features]
         points = points.transpose(1, 2)
@@ -241,7 +235,7 @@ def main() -> None:
         },
         {
             'ours: routing (`rules="deeplift"`)': explained(),
-            "ours: Shapley (`ops.shapley_max`)": shapley_max,
+            'ours: Shapley (`rules="shapley"`)': explained(rules="shapley"),
             "path integral": path_integral,
         },
     )

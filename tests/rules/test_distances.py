@@ -130,6 +130,14 @@ def test_products_of_two_are_exact(name):
     assert distances(explain(function, x, r), exact(function, x, r)).max() < 1e-13
 
 
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_a_max_is_exact_where_that_is_asked_for(overlapping):
+    function, x, r = case("max-pooling" if overlapping else "max")
+    exactly = exact(function, x, r)
+    assert distances(explain(function, x, r, rules="shapley"), exactly).max() < 1e-13
+    assert distances(explain(function, x, r), exactly).median() > 0.1
+
+
 @pytest.mark.parametrize("shift", [-30.0, 5.0])
 def test_softmax_and_logsumexp_are_blind_to_a_shift(shift):
     for function, moved in (
