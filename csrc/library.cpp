@@ -12,8 +12,7 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
   m.def(
       "maxpool(Tensor grad, Tensor x, Tensor r, Tensor x_indices, Tensor r_indices, Tensor rows, int dims, int outer, "
       "int batch, str pairing) -> Tensor");
-  m.def(
-      "shapley_max(Tensor grad, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) -> Tensor");
+  m.def("shapley_max(Tensor grad, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) -> Tensor");
   m.def(
       "softmax(Tensor grad, Tensor x, Tensor r, Tensor rows, int dim, bool log, int outer, int batch, str pairing) "
       "-> Tensor");

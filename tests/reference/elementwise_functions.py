@@ -310,7 +310,9 @@ ORACLES |= {
     "log1p": Oracle(
         mpmath.log1p, lambda x: 1 / (1 + x), domain=lambda x: x > -1, limits=lambda: (None, 0), points=(-0.999999, -0.3)
     ),
-    "expm1": Oracle(lambda x: _exp(x) - 1, _exp, domain=lambda x: x < 1000, limits=lambda: (0, INF), points=(709.0, 88.0)),
+    "expm1": Oracle(
+        lambda x: _exp(x) - 1, _exp, domain=lambda x: x < 1000, limits=lambda: (0, INF), points=(709.0, 88.0)
+    ),
     "log2": Oracle(
         lambda x: mpmath.log(x, 2), lambda x: 1 / (x * mpmath.log(2)), domain=lambda x: x > 0, limits=lambda: (None, 0)
     ),
