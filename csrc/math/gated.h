@@ -35,36 +35,36 @@ DEEPSHAP_HOST_DEVICE T decay_between(Exponent<T> s, Exponent<T> t, T a, T& falle
   return q - q * ((rise - a) + (difference_error(t.w, s.w, rise) + (t.error - s.error)));
 }
 
-// H[s, t], with t - s as `distance` where s and t had to be bounded.
+// H[s, t] e^w(s) from the shares t / (t - s) and s / (t - s); by the direct form whatever its size if `direct_only`.
 template <class T>
-DEEPSHAP_HOST_DEVICE T gated_tail(const GateTail<T>& tail, T s, T t, T distance) {
+DEEPSHAP_HOST_DEVICE T gated_tail(const GateTail<T>& tail, T s, T outer_share, T inner_share, bool direct_only) {
   const T gate = tail.q * tail.at_t, fall = s * tail.slope;
-  const T outer = t / distance * gate, inner = s / distance * tail.at_s;
+  const T outer = outer_share * gate, inner = inner_share * tail.at_s;
   const T product_size = gate > fall ? gate : fall, direct_size = outer > inner ? outer : inner;
   const T product = gate - fall, direct = outer - inner;
-  return exp_times(-tail.w, -tail.error, direct_size < product_size ? direct : product);
+  return (direct_size < product_size) | direct_only ? direct : product;
 }
 
-// f[x, r] for a gate with g(-t) = 1 - g(t).
+// f[x, r] for a gate with g(-t) = 1 - g(t). With s and t the smaller and the larger size: of one sign, H[s, t] or
+// 1 - H[s, t]; of both, hi (1 - g(-hi)) - lo g(lo) over the distance: the direct form's terms, added to s's share or
+// taken from t's, which loses no more than half of it.
 template <class Gate>
 struct OddGate : Symmetric<Gate> {
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
-    const T ah = absolute(hi), al = absolute(lo);
+    const T ah = absolute(hi), al = absolute(lo), inf = infinity<T>();
     const T small = ah < al ? ah : al, large = ah < al ? al : ah;
     const T bound = Gate::template bound<T>();
     const T s = at_most(small, bound), t = at_most(large, bound);
     const GateTail<T> tail = Gate::tail(s, t);
-    const T one_sided = gated_tail(tail, s, t, large - small);
-    // Both signs: f(hi) - f(lo) = hi (1 - g(-hi)) - lo g(lo), a sum of terms of one sign.
-    const T gate_s = exp_times(-tail.w, -tail.error, tail.at_s);
-    const T gate_t = exp_times(-tail.w, -tail.error, tail.q * tail.at_t);
-    const T gate_hi = 1 - (ah < al ? gate_s : gate_t), gate_lo = ah < al ? gate_t : gate_s;
-    const T inf = infinity<T>();
+    const bool mixed = (hi > 0) & (lo < 0), falls = (hi <= 0) | (ah < al);
+    const T d = hi - lo, scale = d < inf ? T(1) : T(0.5);  // the distance of mixed signs may overflow
+    const T whole = d < inf ? d : hi * scale - lo * scale;
+    const T outer = (mixed ? large * scale : t) / whole, inner = (mixed ? small * scale : s) / whole;
+    const T part = exp_times(-tail.w, -tail.error, gated_tail(tail, s, outer, inner, mixed));
+    const T base = mixed ? (ah < al ? inner : outer) : hi <= 0 ? T(0) : T(1);
     const T far = lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
-    const T near = gate_hi * over_distance(hi, hi, lo) + gate_lo * over_distance(-lo, hi, lo);
-    const T two_sided = (hi == inf) | (lo == -inf) ? far : near;
-    return hi <= 0 ? one_sided : lo >= 0 ? 1 - one_sided : two_sided;
+    return mixed & ((hi == inf) | (lo == -inf)) ? far : falls ? base + part : base - part;
   }
 };
 
@@ -78,7 +78,8 @@ DEEPSHAP_HOST_DEVICE GateTail<T> logistic_tail(Exponent<T> ws, Exponent<T> wt, T
   const T es = exponential(-ws.w), et = es * q;
   const T bs = 1 + es, bt = 1 + et;
   const T mean = d == 0 ? steepness : fallen / d;
-  return {ws.w, ws.error, q, 1 / bs, 1 / bt, mean / (bs * bt)};
+  const T at_s = 1 / bs, at_t = 1 / bt;
+  return {ws.w, ws.error, q, at_s, at_t, sizeof(T) == 4 ? mean * at_s * at_t : mean / (bs * bt)};
 }
 
 }  // namespace detail
@@ -149,9 +150,15 @@ struct Gelu : OddGate<Gelu> {
   }
 
  private:
-  template <class T>
-  DEEPSHAP_HOST_DEVICE static Exponent<T> half_square(T t) {
-    const T w = t * (t / 2);
+  // t^2 / 2 by t's leading 12 bits, whose square is exact, and the rest.
+  DEEPSHAP_HOST_DEVICE static Exponent<float> half_square(float t) {
+    const float head = bits_float(float_bits(t) & 0xfffff000u);
+    const float square = head * (head / 2), rest = (t - head) * (t + head) / 2;
+    const float w = square + rest;
+    return {w, rest - (w - square)};
+  }
+  DEEPSHAP_HOST_DEVICE static Exponent<double> half_square(double t) {
+    const double w = t * (t / 2);
     return {w, product_error(t, t / 2, w)};
   }
 };
@@ -163,33 +170,31 @@ struct Mish : Symmetric<Mish> {
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     const T inf = infinity<T>(), bound = sizeof(T) == 4 ? T(128) : T(1024);
-    if (hi <= 0) {
-      const T s = at_most(-hi, bound), t = at_most(-lo, bound), d = t - s;
-      const T es = exponential(-s), et = exponential(-t);
-      T fallen;
-      const T q = decay_between(Exponent<T>{s, T(0)}, Exponent<T>{t, T(0)}, d, fallen);
-      const T ds = 1 / (es * (es + 2) + 2), dt = 1 / (et * (et + 2) + 2);
-      const T slope = 2 * (d == 0 ? T(1) : fallen / d) * (es + et + 2) * ds * dt;
-      return gated_tail(GateTail<T>{s, T(0), q, (es + 2) * ds, (et + 2) * dt, slope}, s, t, hi - lo);
-    }
-    if (hi == inf || lo == -inf) return lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
-    const T gate_hi = gate(hi);
-    if (lo < 0) {
-      const T e = exponential(lo), gate_lo = exp_times(lo, T(0), (e + 2) / (e * (e + 2) + 2));
-      return gate_hi * over_distance(hi, hi, lo) + gate_lo * over_distance(-lo, hi, lo);
-    }
-    // hi g(hi) - lo g(lo) = d g(lo) + hi (g(hi) - g(lo)), both terms positive.
-    const T d = hi - lo, qh = exponential(-hi), ql = exponential(-lo);
-    const T slope = 2 * (ql * ql * (hi * exp_mean(d))) * (1 + 2 * qh + exponential(-d)) /
-                    ((1 + 2 * qh * (1 + qh)) * (1 + 2 * ql * (1 + ql)));
-    return gate(lo) + slope;
+    const T s = at_most(absolute(hi), bound), t = at_most(absolute(lo), bound), d = distance(hi, lo);
+    const T eh = exponential(-s), el = exponential(-t);
+    T fallen;
+    const T left = decay(at_most(d, bound), fallen), mean = d == 0 ? T(1) : fallen / d;
+    // Both negative: sizes s <= t, as gated_tail has it.
+    const T rise = t - s;
+    const T q = left - left * difference_error(t, s, rise);
+    const T dh = 1 / (eh * (eh + 2) + 2), dl = 1 / (el * (el + 2) + 2);
+    const T fall = 2 * mean * (eh + el + 2) * dh * dl;
+    const GateTail<T> tail{s, T(0), q, (eh + 2) * dh, (el + 2) * dl, fall};
+    const T negative = exp_times(-s, T(0), gated_tail(tail, s, t / d, s / d, false));
+    // Mixed: two terms of one sign.
+    const T gate_hi = gate(eh), gate_lo = exp_times(-t, T(0), (el + 2) * dl);
+    const T mixed = gate_hi * over_distance(hi, hi, lo) + gate_lo * over_distance(-lo, hi, lo);
+    // Both positive: hi g(hi) - lo g(lo) = d g(lo) + hi (g(hi) - g(lo)), two terms of one sign.
+    const T slope =
+        2 * (el * el * (hi * mean)) * (1 + 2 * eh + left) / ((1 + 2 * eh * (1 + eh)) * (1 + 2 * el * (1 + el)));
+    const T far = lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
+    return hi <= 0 ? negative : (hi == inf) | (lo == -inf) ? far : lo < 0 ? mixed : gate(el) + slope;
   }
 
  private:
-  // g(x) for x >= 0, by e^-x.
+  // g(x) for x >= 0, from q = e^-x.
   template <class T>
-  DEEPSHAP_HOST_DEVICE static T gate(T x) {
-    const T q = exponential(-x);
+  DEEPSHAP_HOST_DEVICE static T gate(T q) {
     return (1 + 2 * q) / (1 + 2 * q * (1 + q));
   }
 };

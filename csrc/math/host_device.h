@@ -5,6 +5,8 @@
 #define DEEPSHAP_HOST_DEVICE __host__ __device__ inline
 #define DEEPSHAP_UNROLL _Pragma("unroll")
 #else
-#define DEEPSHAP_HOST_DEVICE inline
+// A formula that stays a call keeps the loop over it from being vectorised, and g++ leaves some calls even in a
+// `flatten` function.
+#define DEEPSHAP_HOST_DEVICE [[gnu::always_inline]] inline
 #define DEEPSHAP_UNROLL _Pragma("GCC unroll 32")
 #endif

@@ -52,13 +52,10 @@ struct Hardswish : Symmetric<Hardswish> {
     const T below = over_distance(hi * ((hi + 3) / 6), hi, lo);
     const T across = chord(hi, T(0), hi, lo, T(0), T(1));
     const bool low = lo <= -3, high = hi >= 3;
-    return hi <= -3  ? T(0)
-           : lo >= 3 ? T(1)
-           : low     ? (high                   ? across
-                        : lo == -infinity<T>() ? T(0)
-                                               : below)
-           : high    ? (hi == infinity<T>() ? T(1) : above)
-                     : inside;
+    const T from_low = high ? across : lo == -infinity<T>() ? T(0) : below;
+    const T from_inside = !high ? inside : hi == infinity<T>() ? T(1) : above;
+    const T crossing = low ? from_low : from_inside;
+    return hi <= -3 ? T(0) : lo >= 3 ? T(1) : crossing;
   }
 };
 
