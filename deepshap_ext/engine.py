@@ -81,11 +81,11 @@ class Engine:
         self._reference: Pass | None = None
         self._weights: list[tuple[int, int]] = []
         self._expected = torch.empty(0)
+        self.precision = torch.float64
         try:
             with self._hooks() as hooks:
                 self._layouts = probe(hooks.run, self._baselines)
                 self._costs = measure(hooks, self._layouts, self._baselines)
-                self.precision = _coarsest(hooks.run([tensor[:1] for tensor in self._baselines]))
         except Exception as error:
             if is_out_of_memory(error):
                 raise _does_not_fit("a batch of three rows", error) from error
@@ -117,8 +117,11 @@ class Engine:
         while True:
             try:
                 with self._hooks() as hooks:
-                    starts = range(0, number, step)
-                    sums = [_wide(self._shared_reference(hooks, first, step).output).sum(0) for first in starts]
+                    sums = []
+                    for first in range(0, number, step):
+                        reference = self._shared_reference(hooks, first, step)
+                        self.precision = _coarsest(reference)
+                        sums.append(_wide(reference.output).sum(0))
                 return torch.stack(sums).sum(0) / number
             except Exception as error:
                 if not is_out_of_memory(error):
