@@ -23,6 +23,13 @@ def each(value: Any, dims: int) -> tuple[int, ...]:
     return values * dims if len(values) == 1 else values
 
 
+def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
+    """Whether the weight depends on the explained input; a bias that does is refused."""
+    if context.carries(bias):
+        raise UnsupportedOperationError("has no rule for a bias that depends on the explained input: add it afterwards")
+    return context.carries(weight)
+
+
 def _register(dims: int) -> None:
     convolve: Callable[..., Tensor] = getattr(F, f"conv{dims}d")
     transpose: Callable[..., Tensor] = getattr(F, f"conv_transpose{dims}d")
@@ -38,14 +45,9 @@ def _register(dims: int) -> None:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Application | None:
-        if context.carries(bias):
-            raise UnsupportedOperationError(
-                "has no rule for a bias that depends on the explained input: add it afterwards"
-            )
-        if context.carries(weight):
-            if not context.carries(input):
-                return None
-            return bilinear(lambda x, w: convolve(x, w, bias, stride, padding, dilation, groups), input, weight)
+        if _weight_varies(context, weight, bias):
+            rest = (bias, stride, padding, dilation, groups)
+            return bilinear(lambda x, w: convolve(x, w, *rest), input, weight) if context.carries(input) else None
         kernel = weight.shape[2:]
         steps, spread = each(stride, dims), each(dilation, dims)
         operand = input
@@ -64,12 +66,12 @@ def _register(dims: int) -> None:
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
             # What a stride leaves over at the end of the input.
-            rest = [
+            left_over = [
                 n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
                 for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
             ]
             # Autocast convolves in another dtype than the weight has.
-            return [transpose(grad, weight.to(grad.dtype), None, steps, edges, rest, groups, spread)]
+            return [transpose(grad, weight.to(grad.dtype), None, steps, edges, left_over, groups, spread)]
 
         return Application([operand], forward, multipliers, stand_for=[input])
 
@@ -85,21 +87,12 @@ def _register(dims: int) -> None:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Application | None:
-        if context.carries(bias):
-            raise UnsupportedOperationError(
-                "has no rule for a bias that depends on the explained input: add it afterwards"
-            )
-        if context.carries(weight):
-            if not context.carries(input):
-                return None
-
-            def map(x: Tensor, w: Tensor) -> Tensor:
-                return transpose(x, w, bias, stride, padding, output_padding, groups, dilation)
-
-            return bilinear(map, input, weight)
+        rest = (bias, stride, padding, output_padding, groups, dilation)
+        if _weight_varies(context, weight, bias):
+            return bilinear(lambda x, w: transpose(x, w, *rest), input, weight) if context.carries(input) else None
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-            return transpose(x, weight, bias, stride, padding, output_padding, groups, dilation), []
+            return transpose(x, weight, *rest), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
             return [convolve(grad, weight.to(grad.dtype), None, stride, padding, dilation, groups)]
