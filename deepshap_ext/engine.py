@@ -20,6 +20,7 @@ from .errors import OutOfMemoryError
 from .memory import available_memory, is_out_of_memory
 from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
+from .rules.normalization import wide
 from .rules.registry import Options
 
 Choose = Callable[[Tensor, slice], Tensor]
@@ -121,7 +122,8 @@ class Engine:
                     for first in range(0, number, step):
                         reference = self._shared_reference(hooks, first, step)
                         self.precision = _coarsest(reference)
-                        sums.append(_wide(reference.output).sum(0))
+                        # Sums over baselines must not round.
+                        sums.append(wide(reference.output).sum(0))
                 return torch.stack(sums).sum(0) / number
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -141,7 +143,7 @@ class Engine:
         done, total = 0, len(inputs[0])
         budget = self._budget()
         outputs = choose(self.expected.reshape(1, -1), slice(0, 1)).shape[1]
-        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
+        baselines = self._count(own)
         pairs = total * baselines * outputs
         with self._hooks() as hooks, tqdm(total=pairs, desc="DeepSHAP", unit="pair", disable=not progress) as bar:
             while done < total:
@@ -187,7 +189,7 @@ class Engine:
         chunks: Chunks,
         bar: tqdm[NoReturn],
     ) -> Explained:
-        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
+        baselines = self._count(own)
         run = None
         for first in range(0, baselines, chunks.taped):
             count = min(chunks.taped, baselines - first)
@@ -196,14 +198,14 @@ class Engine:
                 repeats = count if pairing == "aligned" else 1
                 graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
                 cut = audit(graph.output, graph.edges, graph.inputs, graph.capture)
-                outputs = _wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
+                outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
                 targets = choose(outputs, here)
             pairs = Pairs(graph, reference.tape, self._layouts, pairing, len(graph.output))
             inexact: dict[str, set[int]] = {}
             for entry, wrong in pairs.inexact():
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
             moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats, bar)
-            theirs = _wide(reference.output).reshape(len(reference.output), -1)
+            theirs = wide(reference.output).reshape(len(reference.output), -1)
             if own is None and pairing == "grid":
                 expected = theirs.sum(0).expand_as(outputs).gather(1, targets)
             else:
@@ -265,9 +267,12 @@ class Engine:
             for parts in zip(*by_output, strict=True)
         ]
 
+    def _count(self, own: Sequence[Tensor] | None) -> int:
+        """The number of baselines that each input is compared with."""
+        return len(self._baselines[0]) if own is None else own[0].shape[1]
+
     def _plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
-        baselines = len(self._baselines[0]) if own is None else own[0].shape[1]
-        return plan(self._costs, budget, inputs, baselines, outputs, own is None, pairing == "aligned")
+        return plan(self._costs, budget, inputs, self._count(own), outputs, own is None, pairing == "aligned")
 
     def _budget(self) -> int:
         # Half of what is free: torch's own workspaces and other programs take some.
@@ -282,11 +287,6 @@ def _coarsest(one: Pass) -> torch.dtype:
     """The least precise floating-point dtype that a pass computed in."""
     tensors = [one.output, *one.explained, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
     return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
-
-
-def _wide(outputs: Tensor) -> Tensor:
-    """Half and bfloat16 outputs in float32: their sums over baselines must not round."""
-    return outputs.float() if outputs.element_size() < 4 else outputs
 
 
 def _one_hot(chosen: Tensor, output: Tensor) -> Tensor:

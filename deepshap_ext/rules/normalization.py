@@ -92,7 +92,7 @@ def _centred(u: Tensor, eps: float, centre: bool) -> tuple[Tensor, Tensor]:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Half and bfloat16 as float32: rules compute in float."""
+    """Half and bfloat16 as float32, in which rules compute and sums are taken."""
     return tensor.float() if tensor.element_size() < 4 else tensor
 
 
