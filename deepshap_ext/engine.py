@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import ops
-from .capture.graph import audit
-from .capture.hooks import Layer, ModelHooks, Pass
+from .capture.graph import Cut, audit, cuts
+from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe
-from .errors import OutOfMemoryError
+from .errors import ControlFlowError, OutOfMemoryError
 from .memory import available_memory, is_out_of_memory
 from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
@@ -47,36 +47,33 @@ class Moments:
 class Explained:
     """What explaining ``B`` inputs gave, ``K`` outputs each.
 
-    ``moments``: one an explained tensor. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean
-    over the baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep
-    attributions from adding up, with the positions of the inputs concerned. ``cut``: False where something leads from the
-    model's inputs past the explained layer to the output, so that its attributions are not all there is.
+    ``moments``: one an explained tensor; ``layers``: which of them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the
+    explained outputs for the inputs, and their mean over the baselines. ``targets``, ``[B, K]``: which of the flattened outputs these
+    are. ``inexact``: operations that keep attributions from adding up, with the positions of the inputs concerned. ``cuts``: which
+    layers' attributions add up, and together with which.
     """
 
     moments: list[Moments]
+    layers: list[slice]
     outputs: Tensor
     expected: Tensor
     targets: Tensor
     inexact: dict[str, set[int]]
-    cut: bool
+    cuts: list[Cut]
 
 
 class Engine:
-    """Explains a model's output from inputs and baselines that are tensors on one device, already checked."""
+    """Explains a model's output from inputs and baselines that are tensors on one device, already checked.
+
+    Inputs, and baselines likewise, are the model's inputs and behind them its keyword arguments that have a row a sample.
+    """
 
     def __init__(
-        self,
-        model: nn.Module,
-        layer: Layer | None,
-        select: Callable[[Any], Tensor],
-        baselines: Sequence[Tensor],
-        options: Options,
-        max_memory: int | None,
+        self, model: nn.Module, call: Call, baselines: Sequence[Tensor], options: Options, max_memory: int | None
     ) -> None:
         self._model = model
+        self._call = call
         self._options = options
-        self._layer = layer
-        self._select = select
         self._baselines = list(baselines)
         self._max_memory = max_memory
         self._reference: Pass | None = None
@@ -85,7 +82,7 @@ class Engine:
         self.precision = torch.float64
         try:
             with self._hooks() as hooks:
-                self._layouts = probe(hooks.run, self._baselines)
+                self._layouts = probe(hooks, self._baselines)
                 self._costs = measure(hooks, self._layouts, self._baselines)
         except Exception as error:
             if is_out_of_memory(error):
@@ -110,7 +107,7 @@ class Engine:
         return self._expected
 
     def _hooks(self) -> ModelHooks:
-        return ModelHooks(self._model, self._layer, self._select, self._options)
+        return ModelHooks(self._model, self._call, self._options)
 
     def _mean_output(self) -> Tensor:
         number = len(self._baselines[0])
@@ -139,6 +136,8 @@ class Engine:
 
         ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress``: show a bar.
         """
+        if self._layouts.entries is None:
+            pairing = "aligned"
         parts: list[Explained] = []
         done, total = 0, len(inputs[0])
         budget = self._budget()
@@ -191,18 +190,26 @@ class Engine:
     ) -> Explained:
         baselines = self._count(own)
         run = None
+        repeats = 0
         for first in range(0, baselines, chunks.taped):
             count = min(chunks.taped, baselines - first)
             reference = self._references(hooks, len(inputs[0]), own, pairing, first, count)
-            if run is None or pairing == "aligned":
+            if repeats != (count if pairing == "aligned" else 1):
                 repeats = count if pairing == "aligned" else 1
                 graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
-                cut = audit(graph.output, graph.edges, graph.inputs, graph.capture)
+                audit(graph)
+                adding_up = cuts(graph)
                 outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
                 targets = choose(outputs, here)
             pairs = Pairs(graph, reference.tape, self._layouts, pairing, len(graph.output))
             inexact: dict[str, set[int]] = {}
-            for entry, wrong in pairs.inexact():
+            try:
+                found = pairs.inexact()
+            except ControlFlowError as error:
+                if self._layouts.entries is None:
+                    raise ControlFlowError(f"sample {here.start} against its baseline {first}: {error}") from None
+                raise
+            for entry, wrong in found:
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
             moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats, bar)
             theirs = wide(reference.output).reshape(len(reference.output), -1)
@@ -210,7 +217,8 @@ class Engine:
                 expected = theirs.sum(0).expand_as(outputs).gather(1, targets)
             else:
                 expected = theirs.unflatten(0, (-1, count)).sum(1).gather(1, targets)
-            part = Explained(moments, outputs.gather(1, targets), expected, targets, inexact, cut)
+            ours = outputs.gather(1, targets)
+            part = Explained(moments, graph.layers, ours, expected, targets, inexact, adding_up)
             run = part if run is None else _with_more_baselines(run, part)
         assert run is not None
         return replace(run, expected=run.expected / baselines)
@@ -272,7 +280,8 @@ class Engine:
         return len(self._baselines[0]) if own is None else own[0].shape[1]
 
     def _plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
-        return plan(self._costs, budget, inputs, self._count(own), outputs, own is None, pairing == "aligned")
+        found = plan(self._costs, budget, inputs, self._count(own), outputs, own is None, pairing == "aligned")
+        return replace(found, inputs=1, taped=1) if self._layouts.entries is None else found
 
     def _budget(self) -> int:
         # Half of what is free: torch's own workspaces and other programs take some.
@@ -332,7 +341,7 @@ def _joined(parts: Sequence[Explained]) -> Explained:
     outputs, expected, targets = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets")
     )
-    return Explained(moments, outputs, expected, targets, _union(parts), all(part.cut for part in parts))
+    return Explained(moments, parts[0].layers, outputs, expected, targets, _union(parts), parts[0].cuts)
 
 
 def _union(parts: Sequence[Explained]) -> dict[str, set[int]]:

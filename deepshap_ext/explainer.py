@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .capture.hooks import Layer
-from .engine import Choose, Engine, Explained
+from .capture.graph import Cut
+from .capture.hooks import Call, Layer
+from .engine import Choose, Engine, Explained, Moments
 from .errors import additivity_error
-from .inputs import as_tensors, check_like, check_rows, device_of, dtype_of
+from .inputs import as_tensors, check_kwargs, check_like, check_rows, check_sample_kwargs, device_of, dtype_of
 from .outputs import selector
 from .pairs import Pairing
 from .rules.registry import Options
@@ -34,13 +35,16 @@ class Attribution:
     ``[N, *outputs]``. ``convergence_delta``: how far the values are from adding up, ``sum(values) - (output - expected_value)``, of
     the same shape. ``standard_error``: of each value, over the baselines, shaped like ``values``; None unless asked for. Of a half or
     bfloat16 model all are float32.
+
+    For a list of layers ``values``, ``convergence_delta`` and ``standard_error`` are tuples, one item a layer. Layers that add up only
+    together, such as two embeddings whose outputs are added, have the same ``convergence_delta``.
     """
 
-    values: Tensor | tuple[Tensor, ...]
+    values: Any
     output: Tensor
     expected_value: Tensor
-    convergence_delta: Tensor
-    standard_error: Tensor | tuple[Tensor, ...] | None = None
+    convergence_delta: Any
+    standard_error: Any = None
 
 
 class DeepExplainer:
@@ -51,10 +55,15 @@ class DeepExplainer:
 
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
-            module inside the model, is given. Explained in eval mode and left exactly as it was.
+            module inside the model, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval mode and left
+            exactly as it was.
         data: the background, baselines ``[R, *features]``; a list of them for a model of several inputs.
-        at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``.
-        call: which of the layer's calls in a forward pass, from 0; None where there is only one.
+        at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
+            all or a list, one a layer.
+        call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
+        kwargs: keyword arguments that the model is called with, the same for all samples.
+        sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
+            and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
@@ -77,11 +86,13 @@ class DeepExplainer:
 
     def __init__(
         self,
-        model: nn.Module | tuple[nn.Module, nn.Module],
+        model: nn.Module | tuple[nn.Module, nn.Module | Sequence[nn.Module]],
         data: Any,
         *,
-        at: Literal["input", "output"] = "input",
-        call: int | None = None,
+        at: Literal["input", "output"] | Sequence[Literal["input", "output"]] = "input",
+        call: int | Sequence[int | None] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        sample_kwargs: Mapping[str, Any] | None = None,
         output: str | int | Callable[[Any], Tensor] | None = None,
         rules: Literal["deeplift", "shapley"] = "deeplift",
         softmax: Literal["logmean", "rescale", "centered"] = "logmean",
@@ -90,15 +101,18 @@ class DeepExplainer:
         max_memory: int | None = None,
         progress: bool = False,
     ) -> None:
-        self._model, self._layer = _model_and_layer(model, at, call)
+        self._model, layers, self._several_layers = _model_and_layers(model, at, call)
         if additivity_tolerance is not None and not additivity_tolerance > 0:
             raise ValueError(f"additivity_tolerance must be positive, got {additivity_tolerance}")
         if max_memory is not None and not max_memory > 0:
             raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory}")
         baselines, self._listed = as_tensors("data", data, dtype_of(self._model))
-        check_rows("data", baselines, self._listed, integers=self._layer is not None)
+        check_rows("data", baselines, self._listed, integers=bool(layers))
         self._device = device_of(self._model, baselines)
         self._data = [tensor.to(self._device) for tensor in baselines]
+        constants = check_kwargs(kwargs, sample_kwargs, self._device)
+        self._by_row = tuple(sample_kwargs or ())
+        rows = check_sample_kwargs(sample_kwargs, self._by_row, len(self._data[0]), self._device)
         self._tolerance = additivity_tolerance
         self._progress = progress
         for name, value, choices in (
@@ -109,7 +123,9 @@ class DeepExplainer:
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         options = Options(rules, softmax, on_unsupported)
-        self._engine = Engine(self._model, self._layer, selector(output), self._data, options, max_memory)
+        self._layers = len(layers)
+        how = Call(layers, selector(output), constants, self._by_row)
+        self._engine = Engine(self._model, how, [*self._data, *rows], options, max_memory)
 
     @property
     def expected_value(self) -> np.ndarray[Any, Any]:
@@ -117,7 +133,13 @@ class DeepExplainer:
         return _numpy(self._engine.expected.reshape(self._output_shape()))
 
     def shap_values(
-        self, X: Any, ranked_outputs: int | None = None, output_rank_order: str = "max", check_additivity: bool = True
+        self,
+        X: Any,
+        ranked_outputs: int | None = None,
+        output_rank_order: str = "max",
+        check_additivity: bool = True,
+        *,
+        sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """DeepSHAP values as numpy arrays; signature, shapes and meanings are those of shap's DeepExplainer.
 
@@ -126,20 +148,22 @@ class DeepExplainer:
             ranked_outputs: explain only that many outputs a sample, those that rank first.
             output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
             check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
 
         Returns:
-            ``[N, *features, outputs]``, a list of such arrays for several inputs; with ``ranked_outputs`` the pair of
-            ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor ``[N, ranked_outputs]``.
+            ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers; with
+            ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
+            ``[N, ranked_outputs]``.
         """
         inputs = self._check_inputs(X)
-        explained = self._explain(inputs, self._ranked(ranked_outputs, output_rank_order), None, "grid")
+        choose = self._ranked(ranked_outputs, output_rank_order)
+        explained = self._explain(inputs, choose, None, "grid", sample_kwargs)
         self._check_additivity(explained, raises=check_additivity)
         outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
-        values = [_numpy(_outputs_last(moments.mean, outputs)) for moments in explained.moments]
-        result = values if self._listed or len(values) > 1 else values[0]
+        result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
         return result if ranked_outputs is None else (result, explained.targets.cpu())
 
-    def __call__(self, X: Any) -> Any:
+    def __call__(self, X: Any, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
         """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap."""
         try:
             from shap import Explanation
@@ -147,19 +171,16 @@ class DeepExplainer:
             raise ImportError(
                 "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
             ) from error
-        values = self.shap_values(X)
-        samples = len(values[0] if isinstance(values, list) else values)
-        base = np.broadcast_to(self.expected_value, (samples, *self.expected_value.shape))
-        if self._layer is not None:
+        values = self.shap_values(X, sample_kwargs=sample_kwargs)
+        each = _flat(values)
+        base = np.broadcast_to(self.expected_value, (len(each[0]), *self.expected_value.shape))
+        if self._layers:
             # The values are those of the layer's inputs, which X is not.
-            data: list[Any] = [None] * len(values) if isinstance(values, list) else [None]
+            data: list[Any] = [None] * len(each)
         else:
             data = [_numpy(x) if isinstance(x, Tensor) else np.asarray(x) for x in (X if self._listed else [X])]
-        each = [
-            Explanation(values=one, base_values=base, data=of)
-            for one, of in zip(values if isinstance(values, list) else [values], data, strict=True)
-        ]
-        return each if isinstance(values, list) else each[0]
+        explanations = [Explanation(values=one, base_values=base, data=of) for one, of in zip(each, data, strict=True)]
+        return explanations if isinstance(values, list) else explanations[0]
 
     def attribute(
         self,
@@ -170,6 +191,7 @@ class DeepExplainer:
         pairing: str = "grid",
         standard_error: bool = False,
         check_additivity: bool = True,
+        sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
 
@@ -182,6 +204,8 @@ class DeepExplainer:
                 slower and gives the same values: a check on the model's layout.
             standard_error: also return the values' standard error over the baselines (needs two or more).
             check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with. Every sample's
+                baselines then run with its rows, which costs a forward pass over all pairs.
         """
         inputs = self._check_inputs(X)
         if pairing not in ("grid", "aligned"):
@@ -191,30 +215,50 @@ class DeepExplainer:
         if standard_error and number < 2:
             raise ValueError("standard_error=True needs two or more baselines, got 1")
         chosen, outputs = self._targets(target, len(inputs[0]))
-        kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
-        explained = self._explain(inputs, chosen, own, kind)
+        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs)
         self._check_additivity(explained, raises=check_additivity)
-        values = [_outputs_last(moments.mean, outputs) for moments in explained.moments]
-        error = [
-            _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
-            for moments in explained.moments
-            if standard_error
-        ]
-        one = len(values) == 1 and not self._listed
-        difference = explained.outputs - explained.expected
+
+        def error(moments: Moments) -> Tensor:
+            return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
+
         shape = (len(inputs[0]), *outputs)
+        difference = explained.outputs - explained.expected
+        deltas: list[Tensor] = [difference] * len(explained.layers)
+        for cut in explained.cuts:
+            for layer in cut.layers:
+                deltas[layer] = (_sums(explained, cut).to(difference.dtype) - difference).reshape(shape)
         return Attribution(
-            values=values[0] if one else tuple(values),
+            values=self._by_layer(explained, lambda moments: _outputs_last(moments.mean, outputs), tuple),
             output=explained.outputs.reshape(shape),
             expected_value=explained.expected.reshape(shape),
-            convergence_delta=(_sums(explained).to(difference.dtype) - difference).reshape(shape),
-            standard_error=None if not standard_error else error[0] if one else tuple(error),
+            convergence_delta=tuple(deltas) if self._several_layers else deltas[0],
+            standard_error=self._by_layer(explained, error, tuple) if standard_error else None,
         )
 
     def _explain(
-        self, inputs: list[Tensor], choose: Choose, own: Sequence[Tensor] | None, pairing: Pairing
+        self,
+        inputs: list[Tensor],
+        choose: Choose,
+        own: Sequence[Tensor] | None,
+        pairing: str,
+        sample_kwargs: Mapping[str, Any] | None,
     ) -> Explained:
-        return self._engine.explain(inputs, choose, own, pairing, self._progress)
+        samples = len(inputs[0])
+        rows = check_sample_kwargs(sample_kwargs, self._by_row, samples, self._device)
+        if rows:
+            # A sample and its baselines have the same keyword arguments: the baselines are its own.
+            own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
+            own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
+        kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
+        return self._engine.explain([*inputs, *rows], choose, own, kind, self._progress)
+
+    def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
+        """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""
+        found = []
+        for layer in explained.layers:
+            values = [what(moments) for moments in explained.moments[layer]]
+            found.append(values[0] if len(values) == 1 and not self._listed else several(values))
+        return several(found) if self._several_layers else found[0]
 
     def _check_inputs(self, X: Any) -> list[Tensor]:
         tensors, listed = as_tensors("X", X, self._data_dtype())
@@ -225,7 +269,7 @@ class DeepExplainer:
                 f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
             )
         check_like("X", tensors, self._data, listed)
-        check_rows("X", tensors, listed, integers=self._layer is not None)
+        check_rows("X", tensors, listed, integers=self._layers > 0)
         return [tensor.to(self._device) for tensor in tensors]
 
     def _check_baselines(self, baselines: Any, samples: int) -> list[Tensor]:
@@ -233,7 +277,7 @@ class DeepExplainer:
         if listed != self._listed:
             raise TypeError("baselines must be a list of tensors exactly where the background is one")
         check_like("baselines", tensors, self._data, listed, leading=2)
-        check_rows("baselines", tensors, listed, integers=self._layer is not None)
+        check_rows("baselines", tensors, listed, integers=self._layers > 0)
         for tensor in tensors:
             if tensor.shape[0] != samples or tensor.shape[1] == 0:
                 raise ValueError(
@@ -307,14 +351,20 @@ class DeepExplainer:
             f"belongs to no input"
             for title, rows in explained.inexact.items()
         ]
-        if not explained.cut:
+        partial = [layer for cut in explained.cuts if not cut.whole for layer in cut.layers]
+        if partial:
+            which = (
+                f"layer(s) {', '.join(map(str, partial))} of the list"
+                if self._several_layers
+                else "the explained layer"
+            )
             warnings.warn(
-                "something leads from the model's inputs past the explained layer to the output: the layer's attributions are right, but "
-                "they are not all there is and do not add up to the output difference",
+                f"something leads from the model's inputs past {which} to the output: the attributions there are right, but they are not "
+                f"all there is and do not add up to the output difference",
                 stacklevel=3,
             )
-        elif not problems:
-            problems = self._gap(explained)
+        if not problems:
+            problems = [gap for cut in explained.cuts if cut.whole for gap in self._gap(explained, cut)]
         if not problems:
             return
         message = "; ".join(problems)
@@ -324,7 +374,7 @@ class DeepExplainer:
             )
         warnings.warn(f"the attributions do not add up: {message}", stacklevel=3)
 
-    def _gap(self, explained: Explained) -> list[str]:
+    def _gap(self, explained: Explained, cut: Cut) -> list[str]:
         """The largest gap of additivity, if it is beyond the tolerance."""
         # Of the least precise dtype: some float64 models compute parts in float32.
         dtype = self._engine.precision
@@ -334,7 +384,7 @@ class DeepExplainer:
         if infinite.any():
             rows = set(infinite.any(1).nonzero()[:, 0].tolist())
             return [f"the model's output is not finite for sample(s) {_listing(rows)} or for the baselines"]
-        gaps = (_sums(explained) - (outputs - expected)).abs()
+        gaps = (_sums(explained, cut) - (outputs - expected)).abs()
         scale = float((outputs - expected).abs().max())
         # The model's own rounding of its outputs is no error of the attributions.
         rounding = 4 * torch.finfo(dtype).eps * float(torch.maximum(outputs.abs(), expected.abs()).max())
@@ -349,14 +399,13 @@ class DeepExplainer:
         ]
 
 
-def _model_and_layer(model: Any, at: Any, call: Any) -> tuple[nn.Module, Layer | None]:
+def _model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[Layer], bool]:
+    """The model, the layers to explain, and whether they were given as a list."""
     layer = None
     if isinstance(model, tuple):
         if len(model) != 2:
             raise TypeError(f"model must be a torch.nn.Module or the pair (model, layer), got a tuple of {len(model)}")
         model, layer = model
-        if not isinstance(layer, nn.Module):
-            raise TypeError(f"layer must be a torch.nn.Module inside the model, got {type(layer).__name__}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module or the pair (model, layer), got {type(model).__name__}")
     for name, module in model.named_modules():
@@ -365,30 +414,50 @@ def _model_and_layer(model: Any, at: Any, call: Any) -> tuple[nn.Module, Layer |
                 f"{'model' if not name else f'model.{name}'} is a TorchScript module, whose operations cannot be followed: explain the "
                 f"module it was scripted or traced from"
             )
-    if layer is not None and all(layer is not module for module in model.modules()):
-        raise ValueError(
-            f"layer must be a module inside the model, got a {type(layer).__name__} that is not in {type(model).__name__}"
-        )
-    if at not in ("input", "output"):
-        raise ValueError(f"at must be one of 'input', 'output', got {at!r}")
-    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
-        raise ValueError(f"call must be None or an integer from 0, got {call!r}")
-    if layer is None and (at != "input" or call is not None):
+    several = isinstance(layer, (list, tuple))
+    modules: list[Any] = [*layer] if isinstance(layer, (list, tuple)) else [] if layer is None else [layer]
+    if several and not modules:
+        raise ValueError("layer must be a module or a list of modules, got an empty list")
+    for module in modules:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"layer must be a torch.nn.Module inside the model, got {type(module).__name__}")
+        if all(module is not other for other in model.modules()):
+            raise ValueError(
+                f"layer must be a module inside the model, got a {type(module).__name__} that is not in {type(model).__name__}"
+            )
+    places, calls = _one_a_layer("at", at, modules, several), _one_a_layer("call", call, modules, several)
+    for place in places:
+        if place not in ("input", "output"):
+            raise ValueError(f"at must be one of 'input', 'output', got {place!r}")
+    for which in calls:
+        if which is not None and (isinstance(which, bool) or not isinstance(which, int) or which < 0):
+            raise ValueError(f"call must be None or an integer from 0, got {which!r}")
+    if not modules and (at != "input" or call is not None):
         raise ValueError(
             f"at and call are about the layer of (model, layer), and there is none: got at={at!r}, call={call!r}"
         )
-    return model, None if layer is None else Layer(layer, at, call)
+    return model, [Layer(*each) for each in zip(modules, places, calls, strict=False)], several
 
 
-def _sums(explained: Explained) -> Tensor:
-    """``[N, K]``: each sample's values summed, in float64."""
+def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: bool) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        # Checked also where there is no layer.
+        return [value] * max(len(modules), 1)
+    if not several or len(value) != len(modules):
+        raise ValueError(f"{name} must be one value, or a list of one a layer for {len(modules)} layers, got {value!r}")
+    return list(value)
+
+
+def _sums(explained: Explained, cut: Cut) -> Tensor:
+    """``[N, K]``: each sample's values in these layers summed, in float64."""
+    parts = [moments.mean for layer in cut.layers for moments in explained.moments[explained.layers[layer]]]
     return (
-        torch.stack(
-            [moments.mean.double().reshape(*moments.mean.shape[:2], -1).sum(2) for moments in explained.moments]
-        )
-        .sum(0)
-        .t()
+        torch.stack([part.double().flatten(2).sum(2) if part.dim() > 2 else part.double() for part in parts]).sum(0).t()
     )
+
+
+def _flat(values: Any) -> list[Any]:
+    return [one for value in values for one in _flat(value)] if isinstance(values, list) else [values]
 
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:

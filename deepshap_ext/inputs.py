@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,3 +98,34 @@ def check_like(name: str, tensors: Sequence[Tensor], data: Sequence[Tensor], lis
             )
         if tensor.dtype != background.dtype:
             raise TypeError(f"{label} must be of the background's dtype {background.dtype}, got {tensor.dtype}")
+
+
+def check_kwargs(constants: Any, by_row: Any, device: torch.device) -> dict[str, Any]:
+    """The model's constant keyword arguments, tensors among them on its device."""
+    for name, value in (("kwargs", constants), ("sample_kwargs", by_row)):
+        if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+            raise TypeError(f"{name} must be a dict of the model's keyword arguments, got {value!r}")
+    both = sorted(set(constants or ()) & set(by_row or ()))
+    if both:
+        raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in (constants or {}).items()}
+
+
+def check_sample_kwargs(values: Any, names: Sequence[str], samples: int, device: torch.device) -> list[Tensor]:
+    """A tensor ``[samples, ...]`` for each name, in their order, on the model's device."""
+    if set(values or ()) != set(names):
+        raise ValueError(
+            f"sample_kwargs must have the names that the explainer was made with, {list(names)}, got {list(values or ())}"
+        )
+    rows = []
+    for name in names:
+        value = values[name]
+        value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        if not isinstance(value, Tensor):
+            raise TypeError(f"sample_kwargs[{name!r}] must be a tensor, got {type(value).__name__}")
+        if value.dim() == 0 or len(value) != samples:
+            raise ValueError(
+                f"sample_kwargs[{name!r}] must have shape [{samples}, ...] for {samples} samples, got {list(value.shape)}"
+            )
+        rows.append(value.detach().to(device))
+    return rows

@@ -66,8 +66,8 @@ class Pairs:
                 raise ExplanationError(
                     f"{entry}: its input is modified in place where the modification cannot be followed"
                 )
-        for number, (one, other) in enumerate(zip(ours.entries, theirs.entries, strict=False)):
-            layouts = self.layouts.entries[number] if number < len(self.layouts.entries) else []
+        for one, other in zip(ours.entries, theirs.entries, strict=False):
+            layouts = self.layouts.of(one)
             self._check_same(one, other, layouts)
             if one.multipliers is None and one.kept:
                 wrong = torch.zeros(self.samples, dtype=torch.bool, device=one.kept[0].device)
@@ -115,7 +115,7 @@ class Sides:
 
     def __init__(self, pairs: Pairs, entry: Entry) -> None:
         self._pairs = pairs
-        self._layouts = pairs.layouts.entries[entry.number]
+        self._layouts = pairs.layouts.of(entry)
         self.x: Sequence[Tensor] = entry.kept
         self.r: Sequence[Tensor] = pairs.baselines.entries[entry.number].kept
 

@@ -47,7 +47,7 @@ def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Co
             held.append(meter.live)
         taped.append(_tape_bytes(passes[-1]))
     one = passes[0]
-    audit(one.output, one.edges, one.inputs, one.capture)
+    audit(one)
     pairs = Pairs(one, one.tape, layouts, "grid", 1)
     peaks = []
     for count in (1, 2):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from ..errors import UnsupportedOperationError
-from .mode import Capture, is_rule
+from .hooks import Pass
+from .mode import is_rule
 
 _LINEAR_NODES = frozenset(
     """
@@ -43,21 +44,22 @@ _FACTOR_EDGES = {
 _LINEAR_IN_FIRST = frozenset({"Div", "GridSampler2D", "GridSampler3D", "CudnnGridSampler"})
 
 
-def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Tensor], capture: Capture) -> bool:
-    """Refuse any node between the explained tensors and the output that is neither linear nor a rule's.
+@dataclass(frozen=True)
+class Cut:
+    """Layers, by number, whose attributions add up together; not ``whole`` where something leads past them, so that they do not."""
 
-    Returns whether the explained tensors are a cut: whether nothing leads from the model's inputs past them to the output, so that
-    their attributions add up.
-    """
-    targets = {edge.node for edge in explained}
-    leaves = [tensor for tensor in inputs if tensor.requires_grad]
-    assert output.grad_fn is not None
-    order = _depth_first(output.grad_fn, targets)
+    layers: list[int]
+    whole: bool
+
+
+def audit(graph: Pass) -> None:
+    """Refuse any node between the explained tensors and the output that is neither linear nor a rule's."""
+    capture, targets = graph.capture, {edge.node for edge in graph.edges}
     reaching = set(targets)
     refused: list[str] = []
-    for node in order:
+    for node in _depth_first([_root(graph)]):
         leading = [position for position, (following, _) in enumerate(node.next_functions) if following in reaching]
-        if node in targets or not leading:
+        if not leading:
             continue
         reaching.add(node)
         if node in capture.without_rule:
@@ -81,19 +83,38 @@ def audit(output: Tensor, explained: Iterable[GradientEdge], inputs: Iterable[Te
         warnings.warn(f"{refused[0]}. Its gradient at the input is used, which does not add up", stacklevel=2)
     elif refused:
         raise UnsupportedOperationError(refused[0])
-    cut = True
-    for node in order:
+    for node in _depth_first([_root(graph)], targets):
         variable = getattr(node, "variable", None)
-        if variable is None or node in targets:
+        if node in targets or variable is None or any(variable is leaf for leaf in graph.inputs):
             continue
-        if any(variable is leaf for leaf in leaves):
-            cut = False
-        elif variable in capture.dependence:
+        if variable in capture.dependence:
             raise UnsupportedOperationError(
                 f"a tensor of shape {list(variable.shape)} that depends on the explained input was detached from it and made to require a "
                 f"gradient of its own: what it adds to the output cannot be explained"
             )
-    return cut
+
+
+def cuts(graph: Pass) -> list[Cut]:
+    """Which layers' attributions add up: those of each layer that nothing leads past, and those of all others together if nothing leads
+    past all of them and none is made from another."""
+    nodes = [{edge.node for edge in graph.edges[layer]} for layer in graph.layers]
+    leaves = [tensor for tensor in graph.inputs if tensor.requires_grad]
+
+    def whole(targets: set[Node]) -> bool:
+        variables = [
+            getattr(node, "variable", None) for node in _depth_first([_root(graph)], targets) if node not in targets
+        ]
+        return not any(variable is leaf for variable in variables for leaf in leaves)
+
+    alone = [whole(targets) for targets in nodes]
+    rest = [number for number, complete in enumerate(alone) if not complete]
+    found = [Cut([number], True) for number, complete in enumerate(alone) if complete]
+    if len(rest) > 1:
+        together = set().union(*(nodes[number] for number in rest))
+        behind = _depth_first(following for node in together for following in _following(node))
+        if together.isdisjoint(behind) and whole(together):
+            return [*found, Cut(rest, True)]
+    return [*found, *(Cut([number], False) for number in rest)]
 
 
 def _stem(node: Node) -> str:
@@ -104,11 +125,20 @@ def _stem(node: Node) -> str:
     return node.name().split("::")[-1].partition("Backward")[0]
 
 
-def _depth_first(root: Node, targets: set[Node]) -> list[Node]:
-    """The nodes from which the output is made, each after those that it reads; what lies behind the targets is left out."""
+def _root(graph: Pass) -> Node:
+    assert graph.output.grad_fn is not None
+    return graph.output.grad_fn
+
+
+def _following(node: Node) -> list[Node]:
+    return [following for following, _ in node.next_functions if following is not None]
+
+
+def _depth_first(roots: Iterable[Node], targets: Iterable[Node] = ()) -> list[Node]:
+    """The nodes that the roots are made from, each after those that it reads; what lies behind the targets is left out."""
     order: list[Node] = []
     opened: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(root, False)]
+    stack: list[tuple[Node, bool]] = [(root, False) for root in roots]
     while stack:
         node, done = stack.pop()
         if done:
@@ -117,5 +147,5 @@ def _depth_first(root: Node, targets: set[Node]) -> list[Node]:
             opened.add(node)
             stack.append((node, True))
             if node not in targets:
-                stack.extend((following, False) for following, _ in node.next_functions if following is not None)
+                stack.extend((following, False) for following in _following(node))
     return order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +24,16 @@ from .tape import Tape
 
 @dataclass
 class Pass:
-    """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph."""
+    """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph.
+
+    ``layers``: which of the explained tensors are each layer's; a model's own inputs count as one layer.
+    """
 
     capture: Capture
     output: Tensor
     explained: list[Tensor]
     edges: list[GradientEdge]
+    layers: list[slice]
     inputs: list[Tensor]
 
     @property
@@ -49,25 +53,41 @@ class Layer:
     call: int | None = None
 
 
+@dataclass(frozen=True)
+class Call:
+    """How the model is called and what is taken from it.
+
+    ``layers``: explain these tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that
+    is explained. ``constants``: keyword arguments that are the same in every call. ``by_row``: names of those that have a row a
+    sample; they come behind the model's inputs wherever these are passed on.
+    """
+
+    layers: Sequence[Layer]
+    select: Callable[[Any], Tensor]
+    constants: Mapping[str, Any]
+    by_row: Sequence[str]
+
+    def explained(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The model's inputs, without the keyword arguments behind them."""
+        return inputs[: len(inputs) - len(self.by_row)]
+
+
 class ModelHooks:
     """A context in which a model can be run under capture.
 
     On entry the model is put into eval mode, its parameters are frozen, and hooks follow which module runs; on exit, whatever was
-    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before. ``layer``: explain these
-    tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that is explained.
+    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before.
     """
 
-    def __init__(
-        self, model: nn.Module, layer: Layer | None, select: Callable[[Any], Tensor], options: Options
-    ) -> None:
+    def __init__(self, model: nn.Module, call: Call, options: Options) -> None:
         self._model = model
-        self._layer = layer
-        self._select = select
+        self.call = call
         self._options = options
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._capture: Capture | None = None
-        self._layer_calls: list[tuple[list[Tensor], list[GradientEdge]]] = []
+        #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
+        self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
         self._undo = ExitStack()
 
     def __enter__(self) -> ModelHooks:
@@ -98,18 +118,19 @@ class ModelHooks:
                     module.register_forward_hook(self._leave_module, always_call=True),
                 ):
                     undo.callback(handle.remove)
-            if self._layer is not None:
-                if self._layer.at == "input":
-                    handle = self._layer.module.register_forward_pre_hook(self._see_inputs, with_kwargs=True)
+            for number, layer in enumerate(self.call.layers):
+                if layer.at == "input":
+                    see = partial(self._see_inputs, number)
+                    handle = layer.module.register_forward_pre_hook(see, with_kwargs=True)
                 else:
-                    handle = self._layer.module.register_forward_hook(self._see_outputs)
+                    handle = layer.module.register_forward_hook(partial(self._see_outputs, number))
                 undo.callback(handle.remove)
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._running.clear()
-        self._layer_calls.clear()
+        self._forget_layers()
         self._capture = None
         self._undo.close()
 
@@ -119,27 +140,31 @@ class ModelHooks:
 
     def run(self, inputs: Sequence[Tensor]) -> Pass:
         """Run the model on copies of the inputs, with autograd on and every operation captured."""
-        leaves = [tensor.detach().clone() for tensor in inputs]
+        explained = self.call.explained(inputs)
+        leaves = [tensor.detach().clone() for tensor in explained]
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
+        keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
         capture = self._capture = Capture(self.module_path, self._options)
-        self._layer_calls.clear()
+        self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
             given = [leaf.clone() for leaf in leaves]
+            copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
                 capture.dependence.mark(tensor)
             with capture:
-                output = self._select(self._model(*given))
+                output = self.call.select(self._model(*given, **copies))
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)
         self._running.clear()
-        if self._layer is None:
-            explained, edges = [leaf.detach() for leaf in leaves], [get_gradient_edge(leaf) for leaf in leaves]
+        if not self.call.layers:
+            edges, layers = [get_gradient_edge(leaf) for leaf in leaves], [slice(0, len(leaves))]
+            tensors = [leaf.detach() for leaf in leaves]
         else:
-            explained, edges = self._seen_layer()
+            tensors, edges, layers = self._seen_layers()
         self._check_output(output, capture, len(inputs[0]))
-        return Pass(capture, output, explained, edges, leaves)
+        return Pass(capture, output, tensors, edges, layers, leaves)
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._running.append(module)
@@ -154,16 +179,21 @@ class ModelHooks:
         if self._running:
             self._running.pop()
 
-    def _see_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._see((args, kwargs))
+    def _forget_layers(self) -> None:
+        for seen in self._seen:
+            seen.clear()
 
-    def _see_outputs(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._see(output)
+    def _see_inputs(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._see(number, (args, kwargs))
 
-    def _see(self, value: Any) -> None:
-        assert self._capture is not None and self._layer is not None
-        if len(self._layer_calls) != (self._layer.call or 0):
-            self._layer_calls.append(([], []))
+    def _see_outputs(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
+        self._see(number, output)
+
+    def _see(self, number: int, value: Any) -> None:
+        assert self._capture is not None
+        seen = self._seen[number]
+        if len(seen) != (self.call.layers[number].call or 0):
+            seen.append(None)
             return
         with self._capture.paused():
             tensors = [
@@ -176,25 +206,31 @@ class ModelHooks:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
                     tensor.requires_grad_(True)
             # The edge stands for the tensor as it is now, whatever is written into it later.
-            self._layer_calls.append(
-                ([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors])
-            )
+            seen.append(([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors]))
 
-    def _seen_layer(self) -> tuple[list[Tensor], list[GradientEdge]]:
-        assert self._layer is not None
-        name, number, call = self._names[self._layer.module], len(self._layer_calls), self._layer.call
-        if not number:
-            raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
-        if call is None and number > 1:
-            raise ExplanationError(f"layer {name!r} runs {number} times in one forward pass: say which with call=")
-        if call is not None and call >= number:
-            raise ExplanationError(f"layer {name!r} runs {number} time(s) in one forward pass: there is no call {call}")
-        tensors, edges = self._layer_calls[call or 0]
-        if not tensors:
-            raise ExplanationError(
-                f"layer {name!r} has no floating-point {self._layer.at} tensor that depends on the model's inputs"
-            )
-        return tensors, edges
+    def _seen_layers(self) -> tuple[list[Tensor], list[GradientEdge], list[slice]]:
+        tensors: list[Tensor] = []
+        edges: list[GradientEdge] = []
+        layers = []
+        for layer, seen in zip(self.call.layers, self._seen, strict=True):
+            name, number, call = self._names[layer.module], len(seen), layer.call
+            if not number:
+                raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
+            if call is None and number > 1:
+                raise ExplanationError(f"layer {name!r} runs {number} times in one forward pass: say which with call=")
+            if call is not None and call >= number:
+                raise ExplanationError(
+                    f"layer {name!r} runs {number} time(s) in one forward pass: there is no call {call}"
+                )
+            found = seen[call or 0]
+            if found is None or not found[0]:
+                raise ExplanationError(
+                    f"layer {name!r} has no floating-point {layer.at} tensor that depends on the model's inputs"
+                )
+            layers.append(slice(len(tensors), len(tensors) + len(found[0])))
+            tensors += found[0]
+            edges += found[1]
+        return tensors, edges, layers
 
     def _check_output(self, output: Any, capture: Capture, rows: int) -> None:
         if not isinstance(output, Tensor):

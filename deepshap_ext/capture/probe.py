@@ -5,15 +5,17 @@ The elements that change are that row's footprint. A footprint that reaches othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..errors import ControlFlowError, MixedSamplesError
-from .hooks import Pass
+from .hooks import ModelHooks, Pass
 from .layout import BATCH_FIRST, Layout
+from .tape import Entry
 
 # One batch size alone cannot tell the batch from another dimension of the same length, and one row alone misses a flip of the batch.
 _BATCHES = ((2, (0,)), (3, (0, 1)))
@@ -21,10 +23,19 @@ _BATCHES = ((2, (0,)), (3, (0, 1)))
 
 @dataclass(frozen=True)
 class Layouts:
-    """The layout of every kept tensor, by entry, and of the explained tensors; None where a tensor has no batch."""
+    """The layout of every kept tensor, by entry, and of the explained tensors; None where a tensor has no batch.
 
-    entries: list[list[Layout | None]]
+    No ``entries`` at all: which operations run, or on how many elements, depends on a sample's values, as in a mixture of experts. Then
+    rows can only be compared one with one, alone in their batches.
+    """
+
+    entries: list[list[Layout | None]] | None
     explained: list[Layout]
+
+    def of(self, entry: Entry) -> Sequence[Layout | None]:
+        if self.entries is None:
+            return [None] * len(entry.kept)
+        return self.entries[entry.number] if entry.number < len(self.entries) else []
 
 
 @dataclass
@@ -35,31 +46,53 @@ class _Place:
     candidates: list[Layout | None]
 
 
-def probe(run: Callable[[Sequence[Tensor]], Pass], inputs: Sequence[Tensor]) -> Layouts:
+def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     """Find the layouts of a model's tensors.
 
     ``inputs`` are the rows to try with; one row is repeated, and one of the repetitions replaced by another row. Integer inputs are
-    replaced by other rows of themselves only.
+    replaced by other rows of themselves only, keyword arguments not at all.
     """
-    places: list[_Place] = []
-    base: dict[int, Pass] = {}
-    for count, _ in _BATCHES:
-        base[count] = run([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
+    base = {count: hooks.run(_batch(hooks, inputs, count)) for count, _ in _BATCHES}
     passes = list(base.values())
-    _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
-    for count, changed in _BATCHES:
-        for row in changed:
-            variant = run([_replaced(tensor, count, row) for tensor in inputs])
-            _check_same_operations(base[count], variant, "the values of its input")
-            if not places:
-                places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
-            for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
-                _by_footprint(place, before, after, count, row)
+    try:
+        _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
+        places: list[_Place] = []
+        for count, changed in _BATCHES:
+            for row in changed:
+                variant = hooks.run(_batch(hooks, inputs, count, row))
+                _check_same_operations(base[count], variant, "the values of its input")
+                if not places:
+                    places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
+                for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
+                    _by_footprint(place, before, after, count, row)
+    except (ControlFlowError, MixedSamplesError):
+        if not _rows_are_independent(hooks, inputs):
+            raise
+        shapes = [_by_shape("the explained input", *tensors) for tensors in _explained(passes)]
+        return Layouts(None, [place.candidates[0] or BATCH_FIRST for place in shapes])
     found = iter([place.candidates[0] for place in places])
     first = passes[0]
     entries = [[next(found) for _ in entry.kept] for entry in first.tape.entries]
     explained = [next(found) or BATCH_FIRST for _ in first.explained]
     return Layouts(entries, explained)
+
+
+def _batch(hooks: ModelHooks, inputs: Sequence[Tensor], count: int, row: int | None = None) -> list[Tensor]:
+    """``count`` copies of the first row, of which ``row`` is replaced by a row that differs from it."""
+    equal = [tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs]
+    if row is None:
+        return equal
+    explained = hooks.call.explained(inputs)
+    return [*(_replaced(tensor, count, row) for tensor in explained), *equal[len(explained) :]]
+
+
+def _rows_are_independent(hooks: ModelHooks, inputs: Sequence[Tensor]) -> bool:
+    """Whether the model gives two different rows the same output in one batch as it gives each alone, up to rounding."""
+    rows = _batch(hooks, inputs, 2, 1)
+    together = hooks.run(rows).output.detach()
+    alone = torch.cat([hooks.run([tensor[row : row + 1] for tensor in rows]).output.detach() for row in range(2)])
+    rounding = math.sqrt(torch.finfo(together.dtype).eps)
+    return bool((together - alone).abs().max() <= rounding * alone.abs().max())
 
 
 def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
@@ -94,9 +127,13 @@ def _aligned(passes: Sequence[Pass]) -> Iterator[tuple[str, list[Tensor]]]:
     for entries in zip(*(one.tape.entries for one in passes), strict=True):
         for tensors in zip(*(entry.kept for entry in entries), strict=True):
             yield str(entries[0]), list(tensors)
-    for tensors in zip(*(one.explained for one in passes), strict=True):
-        yield "the explained input", list(tensors)
+    for explained in _explained(passes):
+        yield "the explained input", explained
     yield "the model's output", [one.output.detach() for one in passes]
+
+
+def _explained(passes: Sequence[Pass]) -> list[list[Tensor]]:
+    return [list(tensors) for tensors in zip(*(one.explained for one in passes), strict=True)]
 
 
 def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
