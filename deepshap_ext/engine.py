@@ -15,7 +15,7 @@ from . import ops
 from .capture.graph import Cut, audit, cuts
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
-from .capture.probe import probe
+from .capture.probe import probe, rows_are_independent
 from .errors import ControlFlowError, OutOfMemoryError
 from .memory import available_memory, is_out_of_memory
 from .pairs import Pairing, Pairs
@@ -137,7 +137,7 @@ class Engine:
         ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress``: show a bar.
         """
         if self._layouts.entries is None:
-            pairing = "aligned"
+            pairing = "alone"
         parts: list[Explained] = []
         done, total = 0, len(inputs[0])
         budget = self._budget()
@@ -149,9 +149,16 @@ class Engine:
                 chunks = self._plan(total - done, outputs, own, pairing, budget)
                 here = slice(done, done + chunks.inputs)
                 own_here = None if own is None else [tensor[here] for tensor in own]
-                part = self._try_chunk(
-                    hooks, [tensor[here] for tensor in inputs], here, choose, own_here, pairing, chunks, bar
-                )
+                rows = [tensor[here] for tensor in inputs]
+                try:
+                    part = self._try_chunk(hooks, rows, here, choose, own_here, pairing, chunks, bar)
+                except ControlFlowError:
+                    if pairing == "alone" or not rows_are_independent(hooks, rows):
+                        raise
+                    # Each by its own path through the model; what is still not the same for a sample and a baseline is named.
+                    pairing = "alone"
+                    bar.n = done * baselines * outputs
+                    continue
                 if part is None:
                     bar.n = done * baselines * outputs
                     while chunks == self._plan(total - done, outputs, own, pairing, budget):
@@ -201,12 +208,12 @@ class Engine:
                 adding_up = cuts(graph)
                 outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
                 targets = choose(outputs, here)
-            pairs = Pairs(graph, reference.tape, self._layouts, pairing, len(graph.output))
+            pairs = Pairs(graph, reference, self._layouts, pairing)
             inexact: dict[str, set[int]] = {}
             try:
                 found = pairs.inexact()
             except ControlFlowError as error:
-                if self._layouts.entries is None:
+                if pairing == "alone":
                     raise ControlFlowError(f"sample {here.start} against its baseline {first}: {error}") from None
                 raise
             for entry, wrong in found:
@@ -229,7 +236,7 @@ class Engine:
         """The reference pass for baselines ``first .. first + count`` of ``samples`` inputs."""
         if own is not None:
             return _without_graph(hooks.run([tensor[:, first : first + count].flatten(0, 1) for tensor in own]))
-        if pairing == "aligned":
+        if pairing in ("aligned", "alone"):
             rows = [tensor[first : first + count] for tensor in self._baselines]
             return _without_graph(hooks.run([tensor.repeat(samples, *[1] * (tensor.dim() - 1)) for tensor in rows]))
         return self._shared_reference(hooks, first, count)
@@ -280,8 +287,9 @@ class Engine:
         return len(self._baselines[0]) if own is None else own[0].shape[1]
 
     def _plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
-        found = plan(self._costs, budget, inputs, self._count(own), outputs, own is None, pairing == "aligned")
-        return replace(found, inputs=1, taped=1) if self._layouts.entries is None else found
+        aligned = pairing in ("aligned", "alone")
+        found = plan(self._costs, budget, inputs, self._count(own), outputs, own is None, aligned)
+        return replace(found, inputs=1, taped=1) if pairing == "alone" else found
 
     def _budget(self) -> int:
         # Half of what is free: torch's own workspaces and other programs take some.

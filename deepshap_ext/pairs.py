@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -11,25 +12,27 @@ from torch import Tensor
 from .capture.hooks import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
-from .capture.tape import Entry, Tape
+from .capture.tape import Entry
 from .errors import ControlFlowError, ExplanationError
 
-Pairing = Literal["grid", "aligned", "per_sample"]
+Pairing = Literal["grid", "aligned", "per_sample", "alone"]
 
 
 class Pairs:
     """Inputs and baselines whose tapes belong together, and the baseline that each running cotangent belongs to.
 
     ``pairing``: ``grid``, every input with every one of ``R`` baselines; ``per_sample``, input ``b`` with its own rows
-    ``b*R .. b*R+R-1`` of the baselines; ``aligned``, input ``b`` with baseline ``b``.
+    ``b*R .. b*R+R-1`` of the baselines; ``aligned``, input ``b`` with baseline ``b``; ``alone``, likewise, of one row each, whose
+    tensors need not be told apart by sample.
     """
 
-    def __init__(self, inputs: Pass, baselines: Tape, layouts: Layouts, pairing: Pairing, samples: int) -> None:
+    def __init__(self, inputs: Pass, baselines: Pass, layouts: Layouts, pairing: Pairing) -> None:
+        alone = pairing == "alone"
         self.inputs = inputs
         self.baselines = baselines
-        self.layouts = layouts
-        self.pairing = pairing
-        self.samples = samples
+        self.layouts = replace(layouts, entries=None) if alone else layouts
+        self.pairing: Pairing = "aligned" if alone else pairing
+        self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0)
 
     def sides(self, entry: Entry) -> Sides:
@@ -60,7 +63,7 @@ class Pairs:
         Raises :class:`ControlFlowError` where the passes ran different operations.
         """
         found = []
-        ours, theirs = self.inputs.tape, self.baselines
+        ours, theirs = self.inputs.tape, self.baselines.tape
         for entry in (ours.overwritten(), theirs.overwritten()):
             if entry is not None:
                 raise ExplanationError(
@@ -90,7 +93,14 @@ class Pairs:
                 f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
                 f"explained"
             )
+        rows = self.samples, len(self.baselines.output)
         for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
+            if layout is not None and any(
+                t.shape[layout.dim] != count * layout.before * layout.after
+                for t, count in zip((x, r), rows, strict=True)
+                if t.dim() > layout.dim
+            ):
+                raise ControlFlowError(f"{one} has a number of elements that depends on the values of the input")
             shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
             if shapes[0] != shapes[1]:
                 raise ControlFlowError(
@@ -117,7 +127,7 @@ class Sides:
         self._pairs = pairs
         self._layouts = pairs.layouts.of(entry)
         self.x: Sequence[Tensor] = entry.kept
-        self.r: Sequence[Tensor] = pairs.baselines.entries[entry.number].kept
+        self.r: Sequence[Tensor] = pairs.baselines.tape.entries[entry.number].kept
 
     def rows(self) -> Tensor:
         """``[1]``: the row of the baselines that the running cotangent belongs to."""

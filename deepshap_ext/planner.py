@@ -48,7 +48,7 @@ def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Co
         taped.append(_tape_bytes(passes[-1]))
     one = passes[0]
     audit(one)
-    pairs = Pairs(one, one.tape, layouts, "grid", 1)
+    pairs = Pairs(one, one, layouts, "grid")
     peaks = []
     for count in (1, 2):
         cotangents = torch.ones(count, *one.output.shape, dtype=one.output.dtype, device=one.output.device)

@@ -114,3 +114,90 @@ def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]
         DeepExplainer((model, model.head), BACKGROUND, **options)
     with pytest.raises(ValueError, match="there is none: got at='output', call=None"):
         DeepExplainer(nn.Linear(3, 2), torch.randn(4, 3), at="output")
+
+
+def test_layers_in_a_row_are_each_explained_in_full() -> None:
+    model = Tokens()
+    several = DeepExplainer((model, [model.embed, model.head]), BACKGROUND, at=["output", "input"]).attribute(X, 1)
+    for layer, at, values, delta in zip(
+        (model.embed, model.head), ("output", "input"), several.values, several.convergence_delta, strict=True
+    ):
+        alone = DeepExplainer((model, layer), BACKGROUND, at=at).attribute(X, 1)
+        torch.testing.assert_close(values, alone.values, rtol=1e-12, atol=1e-14)
+        assert float(delta.abs().max()) < 1e-12
+    as_numpy = DeepExplainer((model, [model.embed, model.head]), BACKGROUND, at=["output", "input"]).shap_values(X)
+    assert [values.shape for values in as_numpy] == [(3, 5, 4, 2), (3, 4, 2)]
+
+
+def test_calls_of_one_layer_at_once() -> None:
+    model = Tokens()
+    found = DeepExplainer((model, [model.block] * 3), BACKGROUND, call=[0, 1, 2]).attribute(X, standard_error=True)
+    assert len(found.values) == len(found.standard_error) == 3
+    assert all(float(delta.abs().max()) < 1e-12 for delta in found.convergence_delta)
+
+
+class Pair(nn.Module):
+    """Two embeddings of two inputs, each with a skip past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.word, self.kind, self.mix = nn.Embedding(7, 4), nn.Embedding(3, 4), nn.Linear(4, 4)
+        self.double()
+
+    def forward(self, tokens: Tensor, kinds: Tensor) -> Tensor:
+        hidden = self.word(tokens) * self.kind(kinds)
+        return self.mix(torch.tanh(hidden)).tanh().sum(1)
+
+
+PAIR = [X, X % 3]
+PAIR_BACKGROUND = [BACKGROUND, BACKGROUND % 3]
+
+
+def test_layers_that_are_a_cut_only_together_add_up_together() -> None:
+    model = Pair()
+    found = DeepExplainer((model, [model.word, model.kind]), PAIR_BACKGROUND, at="output").attribute(PAIR, 0)
+    (word,), (kind,) = found.values
+    torch.testing.assert_close(
+        word.sum((1, 2)) + kind.sum((1, 2)), found.output - found.expected_value, rtol=1e-12, atol=1e-14
+    )
+    assert torch.equal(*found.convergence_delta)
+
+
+def test_one_layer_of_those_that_add_up_only_together_is_not_a_cut() -> None:
+    """What the other one gives to the product is no input's: the product's multipliers are of both."""
+    model = Pair()
+    with pytest.raises(ExplanationError, match="takes different decisions"):
+        DeepExplainer((model, model.word), PAIR_BACKGROUND, at="output").attribute(PAIR, 0)
+
+
+def test_layers_of_which_one_is_no_cut_say_which() -> None:
+    model = Behind(Tokens())
+    x, background = (torch.randn(count, 5, 4, dtype=torch.float64) for count in (3, 4))
+    layers = [model.model.head, model.model.block]
+    with pytest.warns(UserWarning, match=r"past layer\(s\) 1 of the list"):
+        found = DeepExplainer((model, layers), background, at=["input", "output"], call=[None, 1]).attribute(x)
+    head, block = (float(delta.abs().max()) for delta in found.convergence_delta)
+    assert head < 1e-12 < 1e-3 < block
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ([], {}, "got an empty list"),
+        (["block", "head"], {"at": ["input"]}, "at must be one value, or a list of one a layer for 2 layers"),
+        (["block", "head"], {"call": [0, -1]}, "call must be None or an integer from 0, got -1"),
+        (["head", None], {}, "layer must be a torch.nn.Module inside the model, got NoneType"),
+    ],
+)
+def test_bad_lists_of_layers_are_named(layers: list[Any], options: dict[str, Any], message: str) -> None:
+    model = Tokens()
+    modules = [name and getattr(model, name) for name in layers]
+    with pytest.raises((TypeError, ValueError), match=message):
+        DeepExplainer((model, modules), BACKGROUND, **options)
+
+
+def test_one_layer_takes_no_list() -> None:
+    model = Tokens()
+    with pytest.raises(ValueError, match="at must be one value"):
+        DeepExplainer((model, model.head), BACKGROUND, at=["input"])

@@ -98,13 +98,11 @@ def cuts(graph: Pass) -> list[Cut]:
     """Which layers' attributions add up: those of each layer that nothing leads past, and those of all others together if nothing leads
     past all of them and none is made from another."""
     nodes = [{edge.node for edge in graph.edges[layer]} for layer in graph.layers]
-    leaves = [tensor for tensor in graph.inputs if tensor.requires_grad]
 
     def whole(targets: set[Node]) -> bool:
-        variables = [
-            getattr(node, "variable", None) for node in _depth_first([_root(graph)], targets) if node not in targets
-        ]
-        return not any(variable is leaf for variable in variables for leaf in leaves)
+        reached = [node for node in _depth_first([_root(graph)], targets) if node not in targets]
+        variables = [getattr(node, "variable", None) for node in reached]
+        return not any(variable in graph.capture.dependence for variable in variables if variable is not None)
 
     alone = [whole(targets) for targets in nodes]
     rest = [number for number, complete in enumerate(alone) if not complete]

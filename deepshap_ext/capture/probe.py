@@ -63,10 +63,11 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
                 _check_same_operations(base[count], variant, "the values of its input")
                 if not places:
                     places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
+                    _check_equal_rows(places, passes)
                 for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
                     _by_footprint(place, before, after, count, row)
     except (ControlFlowError, MixedSamplesError):
-        if not _rows_are_independent(hooks, inputs):
+        if not rows_are_independent(hooks, _batch(hooks, inputs, 2, 1)):
             raise
         shapes = [_by_shape("the explained input", *tensors) for tensors in _explained(passes)]
         return Layouts(None, [place.candidates[0] or BATCH_FIRST for place in shapes])
@@ -86,13 +87,13 @@ def _batch(hooks: ModelHooks, inputs: Sequence[Tensor], count: int, row: int | N
     return [*(_replaced(tensor, count, row) for tensor in explained), *equal[len(explained) :]]
 
 
-def _rows_are_independent(hooks: ModelHooks, inputs: Sequence[Tensor]) -> bool:
-    """Whether the model gives two different rows the same output in one batch as it gives each alone, up to rounding."""
-    rows = _batch(hooks, inputs, 2, 1)
+def rows_are_independent(hooks: ModelHooks, rows: Sequence[Tensor]) -> bool:
+    """Whether the model gives every row the same output in this batch as it gives it alone, up to rounding."""
     together = hooks.run(rows).output.detach()
-    alone = torch.cat([hooks.run([tensor[row : row + 1] for tensor in rows]).output.detach() for row in range(2)])
+    alone = [hooks.run([tensor[row : row + 1] for tensor in rows]).output.detach() for row in range(len(together))]
     rounding = math.sqrt(torch.finfo(together.dtype).eps)
-    return bool((together - alone).abs().max() <= rounding * alone.abs().max())
+    apart = (together - torch.cat(alone)).abs().max()
+    return bool(apart <= rounding * together.abs().max())
 
 
 def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
@@ -156,6 +157,22 @@ def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
             f"its elements depends on the values of the input"
         )
     return _Place(title, [Layout(dim, n, length // n) for n in range(1, length + 1) if length % n == 0])
+
+
+def _check_equal_rows(places: Sequence[_Place], passes: Sequence[Pass]) -> None:
+    """Equal rows give equal integers; positions in the whole batch, as of the rows that an expert takes, are not a row's own."""
+    for place, tensors in zip(places, (tensors for _, tensors in _aligned(passes)), strict=True):
+        for tensor in tensors:
+            if not tensor.is_floating_point():
+                place.candidates = [
+                    layout
+                    for layout in place.candidates
+                    if layout is None or bool((layout.rows(tensor) == layout.rows(tensor)[:1]).all())
+                ]
+        if not place.candidates:
+            raise MixedSamplesError(
+                f"{place.title}: integers that are not the same for every one of several equal samples"
+            )
 
 
 def _by_footprint(place: _Place, before: Tensor, after: Tensor, count: int, row: int) -> None:
