@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 import warnings
@@ -17,11 +16,11 @@ Work = Callable[[], Any]
 
 @dataclass
 class Contender:
-    """Something to time. ``error(result)`` measures how wrong a result is; None where there is nothing to check."""
+    """Something to time. ``error(result)`` measures how wrong the first result is; None where there is nothing to check."""
 
     name: str
     work: Work
-    error: Callable[[Any], float] | None = None
+    error: Callable[[Any], float | None] | None = None
 
 
 @dataclass
@@ -39,13 +38,36 @@ class Row:
 
     def ratio(self, floor: Row) -> float:
         """Median over repeats of this row's time divided by the floor's in the same round: what loads the machine loads both."""
-        pairs = zip(self.seconds, floor.seconds, strict=True)
-        return statistics.median(mine / theirs for mine, theirs in pairs) if self.seconds else float("nan")
+        if not self.seconds or not floor.seconds:
+            return float("nan")
+        return statistics.median(mine / theirs for mine, theirs in zip(self.seconds, floor.seconds, strict=True))
+
+    @property
+    def time_text(self) -> str:
+        return self.crash or f"{1e3 * self.median:.1f} ms"
+
+    @property
+    def error_text(self) -> str:
+        return "" if self.error is None else f"{self.error:.0e}"
+
+    def record(self) -> dict[str, Any]:
+        """As data, with the median, None where there is none."""
+        return {**asdict(self), "median": self.median if self.seconds else None}
 
 
-def compare(contenders: Sequence[Contender], repeats: int, device: torch.device, warm_up: int = 1) -> list[Row]:
-    """Time the contenders in turn, ``repeats`` rounds of all; one that raises gets its first line of error and no times."""
+def compare(
+    contenders: Sequence[Contender],
+    repeats: int,
+    device: torch.device,
+    warm_up: int = 1,
+    seconds_at_most: float = float("inf"),
+) -> list[Row]:
+    """Time the contenders in turn, ``repeats`` rounds of all; one that raises gets its first line of error and no times.
+
+    No round but the first begins after ``seconds_at_most``.
+    """
     rows = [Row(contender.name) for contender in contenders]
+    started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for contender, row in zip(contenders, rows, strict=True):
@@ -56,7 +78,10 @@ def compare(contenders: Sequence[Contender], repeats: int, device: torch.device,
                     row.error = contender.error(result)
             except Exception as error:
                 row.crash = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        for _ in range(repeats):
+            result = None  # the next contender has the memory to itself
+        for number in range(repeats):
+            if number and time.perf_counter() - started > seconds_at_most:
+                break
             for contender, row in zip(contenders, rows, strict=True):
                 if row.crash is None:
                     row.seconds.append(seconds(contender.work, device))
@@ -76,31 +101,6 @@ def seconds(work: Work, device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return float(start.elapsed_time(end)) / 1e3
-
-
-def table(rows: Sequence[Row], error: str) -> str:
-    """Markdown; the first row is the floor that the others are divided by. ``error`` names what the contenders' ``error`` measures."""
-    lines = [f"| | median | x {rows[0].name} | {error} |", "|---|---|---|---|"]
-    for row in rows:
-        if row.crash is not None:
-            lines.append(f"| {row.name} | crashes | | {row.crash[:110]} |")
-            continue
-        wrong = "" if row.error is None else f"{row.error:.1e}"
-        lines.append(f"| {row.name} | {1e3 * row.median:.1f} ms | {row.ratio(rows[0]):.2f} | {wrong} |")
-    return "\n".join(lines)
-
-
-def record(rows: Sequence[Row], device: torch.device) -> dict[str, Any]:
-    """The same as data, with where it was measured."""
-    return {
-        "machine": machine(device),
-        "rows": [{**asdict(row), "median": row.median, "ratio": row.ratio(rows[0])} for row in rows],
-    }
-
-
-def machine(device: torch.device) -> str:
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return f"torch {torch.__version__}, {where}, {os.cpu_count()} CPUs"
 
 
 def additivity_error(total: torch.Tensor, difference: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """The cost of every divided difference in the op `rescale`, beside torch's forward of the function, as a markdown table.
 
-    python benchmarks/kernels.py [--threads 1] [--device cpu] [names ...]
+    python benchmarks/functions.py [--threads 1] [--device cpu] [names ...]
 
 8 inputs and 8 baselines of 4096 features; ns per element of grad (inputs x baselines x outputs), medians. With K outputs a
 multiplier is computed once and used K times. torch's forward runs on as many elements as there are pairs.
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import Contender, compare, machine
+from results import machine
+from timing import Contender, compare
 from torch import Tensor
 
 from deepshap_ext import _C, ops

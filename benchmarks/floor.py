@@ -1,0 +1,246 @@
+"""What a network must cost at least, and what deepshap_ext adds to it.
+
+    python benchmarks/floor.py [names ...] [--full] [--repeats 7] [--device cpu] [--profile] [--results benchmarks/results]
+
+Two floors, neither of which explains anything:
+
+- the pairs' floor: the plain forward of every input-baseline pair and the backward for the inputs alone, parameters frozen. Any
+  implementation that runs the model on pairs pays this before its first rule, and for both sides of each pair: twice.
+- the grid's floor: inputs and baselines run forward once, and one vmapped backward runs over the pairs, as in deepshap_ext, with rules
+  that cost nothing: an activation hands its gradient on as it is, a pool copies it to its window, a batch norm is one affine map, a
+  convolution its transpose; what is left (softmax, layer norm, products) has torch's own gradient. As many pairs at once as is fastest
+  of three choices: all, 256 and 32.
+
+Each output costs a backward more. What the vmapped backward returns is compared with a plain backward of the same free rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import torch
+from networks import NETWORKS, Job, job
+from results import machine, save
+from timing import Contender, additivity_error, compare
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="networks; all by default")
+    parser.add_argument("--full", action="store_true", help="the sizes for a GPU")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="start no new round of a network after that long"
+    )
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--profile", action="store_true", help="say where deepshap_ext's time goes, and nothing else")
+    parser.add_argument("--results", type=Path, help="also write floor.json into this folder")
+    arguments = parser.parse_args()
+
+    print(f"{machine(arguments.device)}\n")
+    if not arguments.profile:
+        print("| | pairs' floor | grid's floor | deepshap_ext | / pairs' floor | / grid's floor | additivity error |")
+        print("|---|---|---|---|---|---|---|")
+    measured = []
+    for name in arguments.names or NETWORKS:
+        it = job(name, arguments.full, arguments.device)
+        if arguments.profile:
+            profile(it)
+            continue
+        rows = compare(contenders(it), arguments.repeats, arguments.device, seconds_at_most=arguments.seconds)
+        pairs, grid, ours = rows
+        cells = [row.time_text for row in rows] + [f"{ours.ratio(floor):.2f}" for floor in (pairs, grid)]
+        print(f"| {it} | {' | '.join(cells)} | {ours.error_text} |", flush=True)
+        measured.append({"name": name, "job": str(it), "rows": [row.record() for row in rows]})
+    if arguments.results:
+        print(f"\nwrote {save(arguments.results, 'floor', arguments.device, measured)}")
+
+
+def contenders(it: Job) -> list[Contender]:
+    explainer = explain(it)
+    difference = it.difference()
+    free = free_rules(copy.deepcopy(it.model))
+
+    def unlike_plain(found: Tensor) -> float:
+        plain = pairs_floor(it, free)
+        return float((found - plain).abs().max() / plain.abs().max())
+
+    return [
+        Contender("pairs' floor", lambda: pairs_floor(it, it.model)),
+        Contender(
+            "grid's floor", partial(grid_floor, it, free, fastest(partial(grid_floor, it, free), it)), unlike_plain
+        ),
+        Contender("deepshap_ext", explainer, lambda values: additivity_error(sums(values, it), difference)),
+    ]
+
+
+def pairs_floor(it: Job, model: nn.Module) -> Tensor:
+    """The mean over baselines of the plain gradients, ``[B, *features]`` or ``[B, *features, K]``; every pair runs forward."""
+    parts = []
+    for here in it.steps():
+        pairs = it.pairs(here)[0].requires_grad_()
+        y = model(pairs).sum(0)
+        chosen = y.unbind() if it.target is None else [y[it.target]]
+        found = [torch.autograd.grad(one, pairs, retain_graph=one is not chosen[-1])[0] for one in chosen]
+        parts.append(torch.stack(found, -1).unflatten(0, (-1, it.size.baselines)).mean(1))
+    return by_target(torch.cat(parts), it)
+
+
+def grid_floor(it: Job, model: nn.Module, pairs: int) -> Tensor:
+    """The same; inputs and baselines run forward once, and the backward is vmapped over baselines and outputs, ``pairs`` at a time."""
+    parts = []
+    with torch.no_grad():
+        if not it.per_sample:
+            model(it.baselines)
+    for here in it.steps():
+        if it.per_sample:
+            with torch.no_grad():
+                model(it.baselines[here].flatten(0, 1))
+        X = it.X[here].clone().requires_grad_()
+        y = model(X)
+        outputs = list(range(y.shape[1])) if it.target is None else [it.target]
+        hot = torch.zeros(len(outputs), *y.shape, device=y.device)
+        for k, output in enumerate(outputs):
+            hot[k, :, output] = 1
+        backward = torch.func.vmap(lambda v, y=y, X=X: torch.autograd.grad(y, X, v, retain_graph=True)[0])
+        sums = torch.zeros(len(outputs), *X.shape, device=X.device)
+        for some in torch.arange(it.size.baselines).split(max(1, pairs // (len(X) * len(outputs)))):
+            sums += backward(hot.repeat(len(some), 1, 1)).unflatten(0, (len(some), -1)).sum(0)
+        parts.append((sums / it.size.baselines).movedim(0, -1))
+    return by_target(torch.cat(parts), it)
+
+
+def fastest(work: Callable[[int], Any], it: Job) -> int:
+    """How many pairs at once take the least time."""
+    choices = (it.size.step * it.size.baselines * 10, 256, 32)
+    timed = compare([Contender(str(pairs), partial(work, pairs)) for pairs in choices], 1, it.X.device)
+    return min(zip(choices, timed, strict=True), key=lambda pair: pair[1].median)[0]
+
+
+def by_target(gradients: Tensor, it: Job) -> Tensor:
+    return gradients if it.target is None else gradients[..., 0]
+
+
+class Affine(nn.Module):
+    """``x * scale + shift``, a batch norm with running statistics."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        self.scale, self.shift = (nn.Buffer(tensor.view(-1, 1, 1)) for tensor in (scale, shift))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+class Free(nn.Module):
+    """A module whose gradient is handed on as it is, or copied to its windows where it pools."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.module(x)
+        return HandOn.apply(x, y)
+
+
+class HandOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.sizes = None if x.shape == y.shape else x.shape[2:]
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad if ctx.sizes is None else nn.functional.interpolate(grad, ctx.sizes), None
+
+
+class Transposed(nn.Module):
+    """A convolution whose backward is its transpose: autograd's own batching rule copies the input for every pair."""
+
+    def __init__(self, module: nn.Conv1d | nn.Conv2d) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.module(x)
+        return Transpose.apply(x, y, self.module)
+
+
+class Transpose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, module: nn.Conv1d | nn.Conv2d) -> Tensor:
+        ctx.module, ctx.sizes = module, x.shape[2:]
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        of = ctx.module
+        reached = [
+            (g - 1) * s - 2 * p + d * (k - 1) + 1
+            for g, s, p, d, k in zip(grad.shape[2:], of.stride, of.padding, of.dilation, of.kernel_size, strict=True)
+        ]
+        rest = [size - end for size, end in zip(ctx.sizes, reached, strict=True)]
+        transpose = {1: nn.functional.conv_transpose1d, 2: nn.functional.conv_transpose2d}[len(rest)]
+        return transpose(grad, of.weight, None, of.stride, of.padding, rest, of.groups, of.dilation), None, None
+
+
+def free_rules(model: nn.Module) -> nn.Module:
+    """The model with its convolutions, batch norms, activations and pools replaced."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            model.set_submodule(name, Affine(module))
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            model.set_submodule(name, Transposed(module))
+        elif isinstance(module, (nn.ReLU, nn.GELU, nn.Tanh, nn.MaxPool2d)):
+            model.set_submodule(name, Free(module))
+    return model
+
+
+def explain(it: Job) -> Any:
+    """A call of deepshap_ext on the job, its explainer made already: values ``[B, *features]`` or ``[B, *features, K]``."""
+    if it.per_sample:
+        explainer = DeepExplainer(it.model, it.baselines[0])
+        return lambda: explainer.attribute(it.X, target=it.target, baselines=it.baselines).values
+    explainer = DeepExplainer(it.model, it.baselines)
+    return lambda: explainer.attribute(it.X, target=it.target).values
+
+
+def sums(values: Tensor, it: Job) -> Tensor:
+    """Sums of values over the features, ``[B]`` or ``[B, K]``."""
+    return values.double().flatten(1, it.X.dim() - 1).sum(1)
+
+
+def profile(it: Job) -> None:
+    from torch.profiler import ProfilerActivity
+
+    work = explain(it)
+    work()
+    on_gpu = it.X.is_cuda
+    with torch.profiler.profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])], record_shapes=False
+    ) as profiler:
+        for _ in range(3):
+            work()
+    print(it)
+    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    print(profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=50))
+
+
+if __name__ == "__main__":
+    main()
