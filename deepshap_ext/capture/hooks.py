@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 import torch.utils.checkpoint
@@ -97,9 +98,12 @@ class ModelHooks:
             # A model that draws random numbers is refused where they matter; drawing them must not change the user's.
             devices = {p.device.index for p in self._model.parameters() if p.device.type == "cuda"}
             undo.enter_context(torch.random.fork_rng(devices=devices))
-            if "torch._dynamo" in sys.modules:
+            if "torch._dynamo" in sys.modules or _FLEX_ATTENTION in sys.modules:
                 # Compiled modules run as they are written: a compiler sees the capture, not the model.
                 undo.enter_context(torch.compiler.set_stance("force_eager"))
+            if _FLEX_ATTENTION in sys.modules:
+                # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
+                undo.enter_context(patch.object(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None))
             undo.enter_context(_without_checkpointing())
             for module in self._names:
                 undo.callback(_restore, module, _snapshot(module))
@@ -247,6 +251,9 @@ class ModelHooks:
                 "does not depend on it"
             )
 
+
+#: A module of torch that compiles what it is called with.
+_FLEX_ATTENTION = "torch.nn.attention.flex_attention"
 
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()
