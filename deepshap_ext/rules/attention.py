@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +31,53 @@ def _attention(
     if is_causal:
         causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(causal.logical_not(), -math.inf)
+    empty = None
     if attn_mask is not None:
         boolean = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(attn_mask.logical_not(), -math.inf) if boolean else scores + attn_mask
+        blocked = attn_mask.logical_not() if boolean else attn_mask.isneginf()
+        # A query without a key is given zeros; its scores stay finite for the softmax.
+        empty = blocked.all(-1, keepdim=True)
+        if boolean:
+            scores = scores.masked_fill(blocked.logical_and(empty.logical_not()), -math.inf)
+        else:
+            scores = scores + attn_mask.masked_fill(empty, 0.0)
     weights = torch.softmax(scores, -1)
     if dropout_p > 0:
         weights = torch.nn.functional.dropout(weights, dropout_p)
-    return weights @ value
+    result = weights @ value
+    return result if empty is None else result.masked_fill(empty, 0.0)
+
+
+@decomposition("flex_attention")
+def _flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Callable[..., Tensor],
+    block_mask: tuple[Any, ...],
+    scale: float,
+    kernel_options: dict[str, Any],
+    score_mod_other_buffers: tuple[Any, ...] = (),
+    mask_mod_other_buffers: tuple[Any, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The higher-order operator behind ``torch.nn.attention.flex_attention``, with its two logarithms to base 2.
+
+    ``score_mod`` and the last of ``block_mask`` are functions of one score and its place; they are given all of them at once.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = query @ key.mT * scale
+    places = [
+        torch.arange(size, device=scores.device).view(*[-1 if dim == at else 1 for dim in range(4)])
+        for at, size in enumerate(scores.shape)
+    ]
+    scores = torch.where(
+        block_mask[-1](*places, *mask_mod_other_buffers),
+        score_mod(scores, *places, *score_mod_other_buffers),
+        -math.inf,
+    )
+    empty = scores.isneginf().all(-1, keepdim=True)
+    finite = scores.masked_fill(empty, 0.0)
+    result = (torch.softmax(finite, -1) @ value).masked_fill(empty, 0.0)
+    logarithms = finite.logsumexp(-1).masked_fill(empty.squeeze(-1), -math.inf)
+    return result, logarithms / math.log(2), scores.amax(-1) / math.log(2)

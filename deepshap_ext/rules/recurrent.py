@@ -66,17 +66,17 @@ def _layer(
 def _register(name: str, step: Step) -> None:
     @decomposition(name)
     def unrolled(*args: Any) -> tuple[Tensor, ...]:
-        input, hx, params, biases, layers, dropout, training, bidirectional, *last = args
-        if not last:
+        if not isinstance(args[3], bool):
             raise UnsupportedOperationError(
                 f"torch.{name} on a packed sequence cannot be explained: its rows are not those of the batch; pass a padded tensor"
             )
+        input, hx, params, biases, layers, dropout, training, bidirectional, batch_first = args
         if training and dropout:
             raise UnsupportedOperationError(f"torch.{name} is random: its dropout is on outside of eval mode")
         states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
         directions = 2 if bidirectional else 1
         each = len(params) // (layers * directions)
-        sequence = input.transpose(0, 1) if last[0] else input
+        sequence = input.transpose(0, 1) if batch_first else input
         finals: list[State] = []
         for layer in range(layers):
             outputs = []
@@ -94,7 +94,7 @@ def _register(name: str, step: Step) -> None:
                 finals.append(final)
             sequence = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         ends = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-        return (sequence.transpose(0, 1) if last[0] else sequence, *ends)
+        return (sequence.transpose(0, 1) if batch_first else sequence, *ends)
 
     @decomposition(f"{name}_cell")
     def cell(

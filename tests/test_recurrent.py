@@ -1,0 +1,134 @@
+"""Recurrent layers and cells with all their options."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from checks import explain
+from models import Function, spread
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from deepshap_ext import ControlFlowError, DeepExplainer, UnsupportedOperationError
+
+FEATURES, HIDDEN, LENGTH = 3, 2, 3
+LAYERS: dict[str, Any] = {
+    "LSTM": nn.LSTM,
+    "GRU": nn.GRU,
+    "RNN": nn.RNN,
+    "RNN relu": lambda *args, **options: nn.RNN(*args, nonlinearity="relu", **options),
+}
+
+
+def numbers(samples: int, *shape: int) -> Tensor:
+    return torch.randn(samples, *(shape or (LENGTH, FEATURES)), dtype=torch.float64)
+
+
+def states(value: Any) -> tuple[Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def explained(function: Any, **modules: nn.Module) -> None:
+    model = spread(Function(lambda *args: function(*args).flatten(1), **modules)).double()
+    explain(model, numbers(3), numbers(2), tolerance=1e-11)
+
+
+@pytest.mark.parametrize("initial", [None, "constant", "from the input"])
+@pytest.mark.parametrize(
+    ("name", "layers", "bidirectional", "batch_first", "bias", "projection"),
+    [
+        (name, *options, projection)
+        for name, *options, projection in product(LAYERS, [1, 2], [False, True], [False, True], [False, True], [0, 1])
+        if not projection or name == "LSTM"
+    ],
+)
+def test_layers(
+    name: str, layers: int, bidirectional: bool, batch_first: bool, bias: bool, projection: int, initial: str | None
+) -> None:
+    def turn(x: Tensor) -> Tensor:
+        return x if batch_first else x.transpose(0, 1)
+
+    def state(x: Tensor, width: int) -> Tensor:
+        ones = torch.full((layers * (1 + bidirectional), len(x), width), 0.3, dtype=x.dtype)
+        return ones if initial == "constant" else ones * x[:, 0].sum(1).view(1, -1, 1)
+
+    def function(self: Any, x: Tensor) -> Tensor:
+        start = None
+        if initial:
+            start = state(x, projection or HIDDEN)
+            start = (start, state(x, HIDDEN)) if name == "LSTM" else start
+        outputs, ends = self.layer(turn(x), start)
+        return torch.cat([turn(outputs).flatten(1), *[end.transpose(0, 1).flatten(1) for end in states(ends)]], 1)
+
+    options = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": batch_first, "bias": bias}
+    options |= {"proj_size": projection} if projection else {}
+    # Off in eval mode.
+    options |= {"dropout": 0.4} if layers > 1 else {}
+    explained(function, layer=LAYERS[name](FEATURES, HIDDEN, **options))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell", "RNNCell relu"])
+def test_cells(name: str, bias: bool) -> None:
+    def function(self: Any, x: Tensor) -> Tensor:
+        state = None
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return states(state)[-1]
+
+    options = {"nonlinearity": "relu"} if "relu" in name else {}
+    explained(function, cell=getattr(nn, name.split()[0])(FEATURES, HIDDEN, bias=bias, **options))
+
+
+@pytest.mark.parametrize("at", ["input", "output"])
+def test_a_recurrent_layer_is_a_layer(at: str) -> None:
+    lstm = nn.LSTM(FEATURES, HIDDEN, batch_first=True)
+    model = spread(Function(lambda self, x: self.lstm(x.tanh())[0][:, -1].sigmoid(), lstm=lstm)).double()
+    if at == "input":
+        assert explain(model, numbers(3), numbers(2), layer=lstm).values.shape == (3, LENGTH, FEATURES, HIDDEN)
+        return
+    found = explain(model, numbers(3), numbers(2), layer=lstm, at=at)
+    # The outputs and the last hidden and cell states, of which the model uses the first.
+    assert [value.abs().sum() > 0 for value in found.values] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_packed_sequences_are_refused(name: str) -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = LAYERS[name](FEATURES, HIDDEN, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            lengths = torch.arange(len(x)) % 2 + 1
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
+
+    message = r"on a packed sequence cannot be explained: its rows are not those of the batch; pass a padded tensor \(in layer\)"
+    with pytest.raises(UnsupportedOperationError, match=message):
+        DeepExplainer(Packed().double(), numbers(2))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_dropout_in_training_mode_is_refused(name: str) -> None:
+    layer = LAYERS[name](FEATURES, HIDDEN, 2, dropout=0.5, batch_first=True)
+
+    def function(self: Any, x: Tensor) -> Tensor:
+        self.layer.training = True
+        return self.layer(x)[0]
+
+    with pytest.raises(UnsupportedOperationError, match="is random: its dropout is on outside of eval mode"):
+        DeepExplainer(Function(function, layer=layer).double(), numbers(2))
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_samples_that_are_taken_for_a_sequence_are_refused(name: str) -> None:
+    """Two dimensions: a sequence without a batch."""
+    model = Function(lambda self, x: self.layer(x)[0], layer=LAYERS[name](FEATURES, HIDDEN))
+    with pytest.raises(
+        ControlFlowError, match=r"operations depend on the number of samples in a batch: .* in layer runs"
+    ):
+        DeepExplainer(model.double(), numbers(3, FEATURES))
