@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import ops
-from .capture.graph import Cut, audit, cuts
+from .capture.graph import Cut, audit, cuts, separate
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe, rows_are_independent
@@ -205,6 +205,7 @@ class Engine:
                 repeats = count if pairing == "aligned" else 1
                 graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
                 audit(graph)
+                separate(graph)
                 adding_up = cuts(graph)
                 outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats]
                 targets = choose(outputs, here)
@@ -217,6 +218,9 @@ class Engine:
                     raise ControlFlowError(f"sample {here.start} against its baseline {first}: {error}") from None
                 raise
             for entry, wrong in found:
+                if entry.past:
+                    adding_up = [replace(cut, whole=False) for cut in adding_up]
+                    continue
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
             moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats, bar)
             theirs = wide(reference.output).reshape(len(reference.output), -1)
@@ -337,7 +341,8 @@ def _by_sample(moments: Moments, layout: Layout, repeats: int) -> Moments:
 
 def _with_more_baselines(one: Explained, more: Explained) -> Explained:
     moments = [a + b for a, b in zip(one.moments, more.moments, strict=True)]
-    return replace(one, moments=moments, expected=one.expected + more.expected, inexact=_union([one, more]))
+    expected = one.expected + more.expected
+    return replace(one, moments=moments, expected=expected, inexact=_union([one, more]), cuts=_cuts([one, more]))
 
 
 def _joined(parts: Sequence[Explained]) -> Explained:
@@ -349,7 +354,14 @@ def _joined(parts: Sequence[Explained]) -> Explained:
     outputs, expected, targets = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets")
     )
-    return Explained(moments, parts[0].layers, outputs, expected, targets, _union(parts), parts[0].cuts)
+    return Explained(moments, parts[0].layers, outputs, expected, targets, _union(parts), _cuts(parts))
+
+
+def _cuts(parts: Sequence[Explained]) -> list[Cut]:
+    """The layers that add up in all parts."""
+    return [
+        replace(same[0], whole=all(cut.whole for cut in same)) for same in zip(*(p.cuts for p in parts), strict=True)
+    ]
 
 
 def _union(parts: Sequence[Explained]) -> dict[str, set[int]]:

@@ -165,9 +165,8 @@ def test_layers_that_are_a_cut_only_together_add_up_together() -> None:
 
 
 def test_one_layer_of_those_that_add_up_only_together_is_not_a_cut() -> None:
-    """What the other one gives to the product is no input's: the product's multipliers are of both."""
     model = Pair()
-    with pytest.raises(ExplanationError, match="takes different decisions"):
+    with pytest.warns(UserWarning, match="past the explained layer"):
         DeepExplainer((model, model.word), PAIR_BACKGROUND, at="output").attribute(PAIR, 0)
 
 
@@ -201,3 +200,48 @@ def test_one_layer_takes_no_list() -> None:
     model = Tokens()
     with pytest.raises(ValueError, match="at must be one value"):
         DeepExplainer((model, model.head), BACKGROUND, at=["input"])
+
+
+class Nested(nn.Module):
+    """A layer of two tensors, one made from the other, and one that is given the same tensor three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.gate, self.layer = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Bilinear(4, 4, 4)
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, given: Tensor) -> Tensor:
+        hidden = self.embed(given) if given.dim() == 2 else given
+        hidden = self.layer(hidden, self.gate(hidden).tanh()) + hidden
+        return self.head(self.attention(hidden, hidden, hidden)[0].sum(1))
+
+
+def test_of_tensors_made_from_one_another_each_keeps_what_it_gives_itself() -> None:
+    model = Nested()
+    x, background = (torch.randn(count, 5, 4, dtype=torch.float64) for count in (3, 4))
+    found = DeepExplainer((model, model.layer), background).attribute(x)
+    assert [value.shape for value in found.values] == [(3, 5, 4, 2)] * 2
+    assert gap(found) < 1e-12
+    with pytest.raises(ExplanationError, match="one made from another, which are told apart only for a layer alone"):
+        DeepExplainer((model, [model.layer, model.head]), background).attribute(x)
+
+
+def test_a_tensor_given_three_times_is_one() -> None:
+    model = Nested()
+    found = DeepExplainer((model, model.attention), BACKGROUND).attribute(X)
+    assert found.values.shape == (3, 5, 4, 2)
+    assert gap(found) < 1e-12
+
+
+def test_what_runs_past_a_layer_of_a_model_of_integers_is_not_an_error() -> None:
+    model = Nested()
+    with pytest.warns(UserWarning, match="past the explained layer"):
+        DeepExplainer((model, model.gate), BACKGROUND, at="output").attribute(X)
+
+
+def test_the_last_layers_output_is_the_models() -> None:
+    model = Nested()
+    found = DeepExplainer((model, model.head), BACKGROUND, at="output").attribute(X)
+    torch.testing.assert_close(found.values, torch.diag_embed(found.output - found.expected_value))

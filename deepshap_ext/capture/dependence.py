@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+
+@dataclass
+class _Mark:
+    storage: StorageWeakRef
+    explained: bool
+    random: str | None
 
 
 class Dependence:
@@ -18,21 +26,28 @@ class Dependence:
     """
 
     def __init__(self) -> None:
-        self._storages: dict[int, tuple[StorageWeakRef, str | None]] = {}
+        self._storages: dict[int, _Mark] = {}
 
-    def mark(self, tensor: Tensor, random: str | None = None) -> None:
-        """Add the tensor's storage; ``random`` names the random function that it was made with, if any."""
+    def mark(self, tensor: Tensor, explained: bool, random: str | None = None) -> None:
+        """Add the tensor's storage; ``explained``: it holds what is explained, or was made from that; ``random`` names the random
+        function that it was made with, if any."""
         storage = _plain(tensor).untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:
-            self._storages[storage._cdata] = (StorageWeakRef(storage), random)
-        elif random is not None:
-            self._storages[storage._cdata] = (known[0], random)
+            self._storages[storage._cdata] = _Mark(StorageWeakRef(storage), explained, random)
+        else:
+            known.explained |= explained
+            known.random = random or known.random
 
     def random(self, tensor: Tensor) -> str | None:
         """The random function that the tensor was made with, None if there was none."""
         known = self._storages.get(storage_key(tensor))
-        return known[1] if known else None
+        return known.random if known else None
+
+    def explained(self, tensor: Tensor) -> bool:
+        """Whether the tensor was made from what is explained, and not only from the model's inputs before that."""
+        known = self._storages.get(storage_key(tensor))
+        return known is not None and known.explained
 
     def __contains__(self, tensor: Tensor) -> bool:
         return tensor.layout == torch.strided and storage_key(tensor) in self._storages

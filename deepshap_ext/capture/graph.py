@@ -8,10 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from torch.autograd.graph import Node
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
-from ..errors import UnsupportedOperationError
+from ..errors import ExplanationError, UnsupportedOperationError
 from .hooks import Pass
 from .mode import is_rule
 
@@ -123,9 +126,32 @@ def _stem(node: Node) -> str:
     return node.name().split("::")[-1].partition("Backward")[0]
 
 
+def separate(graph: Pass) -> None:
+    """Where of the tensors that a layer has one is made from another, let each keep what it does not give through the other."""
+    for layer in graph.layers:
+        edges = graph.edges[layer]
+        nodes = {edge.node for edge in edges}
+        if nodes.isdisjoint(_depth_first(following for node in nodes for following in _following(node))):
+            continue
+        if len(graph.layers) > 1:
+            raise ExplanationError(
+                "a layer of the list has several tensors, one made from another, which are told apart only for a layer alone: explain "
+                "(model, layer) for each"
+            )
+        for edge in edges:
+            edge.node.register_prehook(partial(_stop, edge.output_nr))
+
+
+def _stop(number: int, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Nothing flows on from this output of a node. Autograd has taken the explained tensor's own gradient before."""
+    return tuple(
+        torch.zeros_like(grad) if position == number and grad is not None else grad
+        for position, grad in enumerate(grads)
+    )
+
+
 def _root(graph: Pass) -> Node:
-    assert graph.output.grad_fn is not None
-    return graph.output.grad_fn
+    return get_gradient_edge(graph.output).node
 
 
 def _following(node: Node) -> list[Node]:

@@ -156,7 +156,7 @@ class ModelHooks:
             given = [leaf.clone() for leaf in leaves]
             copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
-                capture.dependence.mark(tensor)
+                capture.dependence.mark(tensor, explained=not self.call.layers)
             with capture:
                 output = self.call.select(self._model(*given, **copies))
             if self._options.softmax == "centered":
@@ -200,12 +200,14 @@ class ModelHooks:
             seen.append(None)
             return
         with self._capture.paused():
+            # A tensor that the layer is given twice, as query and key, is one.
             tensors = [
                 tensor
-                for tensor in tensors_in(value)
+                for tensor in {id(tensor): tensor for tensor in tensors_in(value)}.values()
                 if tensor.is_floating_point() and tensor in self._capture.dependence
             ]
             for tensor in tensors:
+                self._capture.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
                     tensor.requires_grad_(True)

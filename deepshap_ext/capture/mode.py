@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NoReturn
@@ -133,8 +133,7 @@ class Capture(TorchFunctionMode):
                 self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
             self.tape.append(Entry(called.title, self._module_path(), [], value=result))
         random = next(filter(None, map(self.dependence.random, dependent)), None)
-        for tensor in made:
-            self._mark(called, tensor, random)
+        self._mark(called, made, dependent, random)
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
@@ -189,8 +188,7 @@ class Capture(TorchFunctionMode):
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        for tensor in tensors_in(result):
-            self._mark(called, tensor)
+        self._mark(called, tensors_in(result), dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             self._made_by[id(result)] = (result, result._version, application.operands[0], called.name)
         return result
@@ -203,8 +201,7 @@ class Capture(TorchFunctionMode):
                 "is random: pass training=self.training where it has that argument, or explain a model without it",
             )
         result = function(*args, **kwargs)
-        for tensor in (*tensors_in(result), *_written(called, args, kwargs)):
-            self._mark(called, tensor, called.title)
+        self._mark(called, (*tensors_in(result), *_written(called, args, kwargs)), dependent, called.title)
         return result
 
     def _join(self, called: Operation, passive: list[Tensor]) -> None:
@@ -214,8 +211,10 @@ class Capture(TorchFunctionMode):
                 self._refuse(
                     called, f"takes the random result of {random}: what it adds to the output cannot be explained"
                 )
-        if passive:
-            self.tape.append(Entry(called.title, self._module_path(), passive))
+        for explained in (True, False):
+            kept = [tensor for tensor in passive if self.dependence.explained(tensor) == explained]
+            if kept:
+                self.tape.append(Entry(called.title, self._module_path(), kept, past=not explained))
 
     def _refuse(self, called: Operation, reason: str) -> NoReturn:
         raise UnsupportedOperationError(f"{called.title} in {self._module_path()} {reason}")
@@ -239,10 +238,15 @@ class Capture(TorchFunctionMode):
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
-    def _mark(self, called: Operation, tensor: Tensor, random: str | None = None) -> None:
-        if tensor.layout != torch.strided:
-            self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
-        self.dependence.mark(tensor, random)
+    def _mark(
+        self, called: Operation, made: Iterable[Tensor], dependent: Sequence[Tensor], random: str | None = None
+    ) -> None:
+        """What an operation made from dependent tensors depends on the input as they do."""
+        explained = any(map(self.dependence.explained, dependent))
+        for tensor in made:
+            if tensor.layout != torch.strided:
+                self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
+            self.dependence.mark(tensor, explained, random)
 
 
 def _reads_value(called: Operation) -> bool:

@@ -17,7 +17,8 @@ class Entry:
 
     ``kept`` are the tensors that its rule reads in the pair pass (detached). An operation with ``multipliers`` None has no rule of its
     own: it is linear as long as ``kept``, which depend on the input and carry no gradient, are the same on both sides. ``value`` is
-    what Python code read from an input-dependent tensor (``item()``, ``bool()``) or the constant arguments of a rule.
+    what Python code read from an input-dependent tensor (``item()``, ``bool()``) or the constant arguments of a rule. ``past``: ``kept``
+    come from the model's inputs past the explained layer.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Entry:
     kept: list[Tensor]
     multipliers: Callable[..., Any] | None = None
     value: Any = None
+    past: bool = False
     versions: list[int] = field(default_factory=list)
     number: int = -1
 
