@@ -414,6 +414,9 @@ def _model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[L
                 f"{'model' if not name else f'model.{name}'} is a TorchScript module, whose operations cannot be followed: explain the "
                 f"module it was scripted or traced from"
             )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(f"model.{name} is not initialized: call the model once on a batch")
     several = isinstance(layer, (list, tuple))
     modules: list[Any] = [*layer] if isinstance(layer, (list, tuple)) else [] if layer is None else [layer]
     if several and not modules:
