@@ -12,6 +12,7 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
+import torch.nn.modules.module as modules
 import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -89,6 +90,7 @@ class ModelHooks:
         self._capture: Capture | None = None
         #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
         self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
+        self._start: list[tuple[nn.Module, Snapshot]] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> ModelHooks:
@@ -105,8 +107,11 @@ class ModelHooks:
                 # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
                 undo.enter_context(patch.object(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None))
             undo.enter_context(_without_checkpointing())
+            for watching in (modules._global_backward_hooks, modules._global_backward_pre_hooks):
+                undo.enter_context(patch.dict(watching, clear=True))
+            buffers = {module: _buffers(module) for module in self._names}
             for module in self._names:
-                undo.callback(_restore, module, _snapshot(module))
+                undo.callback(_restore, module, (*_attributes(module), buffers[module]))
             for parameter in self._model.parameters():
                 undo.callback(parameter.requires_grad_, parameter.requires_grad)
                 parameter.requires_grad_(False)
@@ -129,6 +134,7 @@ class ModelHooks:
                 else:
                     handle = layer.module.register_forward_hook(partial(self._see_outputs, number))
                 undo.callback(handle.remove)
+            self._start = [(module, (*_attributes(module), buffers[module])) for module in self._names]
             self._undo = undo.pop_all()
         return self
 
@@ -136,6 +142,7 @@ class ModelHooks:
         self._running.clear()
         self._forget_layers()
         self._capture = None
+        self._start.clear()
         self._undo.close()
 
     def module_path(self) -> str:
@@ -144,6 +151,7 @@ class ModelHooks:
 
     def run(self, inputs: Sequence[Tensor]) -> Pass:
         """Run the model on copies of the inputs, with autograd on and every operation captured."""
+        self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [tensor.detach().clone() for tensor in explained]
         for leaf in leaves:
@@ -169,6 +177,16 @@ class ModelHooks:
             tensors, edges, layers = self._seen_layers()
         self._check_output(output, capture, len(inputs[0]))
         return Pass(capture, output, tensors, edges, layers, leaves)
+
+    def _start_afresh(self) -> None:
+        """Take away what the pass before left in the modules, a count or a last state."""
+        copies: dict[int, Tensor] = {}
+        for module, (attributes, registries, buffers) in self._start:
+            _restore_attributes(module, attributes, registries)
+            for name, (buffer, version, content) in buffers.items():
+                if buffer._version != version:
+                    # That pass's graph may still read what it has written.
+                    module.__dict__["_buffers"][name] = copies.setdefault(id(buffer), content.clone())
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._running.append(module)
@@ -298,28 +316,37 @@ def _centred_logits(output: Any, capture: Capture) -> Tensor:
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")
 
 
-def _snapshot(
-    module: nn.Module,
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, tuple[Tensor, int, Tensor]]]:
-    """A module's attributes, registries and the contents of its buffers."""
-    registries = {name: module.__dict__[name].copy() for name in _REGISTRIES}
-    buffers = {
+Registries = dict[str, dict[str, Any]]
+#: Each buffer with its version and its contents.
+Buffers = dict[str, tuple[Tensor, int, Tensor]]
+Snapshot = tuple[dict[str, Any], Registries, Buffers]
+
+
+def _attributes(module: nn.Module) -> tuple[dict[str, Any], Registries]:
+    return dict(module.__dict__), {name: module.__dict__[name].copy() for name in _REGISTRIES}
+
+
+def _buffers(module: nn.Module) -> Buffers:
+    return {
         name: (buffer, buffer._version, buffer.detach().clone())
         for name, buffer in module.__dict__["_buffers"].items()
         if buffer is not None
     }
-    return dict(module.__dict__), registries, buffers
 
 
-def _restore(module: nn.Module, snapshot: Any) -> None:
+def _restore(module: nn.Module, snapshot: Snapshot) -> None:
     attributes, registries, buffers = snapshot
+    _restore_attributes(module, attributes, registries)
+    for buffer, version, content in buffers.values():
+        if buffer._version != version:
+            with torch.no_grad():
+                buffer.copy_(content)
+
+
+def _restore_attributes(module: nn.Module, attributes: dict[str, Any], registries: Registries) -> None:
     for name in set(module.__dict__) - set(attributes):
         del module.__dict__[name]
     module.__dict__.update(attributes)
     for name, registry in registries.items():
         module.__dict__[name].clear()
         module.__dict__[name].update(registry)
-    for buffer, version, content in buffers.values():
-        if buffer._version != version:
-            with torch.no_grad():
-                buffer.copy_(content)
