@@ -18,7 +18,7 @@ from ..errors import UnsupportedOperationError
 from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
-from .dependence import Dependence, tensors_in
+from .dependence import Dependence, plain, tensors_in
 from .names import Operation, operation
 from .tape import Entry, Tape
 
@@ -54,6 +54,9 @@ class Capture(TorchFunctionMode):
         if not dependent:
             return function(*args, **kwargs)
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
+        wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
+        if wrapped and self._needs_rule(called, args, kwargs):
+            self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
         if active and called.name in RULES:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
@@ -94,7 +97,7 @@ class Capture(TorchFunctionMode):
 
     def carries(self, value: Any) -> bool:
         """See :class:`deepshap_ext.rules.registry.Context`, which the capture is for the rules."""
-        return isinstance(value, Tensor) and value.requires_grad and value in self.dependence
+        return isinstance(value, Tensor) and plain(value).requires_grad and value in self.dependence
 
     def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
         """See :class:`deepshap_ext.rules.registry.Context`."""
