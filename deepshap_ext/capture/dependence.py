@@ -31,7 +31,7 @@ class Dependence:
     def mark(self, tensor: Tensor, explained: bool, random: str | None = None) -> None:
         """Add the tensor's storage; ``explained``: it holds what is explained, or was made from that; ``random`` names the random
         function that it was made with, if any."""
-        storage = _plain(tensor).untyped_storage()
+        storage = plain(tensor).untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:
             self._storages[storage._cdata] = _Mark(StorageWeakRef(storage), explained, random)
@@ -58,10 +58,10 @@ class Dependence:
 
 def storage_key(tensor: Tensor) -> int:
     """The identity of the memory that the tensor is a view of."""
-    return int(_plain(tensor).untyped_storage()._cdata)
+    return int(plain(tensor).untyped_storage()._cdata)
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """The tensor under the wrappers of `torch.func` transforms that a model runs inside its forward."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
