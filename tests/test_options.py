@@ -47,9 +47,9 @@ def gap(found: Attribution) -> float:
 X, BACKGROUND = rows(3), rows(4, 2)
 
 WITHOUT_A_RULE = {
-    "lgamma": lambda h: torch.lgamma(h.abs() + 1),
-    "bessel": lambda h: torch.special.i0(h) * h,
-    "two arguments": lambda h: torch.hypot(h, h.tanh() + 2),
+    "polygamma": lambda h: torch.polygamma(2, h + 9) * h,
+    "two arguments": lambda h: torch.special.gammainc(torch.ones_like(h), h.square() + 1),
+    "of matrices": lambda h: torch.linalg.matrix_exp(torch.diag_embed(h) + 0.1).sum(1),
 }
 
 
@@ -63,18 +63,22 @@ def test_an_operation_without_a_rule_is_integrated(function: Any) -> None:
 
 def test_an_integrated_function_has_its_mean_gradient() -> None:
     """Of one unit that is the divided difference."""
-    model = Net(lambda h: torch.special.i1(h))
+
+    def function(h: Tensor) -> Tensor:
+        return torch.polygamma(2, h + 9)
+
+    model = Net(function)
     found = DeepExplainer(model, BACKGROUND, on_unsupported="integrate").attribute(X)
     h_x, h_r = (model.before(t).detach() for t in (X, BACKGROUND))
-    ratio = (torch.special.i1(h_x)[:, None] - torch.special.i1(h_r)) / (h_x[:, None] - h_r)
+    ratio = (function(h_x)[:, None] - function(h_r)) / (h_x[:, None] - h_r)
     multipliers = torch.einsum("kh,bjh,hf->bjfk", model.after.weight, ratio, model.before.weight)
     expected = (multipliers * (X[:, None] - BACKGROUND)[..., None]).mean(1)
     torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_an_operation_without_a_rule_by_its_gradient() -> None:
-    model = Net(WITHOUT_A_RULE["bessel"])
-    with pytest.warns(UserWarning, match="special.i0 in Net has no rule.*does not add up"):
+    model = Net(WITHOUT_A_RULE["polygamma"])
+    with pytest.warns(UserWarning, match="torch.polygamma in Net has no rule.*does not add up"):
         explainer = DeepExplainer(model, BACKGROUND, on_unsupported="gradient")
     with pytest.warns(UserWarning, match="has no rule"), pytest.raises(AdditivityError):
         explainer.attribute(X)

@@ -6,12 +6,16 @@ from . import (
     decompositions,
     elementwise,
     linear,
+    losses,
+    matrices,
     normalization,
     order,
     pooling,
     products,
     recurrent,
     softmax,
+    special,
+    two_arguments,
 )
 
 __all__ = [
@@ -20,10 +24,14 @@ __all__ = [
     "decompositions",
     "elementwise",
     "linear",
+    "losses",
+    "matrices",
     "normalization",
     "order",
     "pooling",
     "products",
     "recurrent",
     "softmax",
+    "special",
+    "two_arguments",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,22 +54,67 @@ def _masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def _scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    if reduce not in ("sum", "mean"):
-        raise UnsupportedOperationError(
-            f"torch.scatter_reduce with reduce={reduce!r} has no rule: only 'sum' and 'mean' have"
-        )
-    start = input if include_self else input.scatter(dim, index, 0.0)
-    total = start.scatter_add(dim, index, src)
-    if reduce == "sum":
-        return total
-    ones = torch.ones_like(src, dtype=torch.int64)
-    count = torch.full_like(input, int(include_self), dtype=torch.int64).scatter_add(dim, index, ones)
-    return total / count.clamp(min=1)
+    src = src[tuple(slice(size) for size in index.shape)]
+    if reduce in ("sum", "mean"):
+        start = input if include_self else input.scatter(dim, index, 0.0)
+        total = start.scatter_add(dim, index, src)
+        if reduce == "sum":
+            return total
+        ones = torch.ones_like(src, dtype=torch.int64)
+        count = torch.full_like(input, int(include_self), dtype=torch.int64).scatter_add(dim, index, ones)
+        return total / count.clamp(min=1)
+    neutral = {"prod": 1.0, "amax": -math.inf, "amin": math.inf}[reduce]
+    start = input if include_self else input.scatter(dim, index, neutral)
+    number, largest = _numbered(index, dim)
+    # Every place of the result with all that goes there in a dimension of its own.
+    entries = torch.full_like(input, neutral).unsqueeze(-1).repeat(*[1] * input.dim(), largest)
+    if largest:
+        size = input.shape[dim]
+        flat = entries.movedim(-1, dim).flatten(dim % input.dim(), dim % input.dim() + 1)
+        flat = flat.scatter(dim, number * size + index, src)
+        entries = flat.unflatten(dim, (largest, size)).movedim(dim % input.dim(), -1)
+    entries = torch.cat([start.unsqueeze(-1), entries], -1)
+    return entries.prod(-1) if reduce == "prod" else entries.amax(-1) if reduce == "amax" else entries.amin(-1)
+
+
+def _numbered(index: Tensor, dim: int) -> tuple[Tensor, int]:
+    """Of equal indices along a dimension, how many stand before each; and how many there are of any at most."""
+    index = index.detach().movedim(dim, -1)
+    ordered, places = index.sort(dim=-1, stable=True)
+    numbers = torch.arange(index.shape[-1], device=index.device).expand_as(index)
+    new = torch.cat([torch.ones_like(ordered[..., :1], dtype=torch.bool), ordered.diff(dim=-1) != 0], -1)
+    first = numbers.masked_fill(new.logical_not(), 0).cummax(-1).values
+    number = torch.zeros_like(index).scatter(-1, places, numbers - first)
+    return number.movedim(-1, dim), int(number.max()) + 1 if number.numel() else 0
+
+
+@decomposition("index_reduce")
+def _index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    shape = [-1 if d == dim % input.dim() else 1 for d in range(input.dim())]
+    return torch.scatter_reduce(
+        input, dim, index.view(shape).expand_as(source), source, reduce, include_self=include_self
+    )
+
+
+# The conjugate bit of complex tensors makes negative views, whose backward has no batching rule.
 
 
 @decomposition("conj_physical")
 def _conj_physical(input: Tensor) -> Tensor:
-    return input.conj().resolve_conj()
+    return torch.view_as_complex(torch.stack([input.real, -input.imag], -1)) if input.is_complex() else input.clone()
+
+
+@decomposition("resolve_conj")
+def _resolve_conj(input: Tensor) -> Tensor:
+    return torch.conj_physical(input.conj()) if input.is_conj() else input
+
+
+@decomposition("imag")
+def _imag(input: Tensor) -> Tensor:
+    parts = torch.view_as_real(input.conj() if input.is_conj() else input)[..., 1]
+    return -parts if input.is_conj() else parts
 
 
 def _register_nearest_exact(dims: int) -> None:
@@ -162,24 +207,62 @@ def _cross_of_first(input: Tensor, other: Tensor, dim: int | None = None) -> Ten
     return torch.linalg.cross(input, other, dim=input.shape.index(3) if dim is None else dim)
 
 
-@decomposition("linalg_multi_dot")
-def _multi_dot(tensors: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(torch.matmul, tensors)
-
-
-@decomposition("chain_matmul")
-def _chain_matmul(*matrices: Any) -> Tensor:
-    return functools.reduce(torch.matmul, matrices[0] if len(matrices) == 1 else matrices)
-
-
 @decomposition("matrix_power")
 def _matrix_power(input: Tensor, n: int) -> Tensor:
-    if n < 1:
-        raise UnsupportedOperationError(f"torch.linalg.matrix_power with n={n} has no rule: only positive powers have")
+    if n < 0:
+        return torch.linalg.matrix_power(torch.linalg.inv(input), -n)
+    if n == 0:
+        return torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand_as(input)
     if n == 1:
         return input.clone()
     half = torch.linalg.matrix_power(input, n // 2)
     return half @ half @ input if n % 2 else half @ half
+
+
+@decomposition("logcumsumexp")
+def _logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    entries = input.movedim(dim, -1)
+    size = entries.shape[-1]
+    later = torch.ones(size, size, dtype=torch.bool, device=input.device).triu(1)
+    terms = entries.unsqueeze(-2).expand(*entries.shape[:-1], size, size).masked_fill(later, -math.inf)
+    return torch.logsumexp(terms, -1).movedim(-1, dim)
+
+
+@decomposition("embedding")
+def _embedding(one: Tensor, other: Tensor, *args: Any, **options: Any) -> Tensor:
+    # torch.nn.functional has the indices first, torch the table.
+    table, indices = (one, other) if one.is_floating_point() else (other, one)
+    if options.get("max_norm") is not None:
+        raise UnsupportedOperationError(
+            "torch.nn.functional.embedding with max_norm has no rule for a table that depends on the explained input"
+        )
+    return table.index_select(0, indices.reshape(-1)).view(*indices.shape, -1)
+
+
+@decomposition("embedding_bag")
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Any = None,
+    *,
+    mode: str = "mean",
+    per_sample_weights: Tensor | None = None,
+    padding_idx: int | None = None,
+    **options: Any,
+) -> Tensor:
+    if input.is_floating_point() or input.dim() != 2:
+        raise UnsupportedOperationError(
+            "torch.nn.functional.embedding_bag has a rule for bags of shape [batch, length]"
+        )
+    rows = F.embedding(input, weight, max_norm=options.get("max_norm"))
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    left_out = (torch.zeros_like(input) if padding_idx is None else input == padding_idx).bool()
+    if mode == "max":
+        most = rows.masked_fill(left_out.unsqueeze(-1), -math.inf).amax(1)
+        return most.masked_fill(left_out.all(1, keepdim=True), 0)
+    total = rows.masked_fill(left_out.unsqueeze(-1), 0).sum(1)
+    return total / left_out.logical_not().sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
 @decomposition("ldexp")

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import RULES, Application, Context, rule
+from .differences import piecewise, rescaled, smooth
+from .registry import RULES, Application, Context, decomposition, rule
+from .two_arguments import HYPOT
 
 
 def rescale(function: str, input: Tensor, forward: Callable[[Tensor], Tensor], *parameters: float) -> Application:
@@ -43,7 +45,6 @@ _WITHOUT_PARAMETERS: dict[str, Callable[[Tensor], Tensor]] = {
     "rsqrt": torch.rsqrt,
     "reciprocal": torch.reciprocal,
     "square": torch.square,
-    "abs": torch.abs,
     "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,
     "softsign": F.softsign,
@@ -76,6 +77,13 @@ def _register(name: str, forward: Callable[[Tensor], Tensor]) -> None:
 
 for _name, _forward in _WITHOUT_PARAMETERS.items():
     _register(_name, _forward)
+
+
+@rule("abs")
+def _abs(context: Context, input: Tensor) -> Application:
+    if input.is_complex():
+        return rescaled(context, torch.hypot, [input.real, input.imag], HYPOT, stand_for=[input])
+    return rescale("abs", input, torch.abs)
 
 
 @rule("leaky_relu")
@@ -163,38 +171,79 @@ def _relu6(_: Context, input: Tensor) -> Application:
 
 
 @rule("clamp")
-def _clamp(_: Context, input: Tensor, min: Any = None, max: Any = None) -> Application:
+def _clamp(context: Context, input: Tensor, min: Any = None, max: Any = None) -> Application:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise UnsupportedOperationError("with tensor bounds has no rule: use torch.maximum and torch.minimum")
+        return _clamp_to_tensors(context, input, min, max)
     low, high = (-math.inf if min is None else float(min)), (math.inf if max is None else float(max))
     # With bounds that cross, torch sets everything to max.
     return rescale("clamp", input, lambda x: torch.clamp(x, min, max), builtins.min(low, high), high)
 
 
 @rule("clamp_min")
-def _clamp_min(_: Context, input: Tensor, min: Any) -> Application:
-    return _clamp(_, input, min=min)
+def _clamp_min(context: Context, input: Tensor, min: Any) -> Application:
+    return _clamp(context, input, min=min)
 
 
 @rule("clamp_max")
-def _clamp_max(_: Context, input: Tensor, max: Any) -> Application:
-    return _clamp(_, input, max=max)
+def _clamp_max(context: Context, input: Tensor, max: Any) -> Application:
+    return _clamp(context, input, max=max)
+
+
+def _between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(x, low), high)
+
+
+def _clamp_to_tensors(context: Context, input: Tensor, low: Any, high: Any) -> Application:
+    low = input.new_full((), -math.inf) if low is None else low
+    high = input.new_full((), math.inf) if high is None else high
+
+    def of_input(x: Tensor, r: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return piecewise(lambda t: _between(t, low, high), lambda t: ((low <= t) & (t <= high)).to(t.dtype), x, r)
+
+    def of_low(x: Tensor, r: Tensor, input: Tensor, high: Tensor) -> Tensor:
+        return piecewise(lambda t: _between(input, t, high), lambda t: ((input < t) & (t < high)).to(t.dtype), x, r)
+
+    def of_high(x: Tensor, r: Tensor, input: Tensor, low: Tensor) -> Tensor:
+        return piecewise(lambda t: _between(input, low, t), lambda t: (t < torch.maximum(input, low)).to(t.dtype), x, r)
+
+    return rescaled(context, _between, [input, low, high], [of_input, of_low, of_high])
 
 
 _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 
-@rule("pow", "float_power")
-def _pow(context: Context, input: Any, exponent: Any) -> Application | None:
-    if not isinstance(input, Tensor) or isinstance(exponent, Tensor):
-        raise UnsupportedOperationError(
-            "has no rule for a tensor as exponent: give a number, or write exp(exponent * log(base))"
-        )
-    exponent = float(exponent)
+@rule("pow")
+def _pow(context: Context, input: Any, exponent: Any) -> Application:
+    if not isinstance(input, Tensor) or not _is_number(context, input, exponent):
+        return rescaled(context, torch.pow, [input, exponent], [_of_base, _of_exponent])
+    number = float(exponent)
 
     def forward(x: Tensor) -> Tensor:
         return torch.pow(x, exponent)
 
-    if exponent in _POWERS:
-        return rescale(_POWERS[exponent], input, forward)
-    return rescale("pow", input, forward, exponent)
+    if number in _POWERS:
+        return rescale(_POWERS[number], input, forward)
+    return rescale("pow", input, forward, number)
+
+
+def _is_number(context: Context, input: Tensor, exponent: Any) -> bool:
+    """Whether an exponent is a number, or a constant tensor that does what a number does."""
+    if not isinstance(exponent, Tensor):
+        return True
+    alike = exponent.dim() <= input.dim() and torch.result_type(input, exponent) == input.dtype
+    return exponent.numel() == 1 and alike and not context.carries(exponent)
+
+
+def _of_base(x: Tensor, r: Tensor, exponent: Any) -> Tensor:
+    return smooth(lambda t: torch.pow(t, exponent), lambda t: exponent * torch.pow(t, exponent - 1), x, r)
+
+
+def _of_exponent(x: Tensor, r: Tensor, base: Any) -> Tensor:
+    base = torch.as_tensor(base, dtype=x.dtype, device=x.device)
+    return smooth(lambda t: torch.pow(base, t), lambda t: torch.xlogy(torch.pow(base, t), base), x, r)
+
+
+@decomposition("float_power")
+def _float_power(input: Any, exponent: Any) -> Tensor:
+    base, power = (value.double() if isinstance(value, Tensor) else float(value) for value in (input, exponent))
+    return base**power

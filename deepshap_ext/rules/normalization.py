@@ -144,7 +144,7 @@ def _group_norm(
     scale = None if weight is None else weight.view(-1, *[1] * (input.dim() - 2))
 
     def forward(x: Tensor) -> Tensor:
-        return F.group_norm(x, num_groups, weight, bias, eps)
+        return torch.group_norm(x, num_groups, weight, bias, eps)  # which takes a single value a group
 
     return normalize(input, lambda t: t.reshape(t.shape[0], num_groups, -1), eps, True, scale, forward)
 
@@ -161,7 +161,7 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     if use_input_stats:
-        return F.group_norm(input, input.shape[1], weight, bias, eps)
+        return torch.group_norm(input, input.shape[1], weight, bias, eps)
     return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
@@ -175,22 +175,46 @@ def _norm(
 @decomposition("linalg_norm")
 def _linalg_norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     dims = A.dim() if dim is None else 1 if isinstance(dim, int) else len(dim)
-    if ord is not None and dims != 1 and not (ord == "fro" and dims == 2):
-        raise UnsupportedOperationError(f"torch.linalg.norm of matrices has no rule for ord={ord!r}: only 'fro' has")
-    return torch.linalg.vector_norm(A, 2 if ord in (None, "fro") else ord, dim, keepdim, dtype=dtype)
+    if ord is not None and dims == 2:
+        return torch.linalg.matrix_norm(A, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+    return torch.linalg.vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
+
+
+@decomposition("linalg_matrix_norm")
+def _matrix_norm(
+    A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    if ord == "fro":
+        return torch.linalg.vector_norm(A, 2, dim, keepdim, dtype=dtype)
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise UnsupportedOperationError(
+            f"torch.linalg.matrix_norm with ord={ord!r} has no rule: singular values have none"
+        )
+    rows, columns = (d % A.dim() for d in dim)
+    summed, chosen = (rows, columns) if abs(ord) == 1 else (columns, rows)
+    sums = (A if dtype is None else A.to(dtype)).abs().sum(summed, keepdim=True)
+    found = sums.amax(chosen, keepdim=True) if ord > 0 else sums.amin(chosen, keepdim=True)
+    return found if keepdim else found.squeeze((rows, columns))
+
+
+@decomposition("frobenius_norm")
+def _frobenius_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    return torch.linalg.vector_norm(input, 2, dim, keepdim)
 
 
 @decomposition("linalg_vector_norm")
 def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     dims = tuple(range(x.dim())) if dim is None else dim
+    if ord == 0:
+        return (x != 0).to(x.dtype).sum(dims, keepdim=keepdim)
     if ord == 1:
         return x.abs().sum(dims, keepdim=keepdim)
-    if ord == math.inf:
-        return x.abs().amax(dims, keepdim=keepdim)
-    if ord != 2:
-        raise UnsupportedOperationError(f"a norm of order {ord!r} has no rule: those of order 1, 2 and inf have")
-    return x.square().sum(dims, keepdim=keepdim).sqrt()
+    if ord == 2:
+        return x.square().sum(dims, keepdim=keepdim).sqrt()
+    if math.isinf(ord):
+        return x.abs().amax(dims, keepdim=keepdim) if ord > 0 else x.abs().amin(dims, keepdim=keepdim)
+    return x.abs().pow(ord).sum(dims, keepdim=keepdim).pow(1 / ord)
 
 
 @decomposition("var")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
+from ..errors import UnsupportedOperationError
 from .convolution import each
 from .registry import Application, Context, decomposition, rule
 
@@ -33,7 +34,12 @@ def maxpool(
     """
     if context.options.rules == "shapley":
         return _by_shapley(input, pool(input.detach()), dims, return_indices, windows)
+    return _routed(input, pool, dims, return_indices)
 
+
+def _routed(
+    input: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]], dims: int, return_indices: bool
+) -> Application:
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
         return ((values, indices) if return_indices else values), [x, indices]
@@ -70,8 +76,7 @@ def _by_shapley(
         return (result if return_indices else result[0]), [x]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        grad = grad.flatten(-dims).unsqueeze(0)
-        return [ops.shapley_max(grad, sides.x[0], sides.r[0], sides.rows(), *sides.geometry()).squeeze(0)]
+        return _shapley(grad.flatten(-dims), sides)
 
     return Application([entries], forward, multipliers, stand_for=[input])
 
@@ -80,7 +85,7 @@ def _register(dims: int) -> None:
     pool: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"max_pool{dims}d_with_indices")
     adaptive: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"adaptive_max_pool{dims}d_with_indices")
 
-    def bound(return_by_default: bool) -> Callable[..., Application]:
+    def bound(with_indices: bool) -> Callable[..., Application]:
         def windowed(
             context: Context,
             input: Tensor,
@@ -89,7 +94,7 @@ def _register(dims: int) -> None:
             padding: Any = 0,
             dilation: Any = 1,
             ceil_mode: bool = False,
-            return_indices: bool = return_by_default,
+            return_indices: bool = False,
         ) -> Application:
             kernels, edges, spreads = (each(value, dims) for value in (kernel_size, padding, dilation))
             steps = each(stride, dims) if stride else kernels
@@ -101,15 +106,16 @@ def _register(dims: int) -> None:
                 starts = torch.arange(count, device="cpu") * steps[dim] - edges[dim]
                 return starts[:, None] + torch.arange(kernels[dim], device="cpu") * spreads[dim]
 
-            return maxpool(context, input, run, dims, return_indices, windows)
+            return maxpool(context, input, run, dims, with_indices or return_indices, windows)
 
         return windowed
 
     rule(f"max_pool{dims}d_with_indices")(bound(True))
     rule(f"max_pool{dims}d")(bound(False))
 
-    @rule(f"adaptive_max_pool{dims}d", f"adaptive_max_pool{dims}d_with_indices")
-    def adaptively(context: Context, input: Tensor, output_size: Any, return_indices: bool = False) -> Application:
+    # aten's returns the indices too; torch.nn.functional, whose `_with_indices` always do, says whether it should.
+    @rule(f"adaptive_max_pool{dims}d")
+    def adaptively(context: Context, input: Tensor, output_size: Any, return_indices: bool = True) -> Application:
         def windows(dim: int, size: int, count: int) -> Tensor:
             numbers = torch.arange(count, device="cpu")
             starts, ends = numbers * size // count, -(-(numbers + 1) * size // count)
@@ -118,9 +124,50 @@ def _register(dims: int) -> None:
 
         return maxpool(context, input, lambda x: adaptive(x, output_size), dims, return_indices, windows)
 
+    @rule(f"adaptive_max_pool{dims}d_with_indices")
+    def adaptively_with_indices(context: Context, input: Tensor, output_size: Any, **_: bool) -> Application:
+        return adaptively(context, input, output_size)
+
 
 for _dims in (1, 2, 3):
     _register(_dims)
+
+
+def _register_fractional(dims: int) -> None:
+    name = f"fractional_max_pool{dims}d"
+    pool: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"{name}_with_indices")
+
+    def bound(with_indices: bool) -> Callable[..., Application]:
+        def fractional(
+            context: Context,
+            input: Tensor,
+            kernel_size: Any,
+            output_size: Any = None,
+            output_ratio: Any = None,
+            return_indices: bool = False,
+            _random_samples: Tensor | None = None,
+        ) -> Application:
+            if isinstance(output_ratio, Tensor):
+                # aten's, which has both results.
+                output_ratio, return_indices, _random_samples = None, True, output_ratio
+            if _random_samples is None:
+                raise UnsupportedOperationError("is random: give it _random_samples, or explain a model without it")
+            if context.options.rules == "shapley":
+                raise UnsupportedOperationError("has no Shapley values: its windows differ from sample to sample")
+
+            def run(x: Tensor) -> tuple[Tensor, Tensor]:
+                return pool(x, kernel_size, output_size, output_ratio, _random_samples=_random_samples)
+
+            return _routed(input, run, dims, with_indices or return_indices)
+
+        return fractional
+
+    rule(f"{name}_with_indices")(bound(True))
+    rule(name)(bound(False))
+
+
+_register_fractional(2)
+_register_fractional(3)
 
 
 def _largest(input: Tensor, dim: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -159,11 +206,31 @@ def _min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor
     return -values if dim is None else torch.return_types.min((-values, indices))
 
 
-@decomposition("maximum", "fmax")
-def _maximum(input: Tensor, other: Tensor) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(input, other), -1).amax(-1)
+def _register_maximum(name: str) -> None:
+    @rule(name)
+    def maximum(_: Context, input: Tensor, other: Tensor) -> Application:
+        """Of two tensors the exact Shapley values, which cost no more than the routing that DeepLIFT has for max-pooling."""
+        both = torch.stack(torch.broadcast_tensors(input, other), -1)
+
+        def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            return getattr(torch, name)(*x.unbind(-1)), [x]
+
+        return Application([both], forward, _shapley, stand_for=[input, other])
 
 
-@decomposition("minimum", "fmin")
+def _shapley(grad: Tensor, sides: Any) -> list[Tensor]:
+    return [ops.shapley_max(grad.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), *sides.geometry()).squeeze(0)]
+
+
+_register_maximum("maximum")
+_register_maximum("fmax")
+
+
+@decomposition("minimum")
 def _minimum(input: Tensor, other: Tensor) -> Tensor:
     return -torch.maximum(-input, -other)
+
+
+@decomposition("fmin")
+def _fmin(input: Tensor, other: Tensor) -> Tensor:
+    return -torch.fmax(-input, -other)

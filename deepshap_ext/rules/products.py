@@ -2,11 +2,13 @@
 
 Each factor's multiplier is the other at the mean of its two sides: the Shapley value of two players (Lundberg and Lee,
 arXiv 1705.07874, section 2.2), and complete: ``ab - a'b' = mean(b) (a - a') + mean(a) (b - b')``. So it is for any bilinear map: its own
-derivative at the midpoints.
+derivative at the midpoints; and for more factors its mean over the segment.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedOperationError
+from .integrate import multilinear
 from .registry import Application, Context, decomposition, rule
 
 
@@ -30,6 +33,9 @@ def _mul(context: Context, input: Any, other: Any) -> Application | None:
             v, name = inverse
             return _quotient(context, a, v, partial(_times, b.detach()), root=name == "rsqrt", stand_for=[a, b])
     a, b = _promoted(input, other)
+    if a.is_complex():
+        one, two = (torch.stack([z.real, z.imag], -1) for z in (a, b))
+        return bilinear(_complex_product, one, two, stand_for=[input, other])
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         product = torch.mul(a, b)
@@ -41,6 +47,10 @@ def _mul(context: Context, input: Any, other: Any) -> Application | None:
         return [sum_to(m.squeeze(0), operand.shape) for m, operand in zip(found, (a, b), strict=True)]
 
     return Application([a, b], forward, multipliers, stand_for=[input, other])
+
+
+def _complex_product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.view_as_complex(a) * torch.view_as_complex(b)
 
 
 def _times(inverse: Tensor, a: Tensor, v: Tensor) -> Tensor:
@@ -123,7 +133,9 @@ def _rmatmul(context: Context, input: Tensor, other: Tensor) -> Application | No
     return _matmul(context, other, input)
 
 
-def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Application:
+def bilinear(
+    function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, stand_for: Sequence[Tensor] = ()
+) -> Application:
     """The application of any bilinear map: its derivative at the midpoints of its factors."""
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -133,7 +145,7 @@ def bilinear(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor)
         points = [sides.midpoint(0).expand_as(a), sides.midpoint(1).expand_as(b)]
         return torch.func.vjp(function, *points)[1](grad)
 
-    return Application([a, b], forward, multipliers)
+    return Application([a, b], forward, multipliers, stand_for=stand_for)
 
 
 def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
@@ -162,17 +174,22 @@ def _einsum(context: Context, equation: str, *operands: Any) -> Application | No
     active = [position for position, tensor in enumerate(tensors) if context.carries(tensor)]
     if len(active) < 2:
         return None
-    if len(active) > 2:
-        raise UnsupportedOperationError(
-            "has no rule for more than two factors that depend on the explained input: multiply them in pairs"
-        )
+    return multilinear(torch.einsum, (equation, *tensors), [tensors[position] for position in active], len(active))
 
-    def function(a: Tensor, b: Tensor) -> Tensor:
-        given = list(tensors)
-        given[active[0]], given[active[1]] = a, b
-        return torch.einsum(equation, *given)
 
-    return bilinear(function, tensors[active[0]], tensors[active[1]])
+@rule("linalg_multi_dot")
+def _multi_dot(context: Context, tensors: Sequence[Tensor]) -> Application | None:
+    active = [tensor for tensor in tensors if context.carries(tensor)]
+
+    def product(*matrices: Tensor) -> Tensor:
+        return functools.reduce(torch.matmul, matrices)
+
+    return multilinear(product, tuple(tensors), active, len(active))
+
+
+@rule("chain_matmul")
+def _chain_matmul(context: Context, *matrices: Any) -> Application | None:
+    return _multi_dot(context, matrices[0] if len(matrices) == 1 else matrices)
 
 
 @decomposition("linear")
@@ -231,22 +248,27 @@ def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
 
 
-@decomposition("prod")
-def _prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    factors = (input if dtype is None else input.to(dtype)).reshape(-1) if dim is None else input
-    axis = 0 if dim is None else dim
-    product, *rest = factors.unbind(axis)
-    for factor in rest:
-        product = product * factor
-    return product.unsqueeze(axis) if keepdim and dim is not None else product
+@rule("prod")
+def _prod(
+    _: Context, input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
+) -> Application:
+    def product(x: Tensor) -> Tensor:
+        x = x.to(dtype) if dtype is not None else x
+        if dim is None:
+            return functools.reduce(torch.mul, x.reshape(-1).unbind())
+        found = functools.reduce(torch.mul, x.unbind(dim))
+        return found.unsqueeze(dim) if keepdim else found
+
+    return multilinear(product, (input,), [input], input.numel() if dim is None else input.shape[dim])
 
 
-@decomposition("cumprod")
-def _cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    products: list[Tensor] = []
-    for factor in (input if dtype is None else input.to(dtype)).unbind(dim):
-        products.append(products[-1] * factor if products else factor)
-    return torch.stack(products, dim)
+@rule("cumprod")
+def _cumprod(_: Context, input: Tensor, dim: int, *, dtype: Any = None) -> Application:
+    def products(x: Tensor) -> Tensor:
+        x = x.to(dtype) if dtype is not None else x
+        return torch.stack([*itertools.accumulate(x.unbind(dim), torch.mul)], dim)
+
+    return multilinear(products, (input,), [input], input.shape[dim])
 
 
 @decomposition("cosine_similarity")
@@ -257,19 +279,12 @@ def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) 
 
 @decomposition("cdist")
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
-    difference = x1.unsqueeze(-2) - x2.unsqueeze(-3)
-    if p == 1:
-        return difference.abs().sum(-1)
-    if p != 2:
-        raise UnsupportedOperationError(f"torch.cdist with p={p} has no rule: p=1 and p=2 have")
-    return difference.norm(dim=-1)
+    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
 @decomposition("pairwise_distance")
 def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    if p != 2:
-        raise UnsupportedOperationError(f"torch.nn.functional.pairwise_distance with p={p} has no rule: p=2 has")
-    return (x1 - x2 + eps).norm(dim=-1, keepdim=keepdim)
+    return torch.linalg.vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 @decomposition("glu")

@@ -108,15 +108,14 @@ def explain(function: Callable[[Tensor], Tensor]) -> None:
 
 
 REFUSALS = {
-    "torch.linalg.det": lambda x: torch.linalg.det(x),
-    "torch.logcumsumexp": lambda x: torch.logcumsumexp(x, 1),
+    "torch.linalg.svdvals": lambda x: torch.linalg.svdvals(x),
+    "torch.polygamma": lambda x: torch.polygamma(2, x.exp()),
+    "torch.linalg.matrix_norm": lambda x: torch.linalg.matrix_norm(x, "nuc"),
     "torch.as_strided_scatter": lambda x: torch.as_strided_scatter(x, x[:, 0], (len(x), 4), (16, 1)),
     "torch.grid_sampler": lambda x: nn.functional.grid_sample(x[:, None], x.view(-1, 4, 2, 2), align_corners=True),
     "torch.grid_sampler ": lambda x: nn.functional.grid_sample(
         torch.ones(len(x), 1, 4, 4).double(), x.view(-1, 4, 2, 2), align_corners=True
     ),
-    "torch.scatter_reduce": lambda x: x.scatter_reduce(1, torch.zeros(len(x), 1, 4, dtype=torch.int64), x, "amax"),
-    "torch.linalg.matrix_power": lambda x: torch.linalg.matrix_power(x, -1),
 }
 
 

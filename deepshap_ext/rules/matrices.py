@@ -1,0 +1,97 @@
+"""Inverses and determinants of matrices, and the solutions of linear systems: products with an inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .integrate import multilinear
+from .registry import Application, Context, decomposition, rule
+
+
+@rule("linalg_inv")
+def _inv(_: Context, A: Tensor) -> Application:
+    """``Z(x) - Z(r) = -Z(x) (A(x) - A(r)) Z(r)``, and so with the sides exchanged: the mean of the two."""
+
+    def forward(A: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        inverse = torch.linalg.inv(A)
+        return inverse, [inverse]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        x, r = (side.mT for side in sides.pair())
+        return [-(x @ grad @ r + r @ grad @ x) / 2]
+
+    return Application([A], forward, multipliers)
+
+
+@decomposition("linalg_inv_ex")
+def _inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
+    info = torch.linalg.inv_ex(A.detach(), check_errors=check_errors).info
+    return torch.return_types.linalg_inv_ex((torch.linalg.inv(A), info))  # type: ignore[attr-defined]
+
+
+@decomposition("linalg_solve")
+def _solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
+    inverse = torch.linalg.inv(A)
+    if B.dim() == 1 or B.shape == A.shape[:-1]:  # as torch tells vectors from matrices
+        return (inverse @ B.unsqueeze(-1)).squeeze(-1)
+    return inverse @ B if left else B @ inverse
+
+
+@decomposition("linalg_solve_ex")
+def _solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
+    info = torch.linalg.inv_ex(A.detach(), check_errors=check_errors).info
+    return torch.return_types.linalg_solve_ex((torch.linalg.solve(A, B, left=left), info))  # type: ignore[attr-defined]
+
+
+def _triangle(A: Tensor, upper: bool, unitriangular: bool) -> Tensor:
+    if not unitriangular:
+        return A.triu() if upper else A.tril()
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    return (A.triu(1) if upper else A.tril(-1)) + identity
+
+
+@decomposition("linalg_solve_triangular")
+def _solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
+    inverse = torch.linalg.inv(_triangle(A, upper, unitriangular))
+    return inverse @ B if left else B @ inverse
+
+
+@decomposition("triangular_solve")
+def _triangular_solve(
+    B: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+) -> Any:
+    triangle = _triangle(A, upper, unitriangular)
+    inverse = torch.linalg.inv(triangle.mT if transpose else triangle)
+    return torch.return_types.triangular_solve((inverse @ B, A.clone()))
+
+
+@decomposition("cholesky_inverse")
+def _cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+    inverse = torch.linalg.inv(_triangle(L, upper, False))
+    return inverse @ inverse.mT if upper else inverse.mT @ inverse
+
+
+@decomposition("cholesky_solve")
+def _cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
+    return torch.cholesky_inverse(L, upper=upper) @ B
+
+
+@rule("linalg_det", "det")
+def _det(_: Context, A: Tensor) -> Application:
+    """A sum of products of as many entries as there are rows, linear in each entry."""
+    return multilinear(torch.linalg.det, (A,), [A], A.shape[-1])
+
+
+@decomposition("logdet")
+def _logdet(A: Tensor) -> Tensor:
+    return torch.linalg.det(A).log()
+
+
+@decomposition("linalg_slogdet", "slogdet")
+def _slogdet(A: Tensor) -> Any:
+    determinant = torch.linalg.det(A)
+    return torch.return_types.linalg_slogdet((determinant.sign(), determinant.abs().log()))  # type: ignore[attr-defined]
