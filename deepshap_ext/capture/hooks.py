@@ -229,8 +229,10 @@ class ModelHooks:
                 if not tensor.requires_grad:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
                     tensor.requires_grad_(True)
-            # The edge stands for the tensor as it is now, whatever is written into it later.
-            seen.append(([tensor.detach().clone() for tensor in tensors], [get_gradient_edge(t) for t in tensors]))
+            # The edge stands for the tensor as it is now, whatever is written into it later. A mask of -inf that is the same on both
+            # sides gives nothing.
+            now = [tensor.detach().nan_to_num(torch.nan) for tensor in tensors]
+            seen.append((now, [get_gradient_edge(tensor) for tensor in tensors]))
 
     def _seen_layers(self) -> tuple[list[Tensor], list[GradientEdge], list[slice]]:
         tensors: list[Tensor] = []
