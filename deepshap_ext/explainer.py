@@ -407,12 +407,20 @@ def _model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[L
             raise TypeError(f"model must be a torch.nn.Module or the pair (model, layer), got a tuple of {len(model)}")
         model, layer = model
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module or the pair (model, layer), got {type(model).__name__}")
+        raise TypeError(
+            f"model must be a torch.nn.Module or the pair (model, layer), got {type(model).__name__}"
+            + (": explain its module()" if isinstance(model, torch.export.ExportedProgram) else "")
+        )
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(
                 f"{'model' if not name else f'model.{name}'} is a TorchScript module, whose operations cannot be followed: explain the "
                 f"module it was scripted or traced from"
+            )
+        if type(module).__module__.startswith("torch.ao.nn") and "quantized" in type(module).__module__:
+            raise TypeError(
+                f"{'model' if not name else f'model.{name}'} is a quantized module, which has no gradient: explain the "
+                f"module it was made from"
             )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
