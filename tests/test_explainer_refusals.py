@@ -311,7 +311,6 @@ WITHOUT_RULE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "igamma": (lambda x: torch.special.gammainc(torch.ones_like(x), x.exp()), r"gammainc"),
     "polygamma": (lambda x: torch.polygamma(2, x.exp()), r"polygamma"),
     "polygamma_in_place": (lambda x: x.exp().polygamma_(3), r"polygamma"),
-    "nuclear_norm": (lambda x: x * torch.linalg.matrix_norm(x.view(-1, 2, 4), "nuc").unsqueeze(1), r"matrix_norm"),
 }
 
 
