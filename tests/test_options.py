@@ -194,5 +194,97 @@ def test_a_function_by_a_rule_of_ones_own() -> None:
 
 
 def test_a_target_that_is_no_function_is_named() -> None:
-    with pytest.raises(TypeError, match=r"target must be a function of torch or a subclass of .*, got 'tanh'"):
+    with pytest.raises(TypeError, match=r"target must be a function of torch, a subclass of .*, got 'tanh'"):
         deepshap_ext.register_rule("tanh", cube)  # type: ignore[arg-type]
+
+
+class Squared(torch.autograd.Function):
+    """Hand-written, without a batching rule."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.scale = scale
+        return scale * x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return 2 * ctx.scale * ctx.saved_tensors[0] * grad, None
+
+
+class Rounded(torch.autograd.Function):
+    """A straight-through estimator."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def squared(x: Tensor) -> Tensor:
+    return Squared.apply(x, 0.5)  # type: ignore[no-any-return]
+
+
+def test_a_hand_written_function_by_a_rule_of_ones_own() -> None:
+    def rule(context: Any, x: Tensor, scale: float) -> Application:
+        def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+            return [2 * scale * grad * sides.midpoint()]
+
+        return Application([x], lambda x: (scale * x * x, [x]), multipliers)
+
+    expected = DeepExplainer(Net(lambda h: h * h / 2), BACKGROUND).attribute(X)
+    with deepshap_ext.register_rule(Squared, rule):
+        found = DeepExplainer(Net(squared), BACKGROUND).attribute(X)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-10, atol=1e-12)
+    with pytest.raises(UnsupportedOperationError, match=r"autograd\.Function Squared in .* has no rule"):
+        DeepExplainer(Net(squared), BACKGROUND)
+
+
+class Module(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return squared(x)
+
+
+@pytest.mark.parametrize("target", [None, Squared, Module])
+@pytest.mark.parametrize("pairing", ["grid", "aligned"])
+def test_what_has_no_rule_is_integrated_whole(target: Any, pairing: str) -> None:
+    expected = DeepExplainer(Net(lambda h: h * h / 2), BACKGROUND).attribute(X)
+    model = Net(Module())
+    if target is None:
+        found = DeepExplainer(model, BACKGROUND, on_unsupported="integrate").attribute(X, pairing=pairing)
+    else:
+        with deepshap_ext.register_rule(target, "integrate"):
+            found = DeepExplainer(model, BACKGROUND).attribute(X, pairing=pairing)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-10, atol=1e-12)
+
+
+def test_a_function_of_torch_is_integrated_where_its_rule_would_do_too() -> None:
+    expected = DeepExplainer(Net(torch.tanh), BACKGROUND).attribute(X)
+    with deepshap_ext.register_rule(torch.tanh, "integrate"):
+        found = DeepExplainer(Net(torch.tanh), BACKGROUND, additivity_tolerance=1e-6).attribute(X)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-7)
+
+
+def test_what_a_hand_written_function_makes_of_detached_values_is_followed() -> None:
+    """A step that carries no gradient is exact only where both sides agree."""
+    model = Net(lambda h: h * Rounded.apply(h.detach() * 3))
+    with pytest.raises(deepshap_ext.AdditivityError, match="takes different decisions"):
+        DeepExplainer(model, BACKGROUND).attribute(X)
+
+
+def test_apply_is_autograds_own_again_afterwards() -> None:
+    before = torch.autograd.Function.__dict__["apply"]
+    with pytest.raises(UnsupportedOperationError):
+        DeepExplainer(Net(squared), BACKGROUND)
+    assert torch.autograd.Function.__dict__["apply"] is before
+    x = torch.tensor([3.0], requires_grad=True)
+    squared(x).backward()
+    assert x.grad == 3
+
+
+def test_a_rule_that_is_none_is_named() -> None:
+    with pytest.raises(TypeError, match="rule must be a function or 'integrate', got 3"):
+        deepshap_ext.register_rule(torch.tanh, 3)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
 from .dependence import tensors_in
-from .mode import Capture
+from .mode import Capture, is_rules_own
 from .tape import Tape
 
 
@@ -107,6 +107,7 @@ class ModelHooks:
                 # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
                 undo.enter_context(patch.object(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None))
             undo.enter_context(_without_checkpointing())
+            undo.enter_context(patch.object(torch.autograd.Function, "apply", self._apply()))
             for watching in (modules._global_backward_hooks, modules._global_backward_pre_hooks):
                 undo.enter_context(patch.dict(watching, clear=True))
             buffers = {module: _buffers(module) for module in self._names}
@@ -170,6 +171,7 @@ class ModelHooks:
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)
         self._running.clear()
+        self._capture = None
         if not self.call.layers:
             edges, layers = [get_gradient_edge(leaf) for leaf in leaves], [slice(0, len(leaves))]
             tensors = [leaf.detach() for leaf in leaves]
@@ -191,10 +193,24 @@ class ModelHooks:
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._running.append(module)
 
+    def _apply(self) -> classmethod[torch.autograd.Function, Any, Any]:
+        """In place of ``autograd.Function.apply``, which no function mode sees: hand-written ones are operations too."""
+        thread = threading.get_ident()
+
+        def apply(written: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+            plain = partial(_FUNCTION_APPLY, written)
+            if self._capture is None or threading.get_ident() != thread or is_rules_own(written):
+                return plain(*args, **kwargs)
+            return self._capture.function(written, plain, args, kwargs)
+
+        return classmethod(apply)
+
     def _run_by_rule(
         self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        assert self._capture is not None
+        if self._capture is None:
+            # The rule's own call, in the pair pass.
+            return forward(*args, **kwargs)
         return self._capture.module(rule, module, forward, args, kwargs)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -276,6 +292,8 @@ class ModelHooks:
 
 #: A module of torch that compiles what it is called with.
 _FLEX_ATTENTION = "torch.nn.attention.flex_attention"
+
+_FUNCTION_APPLY = torch.autograd.Function.__dict__["apply"].__func__
 
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()

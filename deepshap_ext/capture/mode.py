@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from ..errors import UnsupportedOperationError
 from ..rules.integrate import integrate
@@ -47,7 +48,10 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._on:
             return function(*args, **kwargs)
-        called = operation(function)
+        return self._call(operation(function), function, args, kwargs)
+
+    def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
+        """Run an operation; what is made of an ``opaque`` one's inside is its own."""
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if called.name in RANDOM and not _is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent)
@@ -64,7 +68,7 @@ class Capture(TorchFunctionMode):
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
-                return self._apply(called, integrate(function, args, kwargs, active), args, kwargs)
+                return self._apply(called, integrate(function, args, kwargs, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def release(self) -> None:
@@ -73,6 +77,15 @@ class Capture(TorchFunctionMode):
         self.without_rule.clear()
         self._made_by.clear()
         self.tape.release()
+
+    def function(
+        self, written: type[torch.autograd.Function], apply: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Run a hand-written ``autograd.Function`` as one operation."""
+        if not self._on:
+            return apply(*args, **kwargs)
+        with self.paused():
+            return self._call(operation(written), apply, args, kwargs, opaque=True)
 
     def module(self, rule: Rule, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a module as one operation under its class's rule."""
@@ -225,8 +238,8 @@ class Capture(TorchFunctionMode):
     def _without_rule(self, called: Operation, made: list[Tensor]) -> None:
         """Remember results that multipliers must not reach; the walk over the graph refuses them if they do."""
         reason = (
-            f"{called.title} in {self._module_path()} has no rule: replace it by operations that have one, explain a layer behind it with "
-            f"(model, layer), or pass on_unsupported='integrate'"
+            f"{called.title} in {self._module_path()} has no rule: give it one with register_rule, replace it by operations that have one, "
+            f"explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
         )
         for tensor in made:
             if tensor.grad_fn is not None:
@@ -271,6 +284,8 @@ class _Apply(torch.autograd.Function):
         ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor
     ) -> Any:
         output, kept = application.forward(*operands)
+        # Autograd lets nobody write into a view that a Function returns.
+        output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
         entry.kept = list(kept)
         capture.tape.append(entry)
         ctx.running, ctx.entry = capture.running, entry
@@ -279,7 +294,8 @@ class _Apply(torch.autograd.Function):
             capture.tape.before_write(operands[0])
             ctx.mark_dirty(operands[0])
             return operands[0].copy_(output)
-        ctx.mark_non_differentiable(*[tensor for tensor in tensors_in(output) if not tensor.is_floating_point()])
+        without = [t for t in tensors_in(output) if not (t.is_floating_point() or t.is_complex())]
+        ctx.mark_non_differentiable(*without)
         return output
 
     @staticmethod
@@ -328,6 +344,11 @@ def _body(function: Any) -> Callable[..., Any] | None:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def is_rules_own(written: type[torch.autograd.Function]) -> bool:
+    """Whether an ``autograd.Function`` is the one that operations with a rule run in."""
+    return written is _Apply
 
 
 def is_rule(node: Node) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import resolve_name
 
@@ -112,7 +113,9 @@ class Operation:
 
 @cache
 def operation(function: Any) -> Operation:
-    """The :class:`Operation` that a function seen by ``__torch_function__`` stands for."""
+    """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
+    if isinstance(function, type) and issubclass(function, torch.autograd.Function):
+        return Operation(f"{function.__module__}.{function.__qualname__}", f"autograd.Function {function.__name__}", False)
     if isinstance(function, (OpOverload, OpOverloadPacket)):
         qualified = function._schema.name if isinstance(function, OpOverload) else function._qualified_op_name
         namespace, raw = qualified.split("::")

@@ -14,16 +14,22 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..errors import UnsupportedOperationError
 from .registry import Application
 
 NODES = 32
 
 
 def integrate(
-    function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor], nodes: int = NODES
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    operands: Sequence[Tensor],
+    nodes: int = NODES,
+    opaque: bool = False,
 ) -> Application:
     """The application of any differentiable function of tensors that returns one tensor; ``operands`` are those of its arguments
-    that carry multipliers."""
+    that carry multipliers. ``opaque``: it has a backward but may have no batching rule: one pair at a time."""
     places, weights = np.polynomial.legendre.leggauss(nodes)
     unique = list({id(operand): operand for operand in operands}.values())
 
@@ -33,18 +39,52 @@ def integrate(
         return function(*replaced_args, **replaced_kwargs)
 
     def forward(*values: Tensor) -> tuple[Any, Sequence[Tensor]]:
-        return run(*values), values
+        result = run(*values)
+        if not isinstance(result, Tensor):
+            raise UnsupportedOperationError(
+                f"a mean gradient along the segment needs a function that returns one tensor, got {type(result).__name__}"
+            )
+        return result, values
+
+    def gradients(grad: Tensor, *points: Tensor) -> Sequence[Tensor]:
+        if opaque:
+            return _OneByOne.apply(run, grad, *points)  # type: ignore[no-untyped-call]
+        return torch.func.vjp(run, *points)[1](grad)
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         pairs = [sides.pair(position) for position in range(len(unique))]
         totals: list[Tensor] = []
         for node, weight in zip((places + 1) / 2, weights / 2, strict=True):
             points = [(r + float(node) * (x - r)).expand_as(x) for x, r in pairs]
-            parts = [float(weight) * part for part in torch.func.vjp(run, *points)[1](grad)]
+            parts = [float(weight) * part for part in gradients(grad, *points)]
             totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
         return totals
 
     return Application(unique, forward, multipliers)
+
+
+class _OneByOne(torch.autograd.Function):
+    """The gradients of a function at some points, in a loop over what is vmapped."""
+
+    @staticmethod
+    def forward(run: Callable[..., Tensor], grad: Tensor, *points: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            leaves = [point.detach().clone().requires_grad_() for point in points]
+            found = torch.autograd.grad(run(*leaves), leaves, grad, allow_unused=True)
+        return tuple(torch.zeros_like(leaf) if one is None else one for one, leaf in zip(found, leaves, strict=True))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, run: Callable[..., Tensor], *tensors: Tensor) -> tuple[Any, Any]:
+        found = []
+        for number in range(info.batch_size):
+            one = [t if dim is None else t.select(dim, number) for t, dim in zip(tensors, in_dims[1:], strict=True)]
+            found.append(_OneByOne.forward(run, *one))
+        stacked = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+        return stacked, (0,) * len(stacked)
 
 
 def multilinear(function: Callable[..., Any], args: Any, operands: Sequence[Tensor], factors: int) -> Application:
