@@ -297,7 +297,13 @@ def shuffled(sequence: Tensor, count: int) -> Tensor:
 SMALL_IMAGES, IMAGES, WORDS, BASE_PAIRS = (3, 64, 64), (3, 224, 224), (128, 256), (4, 2114)
 
 NETWORKS = {
-    "digits": Network("CNN for digits", digits_cnn, *[Size(50, 100, 50, (1, 8, 8))] * 2, target=None),
+    "digits": Network(
+        "CNN for digits",
+        digits_cnn,
+        small=Size(20, 100, 20, (1, 8, 8)),
+        full=Size(100, 100, 100, (1, 8, 8)),
+        target=None,
+    ),
     "mlp": Network("MLP 30-128-128-1", mlp, *[Size(1000, 100, 1000, (30,))] * 2),
     "resnet18": Network(
         "ResNet-18",

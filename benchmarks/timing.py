@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def compare(
                 if contender.error is not None:
                     row.error = contender.error(result)
             except Exception as error:
-                row.crash = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                row.crash = crash(error)
             result = None  # the next contender has the memory to itself
         for number in range(repeats):
             if number and time.perf_counter() - started > seconds_at_most:
@@ -101,6 +102,32 @@ def seconds(work: Work, device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return float(start.elapsed_time(end)) / 1e3
+
+
+def peak_memory(work: Work, device: torch.device) -> int:
+    """Bytes above what was there before that one call takes: torch's allocations on a GPU, resident memory of the process elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak, VmHWM, starts anew
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Bytes, from Linux's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def crash(error: BaseException) -> str:
+    """The error's type and first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
 
 
 def additivity_error(total: torch.Tensor, difference: torch.Tensor) -> float:

@@ -1,0 +1,252 @@
+"""How near each native operation comes to a copy: bytes it must move over its time, against the measured bandwidth of a copy.
+
+    python benchmarks/kernels.py [ops ...] [--device cpu] [--repeats 7] [--small] [--results benchmarks/results]
+
+Bytes are what an ideal kernel moves: each operand read once and each result written once, shared baselines from cache. The copy is
+``Tensor.copy_`` between two buffers of the operation's own ``grad``, read and written; ``of a copy`` is the ratio of the two
+bandwidths, above 1 where operands come from cache. Three outputs a baseline on the grid, so that ``grad`` dominates as in use; each
+result is compared with torch's arithmetic on the expanded pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import torch
+import torch.nn.functional as F
+from results import machine, save
+from timing import Contender, compare
+from torch import Tensor
+
+from deepshap_ext import ops
+
+#: Elements of grad: one that stays in a cache, one that does not; on a GPU both are larger.
+SIZES = {"cpu": (2**18, 2**24), "cuda": (2**22, 2**27)}
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+PAIRINGS = ("grid", "aligned", "per_sample")
+BATCH, BASELINES, OUTPUTS, SIDE, WINDOW = 8, 8, 3, 32, 2
+
+
+@dataclass
+class Operands:
+    """A batch of ``[BATCH, channels, SIDE, SIDE]`` and its baselines, in one pairing."""
+
+    grad: Tensor
+    x: Tensor
+    r: Tensor
+    rows: Tensor
+    pairing: str
+
+    @property
+    def geometry(self) -> tuple[int, int, str]:
+        return 1, BATCH, self.pairing
+
+    def like(self, side: Tensor) -> Tensor:
+        return torch.randn_like(side)
+
+    def of_row(self, r: Tensor, row: int) -> Tensor:
+        """The baselines of cotangents on ``row``, a row an input."""
+        if self.pairing == "grid":
+            return r[row : row + 1].expand(BATCH, *r.shape[1:])
+        return r if self.pairing == "aligned" else r.unflatten(0, (BATCH, -1))[:, row]
+
+
+def operands(elements: int, dtype: torch.dtype, pairing: str, device: torch.device) -> Operands:
+    rows = torch.arange(1 if pairing == "aligned" else BASELINES).repeat_interleave(OUTPUTS)
+    channels = max(1, elements // (len(rows) * BATCH * SIDE * SIDE))
+    shape = (channels, SIDE, SIDE)
+    reference = {"grid": BASELINES, "aligned": BATCH, "per_sample": BATCH * BASELINES}[pairing]
+    grad, x, r = (
+        torch.randn(*leading, *shape, dtype=torch.float32).to(device, dtype)
+        for leading in ((len(rows), BATCH), (BATCH,), (reference,))
+    )
+    return Operands(grad, x, r, rows.to(device), pairing)
+
+
+# --- each operation: its call, and what the first cotangent's result should be -------------------------------------------------
+
+Case = tuple[Callable[[], Tensor | tuple[Tensor, ...]], Callable[[], Tensor], Sequence[Tensor]]
+
+
+def rescale(o: Operands) -> Case:
+    """relu: no arithmetic to speak of."""
+
+    def expected() -> Tensor:
+        x, r = o.x.double(), o.of_row(o.r, 0).double()
+        slope = torch.where(x == r, (x > 0).double(), (x.relu() - r.relu()) / (x - r))
+        return o.grad[0].double() * slope
+
+    return lambda: ops.rescale(o.grad, o.x, o.r, o.rows, "relu", (), *o.geometry), expected, (o.grad, o.x, o.r)
+
+
+def product(o: Operands) -> Case:
+    b_x, b_r = o.like(o.x), o.like(o.r)
+
+    def expected() -> Tensor:
+        return o.grad[0].double() * (b_x.double() + o.of_row(b_r, 0).double()) / 2
+
+    return (
+        lambda: ops.product(o.grad, o.x, o.r, b_x, b_r, o.rows, *o.geometry),
+        expected,
+        (o.grad, o.x, o.r, b_x, b_r),
+    )
+
+
+def maxpool(o: Operands) -> Case:
+    pooled = partial(F.max_pool2d, kernel_size=WINDOW, return_indices=True)
+    # Windows of float16 and bfloat16 have many ties; the indices are those of torch.
+    (x_max, x_at), (r_max, r_at) = pooled(o.x), pooled(o.r)
+    grad = o.grad[..., ::WINDOW, ::WINDOW].contiguous()
+
+    def expected() -> Tensor:
+        r, r_index, r_top = (o.of_row(side, 0) for side in (o.r, r_at, r_max))
+        flat_x, flat_r = o.x.double().flatten(2), r.double().flatten(2)
+        change = (x_max.double() - r_top.double()).flatten(2)
+        at = torch.where(change >= 0, x_at.flatten(2), r_index.flatten(2))
+        below = flat_x.gather(2, at) - flat_r.gather(2, at)
+        same = (x_at == r_index).flatten(2) | (below == 0)
+        weight = torch.where(same, 1.0, change / torch.where(same, 1.0, below))
+        found = torch.zeros_like(flat_x).scatter_add_(2, at, weight * grad[0].double().flatten(2))
+        return found.view_as(o.x)
+
+    return (
+        lambda: ops.maxpool(grad, o.x, o.r, x_at, r_at, o.rows, 2, *o.geometry),
+        expected,
+        (grad, o.x, o.r, x_at, r_at),
+    )
+
+
+def shapley_max(o: Operands) -> Case:
+    """Windows of 9 entries in the last dimension."""
+    x, r, grad = (side.flatten(-2)[..., :1017].unflatten(-1, (113, 9)).contiguous() for side in (o.x, o.r, o.grad))
+    grad = grad[..., 0].contiguous()
+
+    def expected() -> Tensor:
+        # Multipliers add up, window by window, to the difference of the maxima.
+        return grad[0].double() * (x.double().amax(-1) - o.of_row(r, 0).double().amax(-1))
+
+    def call() -> Tensor:
+        return ops.shapley_max(grad, x, r, o.rows, *o.geometry)
+
+    return call, expected, (grad, x, r)
+
+
+def softmax(o: Operands) -> Case:
+    def expected() -> Tensor:
+        log_x, log_r = (side.double().log_softmax(3) for side in (o.x, o.of_row(o.r, 0)))
+        apart = log_x - log_r
+        mean = torch.where(apart == 0, log_x.exp(), log_r.exp() * apart.expm1() / torch.where(apart == 0, 1.0, apart))
+        g = o.grad[0].double()
+        return mean * (g - (g * mean).sum(3, keepdim=True) / mean.sum(3, keepdim=True))
+
+    return lambda: ops.softmax(o.grad, o.x, o.r, o.rows, 3, False, *o.geometry), expected, (o.grad, o.x, o.r)
+
+
+def contribution(o: Operands) -> Case:
+    multipliers, rows = o.grad.unflatten(0, (-1, OUTPUTS)), o.rows[::OUTPUTS]
+
+    def expected() -> Tensor:
+        each = [
+            multipliers[j, 0].double() * (o.x.double() - o.of_row(o.r, int(row)).double())
+            for j, row in enumerate(rows.tolist())
+        ]
+        return torch.stack(each).mean(0)
+
+    return lambda: ops.contribution(multipliers, o.x, o.r, rows, *o.geometry), expected, (o.grad, o.x, o.r)
+
+
+CASES = {
+    "rescale": rescale,
+    "product": product,
+    "maxpool": maxpool,
+    "shapley_max": shapley_max,
+    "softmax": softmax,
+    "contribution": contribution,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="operations; all by default")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--small", action="store_true", help="the smaller size and float32 alone")
+    parser.add_argument("--results", type=Path, help="also write kernels.json into this folder")
+    arguments = parser.parse_args()
+    device = arguments.device
+    print(
+        f"{machine(device)}\n\n| | pairing | dtype | grad | time | bandwidth | of a copy | error |\n|---|---|---|---|---|---|---|---|"
+    )
+    measured = []
+    for name in arguments.names or CASES:
+        for pairing in PAIRINGS:
+            for dtype in DTYPES[:1] if arguments.small else DTYPES:
+                for elements in SIZES[device.type][: 1 if arguments.small else None]:
+                    torch.manual_seed(0)
+                    found = measure(name, operands(elements, dtype, pairing, device), arguments.repeats, device)
+                    cells = [
+                        name,
+                        pairing,
+                        str(dtype)[6:],
+                        f"{found['grad'] / 2**20:.0f} MiB",
+                        f"{1e3 * found['median']:.3f} ms",
+                    ]
+                    cells += [
+                        f"{found['bandwidth'] / 1e9:.1f} GB/s",
+                        f"{found['of_copy']:.2f}",
+                        f"{found['error']:.0e}",
+                    ]
+                    print(f"| {' | '.join(cells)} |", flush=True)
+                    measured.append({"op": name, "pairing": pairing, "dtype": str(dtype)[6:], **found})
+    if arguments.results:
+        print(f"\nwrote {save(arguments.results, 'kernels', device, measured)}")
+
+
+def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[str, float]:
+    call, expected, reads = CASES[name](o)
+    target = torch.empty_like(o.grad)
+    outs = call()
+    writes = outs if isinstance(outs, tuple) else (outs,)
+
+    def error(result: Tensor | tuple[Tensor, ...]) -> float:
+        first = (result[0] if isinstance(result, tuple) else result)[0].double()
+        if name == "shapley_max":
+            x, r = reads[1].double(), o.of_row(reads[2], 0).double()
+            first = (first * (x - r)).sum(-1)
+        wanted = expected()
+        return float((first - wanted).abs().max() / wanted.abs().max())
+
+    copied, ours = compare(
+        [Contender("copy", lambda: target.copy_(o.grad)), Contender(name, call, error)], repeats, device, warm_up=2
+    )
+    for row in (copied, ours):
+        if row.crash:
+            raise RuntimeError(f"{row.name}: {row.crash}")
+    moved = sum(size(tensor) for tensor in (*reads, *writes))
+    # Both bandwidths in the same round: what loads the machine loads both.
+    of_copy = moved / (2 * size(o.grad)) / ours.ratio(copied)
+    assert ours.error is not None
+    return {
+        "grad": size(reads[0]),
+        "moved": moved,
+        "median": ours.median,
+        "bandwidth": moved / ours.median,
+        "copy": 2 * size(o.grad) / copied.median,
+        "of_copy": of_copy,
+        "error": ours.error,
+    }
+
+
+def size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""deepshap_ext, captum, shap and tangermeme on the same networks, inputs, baselines and outputs: time, memory, additivity.
+
+    python benchmarks/peers.py [names ...] [--full] [--repeats 3] [--seconds 60] [--device cpu] [--results benchmarks/results]
+
+The explainers of those who have one are made before the clock starts. Peers get what suits them best: captum's ``DeepLiftShap`` for shared
+baselines and its ``DeepLift`` on pairs where each input has its own, which ``DeepLiftShap`` cannot, in calls of as many inputs as fit
+into a GPU; shap an explainer for each input there; tangermeme the same pairs a batch as captum, and raw multipliers, which cost it
+less than its default. The additivity error is the largest |sum of values - output difference|, relative to the largest difference.
+
+Peak memory is what one call, explainer included, takes above what was there before: on a GPU what torch allocates, on a CPU the resident
+memory of a process of its own. Who crashes or is not installed gets a row that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import torch
+from networks import NETWORKS, Job, job
+from results import machine, save
+from timing import Contender, Row, additivity_error, compare, crash, peak_memory
+from torch import Tensor, nn
+
+Work = Callable[[], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="networks; all by default")
+    parser.add_argument("--full", action="store_true", help="the sizes for a GPU")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60, help="start no new round of a network after that long")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--results", type=Path, help="also write peers.json into this folder")
+    parser.add_argument("--peak", choices=list(EXPLAINERS), help="print the peak memory of this one, and nothing else")
+    arguments = parser.parse_args()
+    device = arguments.device
+    if arguments.peak:
+        print(peak(arguments.peak, arguments.names[0], arguments.full, device))
+        return
+
+    print(machine(device))
+    measured = []
+    for name in arguments.names or NETWORKS:
+        it = job(name, arguments.full, device)
+        rows = compare(contenders(it), arguments.repeats, device, seconds_at_most=arguments.seconds)
+        memory = [None if row.crash else peak_bytes(row.name, name, arguments.full, device) for row in rows]
+        print(f"\n{it}\n\n{table(rows, memory)}", flush=True)
+        measured.append(
+            {
+                "name": name,
+                "job": str(it),
+                "rows": [{**row.record(), "memory": size} for row, size in zip(rows, memory, strict=True)],
+            }
+        )
+    if arguments.results:
+        print(f"\nwrote {save(arguments.results, 'peers', device, measured)}")
+
+
+def contenders(it: Job) -> list[Contender]:
+    difference = it.difference()
+
+    def gap(values: Tensor) -> float:
+        return additivity_error(sums(values, it), difference.to(values.device))
+
+    return [Contender(name, lazily(make, it), gap) for name, make in EXPLAINERS.items()]
+
+
+def lazily(make: Callable[[Job], Work], it: Job) -> Work:
+    """Explain the job with an explainer made at the first call, on a copy of the model: shap leaves its hooks behind when it raises."""
+    made: list[Work] = []
+
+    def work() -> Tensor:
+        if not made:
+            own = copy.copy(it)
+            own.model = copy.deepcopy(it.model)
+            made.append(make(own))
+        return made[0]()
+
+    return work
+
+
+def sums(values: Tensor, it: Job) -> Tensor:
+    """Sums of values over the features, ``[B]`` or ``[B, K]``."""
+    return values.double().flatten(1, it.X.dim() - 1).sum(1)
+
+
+# --- the explainers: each returns a call that gives values [B, *features], or [B, *features, K] for all outputs ---------------
+
+
+def deepshap_ext(it: Job) -> Work:
+    from deepshap_ext import DeepExplainer
+
+    if it.per_sample:
+        explainer = DeepExplainer(it.model, it.baselines[0])
+        return lambda: explainer.attribute(it.X, target=it.target, baselines=it.baselines).values
+    explainer = DeepExplainer(it.model, it.baselines)
+    return lambda: explainer.attribute(it.X, target=it.target).values
+
+
+def captum(it: Job) -> Work:
+    from captum.attr import DeepLift, DeepLiftShap
+
+    shared, pairwise = DeepLiftShap(it.model), DeepLift(it.model)
+
+    def some(here: slice, target: int) -> Tensor:
+        if it.per_sample:
+            found = pairwise.attribute(*it.pairs(here), target=target)
+            return found.detach().unflatten(0, (-1, it.size.baselines)).mean(1)
+        return shared.attribute(it.X[here], it.baselines, target=target).detach()
+
+    return lambda: each_output(lambda target: torch.cat([some(here, target) for here in it.steps()]), it)
+
+
+def shap(it: Job) -> Work:
+    from shap import DeepExplainer
+
+    # shap explains all outputs, or those that rank first: a model of one output is the same job.
+    model = it.model if it.target is None else Output(it.model, it.target)
+
+    def values(explainer: Any, X: Tensor) -> Tensor:
+        found = torch.from_numpy(explainer.shap_values(X, check_additivity=False))
+        return found if it.target is None else found[..., 0]
+
+    if it.per_sample:
+        return lambda: torch.cat(
+            [values(DeepExplainer(model, own), x[None]) for x, own in zip(it.X, it.baselines, strict=True)]
+        )
+    explainer = DeepExplainer(model, it.baselines)
+    return lambda: values(explainer, it.X)
+
+
+def tangermeme(it: Job) -> Work:
+    from tangermeme.deep_lift_shap import deep_lift_shap
+
+    references = it.baselines if it.per_sample else it.baselines.expand(len(it.X), *it.baselines.shape)
+
+    def one(target: int) -> Tensor:
+        multipliers = deep_lift_shap(
+            it.model,
+            it.X,
+            target=target,
+            references=references,
+            batch_size=it.size.step * it.size.baselines,
+            raw_outputs=True,
+            only_warn=it.X.dim() == 3,  # it takes sequences, and may take embeddings for one-hot ones
+            device=it.X.device,
+        )
+        return (multipliers.to(it.X.device) * (it.X.unsqueeze(1) - references)).mean(1)
+
+    return lambda: each_output(one, it)
+
+
+EXPLAINERS = {"deepshap_ext": deepshap_ext, "captum": captum, "shap": shap, "tangermeme": tangermeme}
+
+
+def each_output(one: Callable[[int], Tensor], it: Job) -> Tensor:
+    """What explains one output a call, for the job's outputs."""
+    if it.target is not None:
+        return one(it.target)
+    with torch.no_grad():
+        outputs = it.model(it.X[:1]).shape[1]
+    return torch.stack([one(target) for target in range(outputs)], -1)
+
+
+class Output(nn.Module):
+    """One output of a model."""
+
+    def __init__(self, model: nn.Module, target: int) -> None:
+        super().__init__()
+        self.model, self.target = model, target
+
+    def forward(self, X: Tensor) -> Tensor:
+        return self.model(X)[:, self.target : self.target + 1]
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------
+
+
+def peak(explainer: str, name: str, full: bool, device: torch.device) -> int:
+    """Bytes that one call takes at most, after a small job that loads what is loaded once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        EXPLAINERS[explainer](job(name, full, device, inputs=2, baselines=2))()
+        it = job(name, full, device)
+        return peak_memory(lambda: EXPLAINERS[explainer](it)(), device)
+
+
+def peak_bytes(explainer: str, name: str, full: bool, device: torch.device) -> int | str:
+    """The same; on a CPU in a process of its own, since memory that others have freed would not count. Why not, if it fails."""
+    try:
+        if device.type == "cuda":
+            return peak(explainer, name, full, device)
+        command = [sys.executable, __file__, name, "--peak", explainer, *(["--full"] if full else [])]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.splitlines() or [f"exit status {error.returncode}"])[-1]
+    except Exception as error:
+        return crash(error)
+
+
+def table(rows: list[Row], memory: list[int | str | None]) -> str:
+    """Markdown; ours is the first row, which the others are divided by."""
+    ours = memory[0]
+    lines = ["| | time | / ours | peak memory | / ours | additivity error |", "|---|---|---|---|---|---|"]
+    for row, size in zip(rows, memory, strict=True):
+        if row.crash:
+            lines.append(f"| {row.name} | {row.crash} | | | | |")
+            continue
+        megabytes = f"{size / 2**20:.0f} MiB" if isinstance(size, int) else size
+        times = f"{size / ours:.1f}" if isinstance(size, int) and isinstance(ours, int) else ""
+        lines.append(
+            f"| {row.name} | {row.time_text} | {row.ratio(rows[0]):.2f} | {megabytes} | {times} | {row.error_text} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
