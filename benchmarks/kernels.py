@@ -29,7 +29,7 @@ from deepshap_ext import ops
 
 #: Elements of grad: one that stays in a cache, one that does not; on a GPU both are larger.
 SIZES = {"cpu": (2**18, 2**24), "cuda": (2**22, 2**27)}
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 PAIRINGS = ("grid", "aligned", "per_sample")
 BATCH, BASELINES, OUTPUTS, SIDE, WINDOW = 8, 8, 3, 32, 2
 
@@ -47,9 +47,6 @@ class Operands:
     @property
     def geometry(self) -> tuple[int, int, str]:
         return 1, BATCH, self.pairing
-
-    def like(self, side: Tensor) -> Tensor:
-        return torch.randn_like(side)
 
     def of_row(self, r: Tensor, row: int) -> Tensor:
         """The baselines of cotangents on ``row``, a row an input."""
@@ -87,7 +84,7 @@ def rescale(o: Operands) -> Case:
 
 
 def product(o: Operands) -> Case:
-    b_x, b_r = o.like(o.x), o.like(o.r)
+    b_x, b_r = torch.randn_like(o.x), torch.randn_like(o.r)
 
     def expected() -> Tensor:
         return o.grad[0].double() * (b_x.double() + o.of_row(b_r, 0).double()) / 2
@@ -139,14 +136,16 @@ def shapley_max(o: Operands) -> Case:
 
 
 def softmax(o: Operands) -> Case:
+    x, r = (side.log_softmax(3) for side in (o.x, o.r))
+
     def expected() -> Tensor:
-        log_x, log_r = (side.double().log_softmax(3) for side in (o.x, o.of_row(o.r, 0)))
+        log_x, log_r = x.double(), o.of_row(r, 0).double()
         apart = log_x - log_r
         mean = torch.where(apart == 0, log_x.exp(), log_r.exp() * apart.expm1() / torch.where(apart == 0, 1.0, apart))
         g = o.grad[0].double()
         return mean * (g - (g * mean).sum(3, keepdim=True) / mean.sum(3, keepdim=True))
 
-    return lambda: ops.softmax(o.grad, o.x, o.r, o.rows, 3, False, *o.geometry), expected, (o.grad, o.x, o.r)
+    return lambda: ops.softmax(o.grad, x, r, o.rows, 3, False, *o.geometry), expected, (o.grad, x, r)
 
 
 def contribution(o: Operands) -> Case:
@@ -187,7 +186,7 @@ def main() -> None:
     measured = []
     for name in arguments.names or CASES:
         for pairing in PAIRINGS:
-            for dtype in DTYPES[:1] if arguments.small else DTYPES:
+            for dtype in [torch.float32] if arguments.small else TOLERANCES:
                 for elements in SIZES[device.type][: 1 if arguments.small else None]:
                     torch.manual_seed(0)
                     found = measure(name, operands(elements, dtype, pairing, device), arguments.repeats, device)
@@ -233,6 +232,8 @@ def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[
     # Both bandwidths in the same round: what loads the machine loads both.
     of_copy = moved / (2 * size(o.grad)) / ours.ratio(copied)
     assert ours.error is not None
+    if not ours.error < TOLERANCES[o.grad.dtype]:
+        raise RuntimeError(f"{name}, {o.pairing}, {o.grad.dtype}: off by {ours.error:.0e} of the largest value")
     return {
         "grad": size(reads[0]),
         "moved": moved,
