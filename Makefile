@@ -2,7 +2,7 @@
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
-# make bench   timings against captum and shap
+# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md
 # make clean   remove what was built; make distclean removes .venv as well
 #
 # Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
@@ -45,9 +45,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(formatted)
 
+# Half an hour on two idle cores. --no-deps: most of what tangermeme asks for serves its other functions.
 bench: $(BUILT)
+	$(BIN)/python -m pip install --no-deps 'tangermeme==1.6.*'
 	$(BIN)/python benchmarks/peers_bugs.py
-	$(BIN)/python benchmarks/resnet18.py
+	for question in startup kernels scaling floor peers; do \
+		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
