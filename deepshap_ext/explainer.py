@@ -75,7 +75,8 @@ class DeepExplainer:
             warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input
             (Gauss-Legendre), which adds up where it is smooth.
         additivity_tolerance: how far values may be from adding up before that is an error, relative to the largest output difference
-            in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16.
+            in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may
+            compute products in TF32 (``torch.backends``), as it does for convolutions by default.
         max_memory: bytes that the passes may take; None: half of what is free on the model's device.
         progress: show a progress bar.
 
@@ -378,6 +379,9 @@ class DeepExplainer:
         """The largest gap of additivity, if it is beyond the tolerance."""
         # Of the least precise dtype: some float64 models compute parts in float32.
         dtype = self._engine.precision
+        if dtype == torch.float32 and self._device.type == "cuda" and _tf32():
+            # Its mantissa has as many bits as half precision's.
+            dtype = torch.float16
         tolerance = TOLERANCES[dtype] if self._tolerance is None else self._tolerance
         outputs, expected = explained.outputs.double(), explained.expected.double()
         infinite = ~(outputs - expected).isfinite()
@@ -457,6 +461,12 @@ def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: b
     if not several or len(value) != len(modules):
         raise ValueError(f"{name} must be one value, or a list of one a layer for {len(modules)} layers, got {value!r}")
     return list(value)
+
+
+def _tf32() -> bool:
+    """Whether float32 products may be computed in TensorFloat-32 on the GPU, as convolutions are by default."""
+    backends: Any = torch.backends
+    return "tf32" in (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
 
 
 def _sums(explained: Explained, cut: Cut) -> Tensor:

@@ -1,5 +1,6 @@
 """Models as they come: wrapped, compiled, traced, parametrized, checkpointed, odd."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -269,3 +270,40 @@ def test_default_dtype() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert_same(found.values, expected, 0)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda h: h.gather(1, torch.tensor([[2, 0]]).expand(len(h), 2)),
+        lambda h: F.grid_sample(
+            h.view(-1, 1, 2, 4), torch.zeros(len(h), 1, 1, 2, dtype=h.dtype), align_corners=True
+        ).flatten(1),
+        lambda h: F.avg_pool1d(h.unsqueeze(1), 2).squeeze(1),
+        lambda h: F.max_pool1d(h.unsqueeze(1), 2).squeeze(1),
+    ],
+)
+def test_what_an_operation_has_read_is_written_into_afterwards(read: Callable[[Tensor], Tensor]) -> None:
+    """Fine in inference, where nobody asks for gradients."""
+
+    def forward(x: Tensor) -> Tensor:
+        hidden = x.tanh()
+        y = read(hidden)
+        hidden.mul_(0.3).relu_()
+        F.relu(y, inplace=True)
+        return torch.cat([hidden, y], 1).exp()
+
+    explain(Function(forward), torch.randn(3, 8).double(), torch.randn(2, 8).double())
+
+
+def test_a_factor_that_is_written_into_afterwards_is_named() -> None:
+    def forward(x: Tensor) -> Tensor:
+        factor = torch.ones(8, dtype=x.dtype)
+        y = x.tanh() * factor
+        factor += 1
+        return y
+
+    with pytest.raises(
+        ExplanationError, match=r"a tensor of shape \[8\] that the model multiplies by is modified in place"
+    ):
+        DeepExplainer(Function(forward), torch.randn(2, 8).double())

@@ -7,7 +7,7 @@ import torch
 from checks import explain
 from torch import Tensor, nn
 
-from deepshap_ext import AdditivityError, ControlFlowError, DeepExplainer
+from deepshap_ext import AdditivityError, ControlFlowError, DeepExplainer, MixedSamplesError
 
 
 class Experts(nn.Module):
@@ -86,8 +86,8 @@ class OfTheBatch(nn.Module):
 def test_a_branch_of_the_whole_batch_is_refused() -> None:
     explainer = DeepExplainer(OfTheBatch(), torch.tensor([[1.0, 2.0], [1.0, 1.5]], dtype=torch.float64))
     x = torch.tensor([[0.5, 0.5], [-3.0, -3.0]], dtype=torch.float64)
-    with pytest.raises(ControlFlowError, match="__bool__"):
-        explainer.attribute(x)
+    with pytest.raises(ControlFlowError, match="sample 0 against its baseline 0"):
+        explainer.attribute(x.flip(0))
     with pytest.raises(ControlFlowError, match="sample 0 against its baseline 0"):
         explainer.attribute(x[1:])
     explain(OfTheBatch(), x[:1], torch.tensor([[1.0, 2.0], [1.0, 1.5]], dtype=torch.float64))
@@ -118,3 +118,21 @@ def test_two_rows_that_run_alike_do_not_hide_that_others_do_not() -> None:
     found = explainer.attribute(torch.cat([x[:1], -x[1:]]), baselines=own)
     assert torch.equal(found.values[0], expected[0])
     assert found.convergence_delta.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_that_are_steps_of_one_sequence_are_refused(seed: int) -> None:
+    """An unbatched recurrent layer takes the rows of the batch for time steps."""
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.rnn = nn.RNN(3, 2, nonlinearity="relu")
+            self.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x)[0]
+
+    with pytest.raises((ControlFlowError, MixedSamplesError)):
+        DeepExplainer(Steps(), torch.randn(4, 3, dtype=torch.float64)).attribute(torch.randn(3, 3, dtype=torch.float64))

@@ -166,7 +166,7 @@ class ModelHooks:
             copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
                 capture.dependence.mark(tensor, explained=not self.call.layers)
-            with capture:
+            with capture, capture.saved_tensors():
                 output = self.call.select(self._model(*given, **copies))
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +16,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ..errors import UnsupportedOperationError
+from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
@@ -70,6 +71,33 @@ class Capture(TorchFunctionMode):
             if self.options.on_unsupported == "integrate":
                 return self._apply(called, integrate(function, args, kwargs, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
+
+    @contextmanager
+    def saved_tensors(self) -> Iterator[None]:
+        """In this context autograd holds no node to the contents of a dependent tensor that it saves.
+
+        Nodes that are not a rule's are linear: one that saves its input, as gather does, wants no more than its shape, and the model
+        may go on to write into it. A factor that is written into is an error.
+        """
+        shapes_only = self.options.on_unsupported != "gradient"
+        # The graph holds on to what packs its tensors.
+        dependence = weakref.proxy(self.dependence)
+
+        def pack(tensor: Tensor) -> tuple[Tensor, int | None]:
+            held = tensor.detach()
+            return held, None if shapes_only and tensor in dependence else held._version
+
+        def unpack(packed: tuple[Tensor, int | None]) -> Tensor:
+            tensor, version = packed
+            if version is not None and tensor._version != version:
+                raise ExplanationError(
+                    f"a tensor of shape {list(tensor.shape)} that the model multiplies by is modified in place afterwards: its value at "
+                    f"the multiplication is gone"
+                )
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            yield
 
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
@@ -165,7 +193,7 @@ class Capture(TorchFunctionMode):
             try:
                 result = body(*args, **kwargs)
             except UnsupportedOperationError as error:
-                if called.name in DECOMPOSITIONS and self._module_path() not in str(error):
+                if called.name in DECOMPOSITIONS and f" in {self._module_path()}" not in str(error):
                     raise UnsupportedOperationError(f"{error} (in {self._module_path()})") from None
                 raise
             return args[0].copy_(result) if called.in_place and called.name in DECOMPOSITIONS else result

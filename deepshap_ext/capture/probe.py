@@ -67,7 +67,8 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
                 for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
                     _by_footprint(place, before, after, count, row)
     except (ControlFlowError, MixedSamplesError):
-        if not rows_are_independent(hooks, _batch(hooks, inputs, 2, 1)):
+        rows = _varied(hooks, inputs)
+        if not all(_as_alone(hooks, some) for some in (rows, [tensor.flip(0) for tensor in rows])):
             raise
         shapes = [_by_shape("the explained input", *tensors) for tensors in _explained(passes)]
         return Layouts(None, [place.candidates[0] or BATCH_FIRST for place in shapes])
@@ -87,13 +88,25 @@ def _batch(hooks: ModelHooks, inputs: Sequence[Tensor], count: int, row: int | N
     return [*(_replaced(tensor, count, row) for tensor in explained), *equal[len(explained) :]]
 
 
-def rows_are_independent(hooks: ModelHooks, rows: Sequence[Tensor]) -> bool:
-    """Whether the model gives every row the same output in this batch as it gives it alone, up to rounding."""
-    together = hooks.run(rows).output.detach()
-    alone = [hooks.run([tensor[row : row + 1] for tensor in rows]).output.detach() for row in range(len(together))]
-    rounding = math.sqrt(torch.finfo(together.dtype).eps)
-    apart = (together - torch.cat(alone)).abs().max()
-    return bool(apart <= rounding * together.abs().max())
+def _varied(hooks: ModelHooks, inputs: Sequence[Tensor], count: int = 8) -> list[Tensor]:
+    """Up to ``count`` of the rows, and as many made from them."""
+    rows = [tensor[:count] for tensor in inputs]
+    number = len(rows[0])
+    explained = hooks.call.explained(inputs)
+    made = [torch.cat([_replaced(t[row : row + 1], 1, 0) for row in range(number)]) for t in rows[: len(explained)]]
+    return [torch.cat(both) for both in zip(rows, [*made, *rows[len(explained) :]], strict=True)]
+
+
+def _as_alone(hooks: ModelHooks, rows: Sequence[Tensor]) -> bool:
+    """Whether the model gives every row the same output in this batch as it gives it alone."""
+    alone = [hooks.run([tensor[row : row + 1] for tensor in rows]).output.detach() for row in range(len(rows[0]))]
+    return same_outputs(hooks.run(rows).output.detach(), torch.cat(alone))
+
+
+def same_outputs(one: Tensor, other: Tensor) -> bool:
+    """Whether the outputs of the same rows in other batches are equal up to rounding."""
+    rounding = math.sqrt(torch.finfo(one.dtype).eps)
+    return bool((one - other).abs().max() <= rounding * one.abs().max())
 
 
 def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
