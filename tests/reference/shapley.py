@@ -34,6 +34,25 @@ def shapley_values(function: Function, x: Tensor, r: Tensor) -> Tensor:
     return torch.stack(values)
 
 
+def of_pairs(function: Function, x: Tensor, r: Tensor) -> Tensor:
+    """The Shapley values of every pair of ``x`` and ``r [pairs, players, *features]``: ``[pairs, players, outputs]``.
+
+    ``function`` maps ``[batch, players, *features]`` to ``[batch, outputs]``.
+    """
+
+    def worth(points: Tensor) -> Tensor:  # [coalitions, players, pairs, *features]
+        points = points.transpose(1, 2)
+        return function(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+
+    return shapley_values(worth, x.transpose(0, 1), r.transpose(0, 1)).transpose(0, 1)
+
+
+def distances(found: Tensor, exact: Tensor) -> Tensor:
+    """``|found - exact| / |exact|`` over the players and outputs of each pair; 0 where both are 0."""
+    gap, size = ((found - exact).flatten(1).norm(dim=1), exact.flatten(1).norm(dim=1))
+    return torch.where(gap == 0, gap, gap / size)
+
+
 def shapley_of_max(x: Tensor, r: Tensor) -> Tensor:
     """The Shapley values of ``max`` over the last dimension, of any size: of the indicators that the maximum exceeds a threshold.
 

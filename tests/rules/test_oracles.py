@@ -1,0 +1,112 @@
+"""Every rule is what its formula says, number by number, and as near to the exact Shapley values as tests/rules/samples says.
+
+Over the registry: a rule or a decomposition without a sample fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference.shapley import distances, of_pairs
+from reference.units import multipliers, units, values
+from rules.samples import SAMPLES
+from rules.samples.sample import Sample, outputs
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer
+from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES, Options
+
+#: Pairs for a median, and where every one of them is held to a number.
+PAIRS, FEW = 20, 2
+
+
+class Operation(nn.Module):
+    def __init__(self, sample: Sample) -> None:
+        super().__init__()
+        self.sample = sample
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self.sample.op(x)
+        # The option "centered" is for a model that ends in its softmax.
+        plain = isinstance(result, Tensor) and result.dim() == 2 and not result.is_complex()
+        return result if plain else outputs(result)
+
+
+def sides(sample: Sample) -> tuple[Tensor, Tensor]:
+    return sample.draw(*torch.randn(2, PAIRS, *sample.shape, dtype=torch.float64))
+
+
+def explained(sample: Sample, x: Tensor, r: Tensor) -> Tensor:
+    """``[pairs, *shape, outputs]``, each input with its own baseline."""
+    explainer = DeepExplainer(Operation(sample), r[:1], **sample.options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of softmax="rescale", which does not add up
+        found = explainer.attribute(x, baselines=r.unsqueeze(1), check_additivity=False).values
+    assert isinstance(found, Tensor)
+    return found
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the rules and decompositions that have run."""
+    names: set[str] = set()
+
+    def noting(name: str, function: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            names.add(name)
+            return function(*args, **kwargs)
+
+        return run
+
+    for table in (RULES, DECOMPOSITIONS):
+        for name, function in table.items():
+            monkeypatch.setitem(table, name, noting(name, function))
+    return names
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_multipliers_are_those_of_the_formula(name: str, called: set[str]) -> None:
+    sample = SAMPLES[name]
+    x, r = (side[:FEW] for side in sides(sample))
+    found = explained(sample, x, r)
+    assert name.partition(":")[0] in called
+    for x_one, r_one, ours in zip(x.numpy(), r.numpy(), found.flatten(1, -2), strict=True):
+        slowly = np.asarray(sample.slowly(units(x_one, r_one)), dtype=object).ravel()
+        contributions = multipliers(slowly).T * (x_one - r_one).reshape(-1, 1)
+        torch.testing.assert_close(ours, torch.from_numpy(contributions), rtol=1e-11, atol=1e-12)
+        if sample.options.get("softmax") != "rescale":  # the oracle itself adds up
+            of_x, of_r = values(slowly)
+            np.testing.assert_allclose(contributions.sum(0), of_x - of_r, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_distance_to_the_exact_shapley_values(name: str) -> None:
+    sample = SAMPLES[name]
+    x, r = (side[: PAIRS if sample.distance else FEW] for side in sides(sample))
+    found = explained(sample, x, r)
+    features = tuple(range(2, x.dim()))
+    exact = of_pairs(sample.worth or Operation(sample), x, r)
+    far = distances(found.sum(features) if features else found, exact)
+    if sample.distance == 0:
+        assert far.max() < 1e-11
+    else:
+        assert far.median() <= sample.distance
+
+
+@pytest.mark.parametrize("name", sorted(RULES | DECOMPOSITIONS))
+def test_every_rule_has_a_sample(name: str) -> None:
+    assert name in {key.partition(":")[0] for key in SAMPLES}
+
+
+def test_every_choice_of_rules_has_a_sample() -> None:
+    hints = typing.get_type_hints(Options)
+    for field in dataclasses.fields(Options):
+        if field.name != "on_unsupported":  # chooses no rule
+            taken = {sample.options.get(field.name, field.default) for sample in SAMPLES.values()}
+            assert taken == set(typing.get_args(hints[field.name]))
