@@ -15,11 +15,11 @@ from . import ops
 from .capture.graph import Cut, audit, cuts, separate
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
-from .capture.probe import probe, rows_are_independent
-from .errors import ControlFlowError, OutOfMemoryError
+from .capture.probe import probe, same_outputs
+from .errors import ControlFlowError, MixedSamplesError, OutOfMemoryError
 from .memory import available_memory, is_out_of_memory
 from .pairs import Pairing, Pairs
-from .planner import Chunks, measure, plan
+from .planner import WARM, Chunks, measure, plan
 from .rules.normalization import wide
 from .rules.registry import Options
 
@@ -153,7 +153,7 @@ class Engine:
                 try:
                     part = self._try_chunk(hooks, rows, here, choose, own_here, pairing, chunks, bar)
                 except ControlFlowError:
-                    if pairing == "alone" or not rows_are_independent(hooks, rows):
+                    if pairing == "alone":
                         raise
                     # Each by its own path through the model; what is still not the same for a sample and a baseline is named.
                     pairing = "alone"
@@ -167,7 +167,19 @@ class Engine:
                 part.inexact = {title: {done + row for row in rows} for title, rows in part.inexact.items()}
                 parts.append(part)
                 done += len(part.outputs)
-        return _joined(parts)
+            found = _joined(parts)
+            if pairing == "alone":
+                self._check_alone(hooks, inputs, found)
+        return found
+
+    def _check_alone(self, hooks: ModelHooks, inputs: Sequence[Tensor], found: Explained) -> None:
+        """Refuse a model that gives the inputs, explained alone, other outputs in their batch."""
+        together = wide(hooks.run(inputs).output.detach()).reshape(len(found.outputs), -1)
+        if not same_outputs(together.gather(1, found.targets), found.outputs):
+            raise MixedSamplesError(
+                "the model takes another path through its operations, and gives another output, for the samples in one batch than for "
+                "each alone; such a model has no attribution per sample"
+            )
 
     def _try_chunk(self, hooks: ModelHooks, *args: Any) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
@@ -292,7 +304,8 @@ class Engine:
 
     def _plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
         aligned = pairing in ("aligned", "alone")
-        found = plan(self._costs, budget, inputs, self._count(own), outputs, own is None, aligned)
+        warm = WARM if self._baselines[0].device.type == "cpu" else budget
+        found = plan(self._costs, budget, warm, inputs, self._count(own), outputs, own is None, aligned)
         return replace(found, inputs=1, taped=1) if pairing == "alone" else found
 
     def _budget(self) -> int:

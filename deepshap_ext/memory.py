@@ -14,11 +14,12 @@ from .capture.dependence import tensors_in
 
 
 class MemoryMeter(TorchDispatchMode):
-    """Bytes of the tensors that operations in this context have made and that are still alive, now and at most."""
+    """Bytes of the tensors that operations in this context have made and that are still alive, now and at most; and of the largest."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
+        self.largest = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     @classmethod
@@ -43,6 +44,7 @@ class MemoryMeter(TorchDispatchMode):
         storage = tensor.untyped_storage()
         if storage._cdata not in self._alive:
             self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+            self.largest = max(self.largest, storage.nbytes())
 
 
 def available_memory(device: torch.device) -> int:

@@ -17,11 +17,14 @@ from .pairs import Pairs
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair."""
+    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair; and of the largest tensor
+    that a row, and a pair, has a part in."""
 
     row: int
     taped_row: int
     pair: int
+    largest_of_row: int
+    largest_of_pair: int
 
 
 @dataclass(frozen=True)
@@ -38,46 +41,59 @@ class Chunks:
         return self.inputs == self.taped == self.outputs == 1
 
 
+#: On the CPU, bytes of a tensor that is made and freed over and over. glibc gives those of 32 MiB and more back to the system each time,
+#: and writing to fresh pages is several times slower than to warm ones.
+WARM = 16 << 20
+
+
 def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Costs:
     """Measure the costs on one and two rows, and on one and two cotangents: the difference leaves out what does not grow."""
-    taped, held, passes = [], [], []
+    taped, held, largest, passes = [], [], [], []
     for rows in (1, 2):
         with MemoryMeter() as meter:
             passes.append(hooks.run([tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in inputs]))
             held.append(meter.live)
+            largest.append(meter.largest)
         taped.append(_tape_bytes(passes[-1]))
     one = passes[0]
     audit(one)
     pairs = Pairs(one, one, layouts, "grid")
-    peaks = []
+    peaks, travelling = [], []
     for count in (1, 2):
         cotangents = torch.ones(count, *one.output.shape, dtype=one.output.dtype, device=one.output.device)
         with MemoryMeter() as meter:
             pairs.multipliers(cotangents, torch.zeros(count, dtype=torch.int64, device=cotangents.device))
         peaks.append(meter.peak)
-    return Costs(max(held[1] - held[0], 1), max(taped[1] - taped[0], 1), max(peaks[1] - peaks[0], 1))
+        travelling.append(meter.largest)
+    return Costs(*(max(two - one, 1) for one, two in (held, taped, peaks, largest, travelling)))
 
 
-def plan(costs: Costs, budget: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool) -> Chunks:
-    """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each.
+def plan(
+    costs: Costs, budget: int, warm: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool
+) -> Chunks:
+    """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each, and none of whose tensors that come and
+    go is larger than ``warm``.
 
     ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on
     pairs.
     """
     third = budget // 3
-    pairs = max(1, third // costs.pair)
+    pairs = max(1, min(third // costs.pair, warm // costs.largest_of_pair))
+    rows = max(1, warm // costs.largest_of_row)
     if aligned:
-        taped = max(1, min(baselines, third // (costs.row + costs.taped_row)))
+        taped = max(1, min(baselines, third // (costs.row + costs.taped_row), rows))
         k = max(1, min(outputs, pairs // taped))
         taped = min(taped, max(1, pairs // k))
         n = min(inputs, third // (taped * costs.row), pairs // (taped * k))
         return Chunks(max(1, n), taped, 1, k)
     taped = max(1, min(baselines, third // (costs.row if shared else costs.row + costs.taped_row)))
+    if not shared:
+        taped = min(taped, rows)
     k = min(outputs, pairs)
     j = max(1, min(taped, pairs // k))
     n = min(inputs, third // costs.row, pairs // (j * k))
     if not shared:
-        n = min(n, third // (taped * costs.row))
+        n = min(n, third // (taped * costs.row), rows // taped)
     return Chunks(max(1, n), taped, j, k)
 
 
