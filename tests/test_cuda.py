@@ -1,0 +1,208 @@
+"""What only a GPU can show: its values are the CPU's, it can run out of memory, it has streams, and TF32."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from architectures import explainable, hidden
+from models import FunctionNet, digits, spread
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer, ops
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
+on_gpu = pytest.mark.parametrize("device", [GPU])
+#: How far values may be from the CPU's in float64, relative to the largest.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+class Pooled(nn.Module):
+    """Overlapping windows, batch norm, a skip connection and a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.gelu(self.norm(self.first(x))), 3, stride=2, padding=1)
+        return F.softmax(self.head((x + F.silu(self.second(x))).mean((2, 3))), 1)
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "functions": (FunctionNet, (1, 9, 9)),
+    "pooled": (Pooled, (1, 9, 9)),
+    "recurrent": (Recurrent, (5, 3)),
+}
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.double().cpu() - expected.double().cpu()).abs().max() / expected.double().abs().max())
+
+
+@contextmanager
+def float32_by(precision: str) -> Iterator[None]:
+    """Convolutions and matrix products of float32 on the GPU in ``"ieee"`` or in ``"tf32"``."""
+    backends = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = precision
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+
+
+def job(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model, inputs and baselines, in float64 on the CPU; the same every time."""
+    torch.manual_seed(0)
+    make, shape = MODELS[name]
+    return spread(make()).double(), torch.randn(4, *shape).double(), torch.randn(6, *shape).double()
+
+
+@pytest.mark.parametrize("rules", ["deeplift", "shapley"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("name", MODELS)
+@on_gpu
+def test_values_are_those_of_the_cpu_in_float64(device: str, name: str, dtype: torch.dtype, rules: str) -> None:
+    model, x, background = job(name)
+    expected = DeepExplainer(model, background, rules=rules).attribute(x)
+    with float32_by("ieee"):
+        model, x, background = (one.to(device, dtype) for one in job(name))
+        explainer = DeepExplainer(model, background, rules=rules, additivity_tolerance=TOLERANCES[dtype])
+        found = explainer.attribute(x, standard_error=True)
+    assert found.values.device.type == device
+    assert distance(found.values, expected.values) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("pairing", ["aligned", "per_sample"])
+@on_gpu
+def test_the_other_pairings(device: str, pairing: str) -> None:
+    model, x, background = job("pooled")
+    own = background.expand(len(x), *background.shape)
+    expected = DeepExplainer(model, background).attribute(x).values
+    model, x, background = (one.to(device) for one in job("pooled"))
+    explainer = DeepExplainer(model, background)
+    options = {"pairing": "aligned"} if pairing == "aligned" else {"baselines": own.to(device)}
+    assert distance(explainer.attribute(x, **options).values, expected) < TOLERANCES[torch.float64]
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ViT", "Bert", "Llama", "Mamba"])
+@on_gpu
+def test_transformers_add_up(device: str, name: str) -> None:
+    model, shape = explainable(name)
+    with float32_by("ieee"):
+        explainer = DeepExplainer(model.to(device), torch.randn(4, *shape, device=device), output=hidden)
+        found = explainer.attribute(torch.randn(3, *shape, device=device))
+    assert found.values.isfinite().all() and found.values.abs().max() > 0
+
+
+@on_gpu
+def test_tf32_costs_accuracy_but_not_sense(device: str) -> None:
+    model, x, background = job("functions")
+    expected = DeepExplainer(model, background).attribute(x).values
+    model, x, background = (one.to(device, torch.float32) for one in job("functions"))
+    with float32_by("tf32"):
+        explainer = DeepExplainer(model, background)
+        found = explainer.attribute(x, check_additivity=False).values
+    assert distance(found, expected) < 3e-2
+
+
+@on_gpu
+def test_running_out_of_memory_halves_the_chunks(device: str) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2)).to(device, torch.float64)
+    x, background = (torch.randn(32, 3, 32, 32, dtype=torch.float64, device=device) for _ in range(2))
+    expected = DeepExplainer(model, background).attribute(x, target=0).values
+    torch.cuda.empty_cache()
+    failures = torch.cuda.memory_stats()["num_ooms"]
+    total = torch.cuda.get_device_properties(0).total_memory
+    # All pairs need more than 256 MiB for one tensor; the explainer is told that it may take a tebibyte.
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        found = DeepExplainer(model, background, max_memory=2**40).attribute(x, target=0).values
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.cuda.memory_stats()["num_ooms"] > failures
+    assert distance(found, expected) < 1e-13
+
+
+def _operands(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad, x, r = (
+        torch.randn(n, *shape, device=device) for n, shape in ((6, (4, 3, 8, 8)), (4, (3, 8, 8)), (3, (3, 8, 8)))
+    )
+    return grad, x, r, torch.arange(3, device=device).repeat_interleave(2)
+
+
+def _maxpool(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor) -> Tensor:
+    (_, x_at), (_, r_at) = (F.max_pool2d(side, 2, return_indices=True) for side in (x, r))
+    return ops.maxpool(grad[..., :4, :4].contiguous(), x, r, x_at, r_at, rows, 2, 1, 4, "grid")
+
+
+CALLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "rescale": lambda grad, x, r, rows: ops.rescale(grad, x, r, rows, "gelu", (), 1, 4, "grid"),
+    "product": lambda grad, x, r, rows: ops.product(grad, x, r, x, r, rows, 1, 4, "grid")[0],
+    "softmax": lambda grad, x, r, rows: ops.softmax(
+        grad, x.log_softmax(3), r.log_softmax(3), rows, 3, False, 1, 4, "grid"
+    ),
+    "shapley_max": lambda grad, x, r, rows: ops.shapley_max(grad[..., 0].contiguous(), x, r, rows, 1, 4, "grid"),
+    "contribution": lambda grad, x, r, rows: ops.contribution(grad.unflatten(0, (3, 2)), x, r, rows[::2], 1, 4, "grid")[
+        0
+    ],
+    "maxpool": _maxpool,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@on_gpu
+def test_kernels_run_on_the_current_stream(device: str, name: str) -> None:
+    operands = _operands(device)
+    expected = CALLS[name](*operands)
+    late = [torch.zeros_like(one) for one in operands]
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(100_000_000)  # about 50 ms, in which a kernel on another stream would read the zeros
+        for one, value in zip(late, operands, strict=True):
+            one.copy_(value)
+        found = CALLS[name](*late)
+    torch.cuda.synchronize()
+    assert torch.equal(found, expected)
+
+
+@on_gpu
+def test_two_streams_at_once(device: str) -> None:
+    model, x, background = (one.to(device) for one in job("pooled"))
+    explainers = [DeepExplainer(model, background) for _ in range(2)]
+    inputs = [x, x.flip(0)]
+    expected = [explainer.attribute(one).values for explainer, one in zip(explainers, inputs, strict=True)]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    found: list[list[Tensor]] = [[], []]
+    for _ in range(5):
+        for number, stream in enumerate(streams):
+            with torch.cuda.stream(stream):
+                found[number].append(explainers[number].attribute(inputs[number]).values)
+    torch.cuda.synchronize()
+    for values, wanted in zip(found, expected, strict=True):
+        assert all(distance(one, wanted) < 1e-12 for one in values)
+
+
+@on_gpu
+def test_digits_by_shap_values(device: str) -> None:
+    model, x, background = spread(FunctionNet()).to(device), digits(3), digits(5)
+    with float32_by("ieee"):
+        values = DeepExplainer(model, background.to(device)).shap_values(x)  # the samples may lie anywhere
+    assert values.shape == (3, 1, 9, 9, 5)
