@@ -56,6 +56,12 @@ class Capture(TorchFunctionMode):
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if called.name in RANDOM and not _is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent)
+        if called.name not in METADATA and any(
+            isinstance(each, nn.Parameter) for each in _written(called, args, kwargs)
+        ):
+            self._refuse(
+                called, "writes into a parameter of the model, which is not to be changed: run the model once before"
+            )
         if not dependent:
             return function(*args, **kwargs)
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
@@ -96,8 +102,15 @@ class Capture(TorchFunctionMode):
                 )
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-            yield
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+                yield
+        except RuntimeError as error:
+            if "yet support saved tensor hooks" not in str(error):
+                raise
+            raise UnsupportedOperationError(
+                "the model runs grad, vjp, jacrev or hessian, transforms of torch.func, which cannot be followed"
+            ) from error
 
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
