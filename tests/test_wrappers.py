@@ -285,8 +285,9 @@ TRANSFORMED: dict[str, Callable[[Any, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_rules_inside_a_transform_are_refused_by_name(name: str) -> None:
     model = Function(TRANSFORMED[name], linear=nn.Linear(4, 5))
+    inside = r"in Function runs inside a transform of torch\.func \(vmap, grad, \.\.\.\), where its rule cannot"
     with pytest.raises(
-        UnsupportedOperationError, match=r" in Function runs inside a transform of torch\.func \(vmap, grad"
+        UnsupportedOperationError, match=rf"{inside}|runs grad, vjp, jacrev or hessian, transforms of torch"
     ):
         DeepExplainer(model, numbers(2))
 
@@ -395,6 +396,26 @@ def test_a_state_kept_between_batches_starts_anew() -> None:
     assert model.state is None
     plain = Function(lambda self, x: self.lstm(x)[0].flatten(1), lstm=model.lstm)
     assert_same(found.values, values(plain, x, background), 1e-12)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_parameters_are_not_written_into(once: bool) -> None:
+    """As RWKV does, which halves the weights of its later layers in its first forward pass in eval mode."""
+
+    def function(self: Any, x: Tensor) -> Tensor:
+        if not getattr(self, "halved", False):
+            with torch.no_grad():
+                self.linear.weight.div_(2)
+            self.halved = True
+        return self.linear(x).tanh()
+
+    model, x, background = Function(function, linear=nn.Linear(4, 2)).double(), numbers(3), numbers(2)
+    if once:
+        model(x)
+        values(model, x, background)
+        return
+    with unchanged(model), pytest.raises(UnsupportedOperationError, match=r"div_ in Function writes into a parameter"):
+        DeepExplainer(model, background)
 
 
 def test_containers_of_parameters_and_what_is_without_gradients() -> None:
