@@ -24,7 +24,19 @@ Difference = Callable[..., Tensor]
 
 
 def smooth(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
-    """``f[x, r]`` of a function with an analytic derivative; ``f'(x)`` where the sides are equal, 0 where that is infinite.
+    """``f[x, r]`` of a function with an analytic derivative; ``f'(x)`` where the sides are equal, 0 where that is infinite."""
+    slope = _slope(function(x), function(r), derivative, x, r)
+    return slope.masked_fill((x == r) & slope.isinf(), 0)
+
+
+def inverse(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
+    """``f[x, r]`` of the inverse of a function with this derivative: one over the function's, between the values of ``f``."""
+    slope = 1 / _slope(x - r, torch.zeros_like(x), derivative, function(x), function(r))
+    return slope.masked_fill((x == r) & slope.isinf(), 0)
+
+
+def _slope(f_x: Tensor, f_r: Tensor, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
+    """``(f_x - f_r) / (x - r)``.
 
     Near, where the difference of the values cancels, it is the derivative's mean over the segment by Gauss-Legendre quadrature, of which 16
     nodes err by about the square of what 8 do; far, the difference. The smaller bound of the error decides, at every pair; but what the
@@ -32,15 +44,15 @@ def smooth(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor)
     """
     equal = x == r
     step = torch.where(equal, 0, x - r)  # also at infinity
-    f_x, f_r = function(x), function(r)
     quotient = (f_x - f_r) / step
     few, _ = _mean(derivative, r, step, 8)
     mean, size = _mean(derivative, r, step, 16)
     eps = torch.finfo(x.dtype).eps
     by_quadrature = size * (((mean - few) / size).square() + eps)
-    by_difference = eps * (f_x.abs() + f_r.abs()) / step.abs()
-    near = (by_quadrature <= by_difference) & ((mean - quotient).abs() <= 1000 * by_difference)
-    return torch.where(near | equal, mean.masked_fill(equal & mean.isinf(), 0), quotient)
+    # Each value is off by its own rounding and by that of its argument.
+    by_difference = eps * (f_x.abs() + f_r.abs() + size * (x.abs() + r.abs())) / step.abs()
+    near = (by_quadrature < by_difference) & ((mean - quotient).abs() < 1000 * by_difference)
+    return torch.where(near | equal, mean, quotient)
 
 
 def _mean(derivative: Elementwise, r: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -70,7 +82,11 @@ def rescaled(
     """
     active = [position for position, argument in enumerate(arguments) if context.carries(argument)]
     operands = [arguments[position] for position in active]
-    constants = [argument.detach().double() if isinstance(argument, Tensor) else argument for argument in arguments]
+    # Copies: the model may write into its own.
+    constants = [
+        argument.detach().to(torch.float64, copy=True) if isinstance(argument, Tensor) else argument
+        for argument in arguments
+    ]
     n = len(active)
 
     def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

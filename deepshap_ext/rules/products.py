@@ -84,7 +84,8 @@ def _quotient(
     divisor. Where ``b`` changes its sign that mean may be 0, and the two-player Shapley value of ``a * (1 / b)`` takes its place.
     """
     a, v = _promoted(a, v)
-    operands = [a, v] if context.carries(a) else [v]
+    # A copy of a constant: the model may write into its own.
+    operands, constant = ([a, v], a) if context.carries(a) else ([v], a.detach().clone())
 
     def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         *top, bottom = operands
@@ -93,7 +94,7 @@ def _quotient(
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(1)
-        a_x, a_r = sides.pair(2) if len(operands) == 2 else (a.detach(), a.detach())
+        a_x, a_r = sides.pair(2) if len(operands) == 2 else (constant, constant)
         one_sign = (b_x > 0) == (b_r > 0)
         mean = torch.where(one_sign, (b_x + b_r) / 2, 1)
         to_a = torch.where(one_sign, 1 / mean, (1 / b_x + 1 / b_r) / 2)

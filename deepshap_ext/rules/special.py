@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .differences import Difference, Elementwise, piecewise, rescaled, smooth
+from .differences import Difference, Elementwise, inverse, piecewise, rescaled, smooth
 from .registry import RULES, Application, Context, decomposition
 
 
@@ -25,14 +26,15 @@ def _register_smooth(names: str, function: Elementwise, derivative: Elementwise)
 
 def _sinc(x: Tensor) -> tuple[Tensor, Tensor]:
     """``sin(pi x) / (pi x)`` and its derivative ``-pi j1(pi x)``, j1 the spherical Bessel function ``(sin z - z cos z) / z^2``."""
-    z, turned = math.pi * x, math.pi * (x - 2 * (x / 2).round())  # no digits of a large x are lost
+    z, whole = math.pi * x, x.round()
+    turned, sign = math.pi * (x - whole), 1 - 2 * whole.remainder(2)  # no digits of a large x are lost
     square, term = z.square(), z / 3
     series = term  # of j1, where that cancels
     for k in range(1, 12):
         term = -term * square / (2 * k * (2 * k + 3))
         series = series + term
-    value = torch.where(x == 0, 1, turned.sin() / z)
-    return value, -math.pi * torch.where(square < 1, series, (value - turned.cos()) / z)
+    value = torch.where(x == 0, 1, sign * turned.sin() / z)
+    return value, -math.pi * torch.where(square < 1, series, (value - sign * turned.cos()) / z)
 
 
 def _trigamma(x: Tensor) -> Tensor:
@@ -49,6 +51,16 @@ def _erfcx_slope(x: Tensor) -> Tensor:
         rest = k / 2 / (x + rest)
     slope = 2 * x * torch.special.erfcx(x) - 2 / math.sqrt(math.pi)
     return torch.where(x > 3, -2 / math.sqrt(math.pi) * rest / (x + rest), slope)
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    # torch's own has no batching rule.
+    left = (torch.special.erfcx(-x * math.sqrt(0.5)) / 2).log() - x.square() / 2
+    return torch.where(x < 1, left, torch.log1p(-torch.erfc(x * math.sqrt(0.5)) / 2))
+
+
+def _log_ndtr_slope(x: Tensor) -> Tensor:
+    return math.sqrt(2 / math.pi) / torch.special.erfcx(-x * math.sqrt(0.5))
 
 
 def _i1e_minus_i0e(x: Tensor) -> Tensor:
@@ -77,15 +89,13 @@ def _i0e_difference(x: Tensor, r: Tensor) -> Tensor:
 
 _register("sinc", torch.sinc, lambda x, r: smooth(lambda t: _sinc(t)[0], lambda t: _sinc(t)[1], x, r))
 _register_smooth("erfcx", torch.special.erfcx, _erfcx_slope)
-_register_smooth("erfinv", torch.erfinv, lambda x: math.sqrt(math.pi) / 2 * torch.erfinv(x).square().exp())
-_register_smooth(
-    "ndtri", torch.special.ndtri, lambda x: math.sqrt(2 * math.pi) * (torch.special.ndtri(x).square() / 2).exp()
+_register("erfinv", torch.erfinv, partial(inverse, torch.erfinv, lambda y: 2 / math.sqrt(math.pi) * (-y * y).exp()))
+_register(
+    "ndtri",
+    torch.special.ndtri,
+    partial(inverse, torch.special.ndtri, lambda y: (-y * y / 2).exp() / math.sqrt(2 * math.pi)),
 )
-_register_smooth(
-    "log_ndtr",
-    torch.special.log_ndtr,
-    lambda x: math.sqrt(2 / math.pi) / torch.special.erfcx(-x / math.sqrt(2)),
-)
+_register("log_ndtr", torch.special.log_ndtr, lambda x, r: smooth(_log_ndtr, _log_ndtr_slope, x, r))
 _register_smooth("entr", torch.special.entr, lambda x: -1 - x.log())
 _register_smooth("lgamma gammaln", torch.lgamma, torch.digamma)
 _register_smooth("digamma psi", torch.digamma, _trigamma)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from rules.adding_up import check
+from rules.linear_samples import const, written
+from torch import Tensor
 
-from deepshap_ext import DeepExplainer
-
-torch.manual_seed(0)
-W = torch.randn(6, 6, dtype=torch.float64) / 2
+W, P = const(6, 6), const(6).abs() + 0.5
 Z = torch.zeros((), dtype=torch.float64)
+INDEX = torch.tensor([0, 0, 3, 3, 3, 1])
 
 OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "conv, weights from the input": lambda h: _grouped(F.conv1d, h),
@@ -52,6 +52,54 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logsumexp": lambda h: torch.logsumexp(h[..., None] * W, (1, 2))[:, None],
     "softmin": lambda h: F.softmin(h, 1) * h,
     "glu": lambda h: F.glu(h),
+    "norm of any order": lambda h: torch.cat(
+        [torch.linalg.vector_norm(h, order, 1, True) for order in (0, 0.5, 1, 3, math.inf, -math.inf, -1)], 1
+    ),
+    "cdist of any order": lambda h: (
+        torch.cdist(h.view(-1, 2, 3), W[:4, :3], p=3) + torch.cdist(h.view(-1, 2, 3), W[:4, :3], math.inf)
+    ),
+    "pairwise_distance, p=1": lambda h: F.pairwise_distance(h, h.tanh(), p=1, keepdim=True),
+    "prod of one dimension": lambda h: torch.prod(h.view(-1, 2, 3), 1, keepdim=True, dtype=torch.float64),
+    "einsum of one letter": lambda h: torch.einsum("bi,bi,bi,i->b", h, h.tanh(), h.cos(), P),
+    "complex modulus": lambda h: torch.fft.rfft(h).abs(),
+    "scatter_reduce, sum": lambda h: _scattered(h, "sum"),
+    "scatter_reduce, mean": lambda h: _scattered(h, "mean", False),
+    "scatter_reduce, largest": lambda h: _scattered(h, "amax"),
+    "scatter_reduce, smallest without self": lambda h: _scattered(h, "amin", False),
+    "scatter_reduce, product": lambda h: _scattered(h, "prod"),
+    "scatter_reduce, some of the source": lambda h: h.scatter_reduce(
+        0, torch.arange(len(h))[:, None].expand(-1, 2), h.sin(), "amax"
+    ),
+    "scatter_reduce in place": lambda h: written(
+        h, lambda y: y.scatter_reduce_(1, INDEX[:3].expand(len(h), 3), h.sin(), "amax")
+    ),
+    "index_reduce, mean": lambda h: h.index_reduce(1, INDEX[:3], h[:, :3].sin(), "mean"),
+    "index_reduce, largest": lambda h: h.index_reduce(1, INDEX[:3], h[:, :3].sin(), "amax", include_self=False),
+    "index_reduce, product": lambda h: torch.index_reduce(h, 1, INDEX[:3], h[:, :3].sin(), "prod"),
+    "logcumsumexp": lambda h: torch.logcumsumexp(h, 1) + h.view(-1, 2, 3).logcumsumexp(-1).flatten(1),
+    "embedding": lambda h: _embedded(h, F.embedding) + _embedded(h, lambda i, table: torch.embedding(table, i)),
+    "embedding_bag": lambda h: _embedded(h, F.embedding_bag) + _embedded(h, lambda *a: F.embedding_bag(*a, mode="sum")),
+    "embedding_bag, largest but padding": lambda h: _embedded(
+        h, lambda *a: F.embedding_bag(*a, mode="max", padding_idx=0)
+    ),
+    "embedding_bag, weighted": lambda h: F.embedding_bag(
+        torch.arange(6).expand(len(h), 6).contiguous(), W, mode="sum", per_sample_weights=h
+    ),
+    "fractional max-pooling": lambda h: F.fractional_max_pool2d(_image(h), 2, (3, 3), _random_samples=_samples(h)),
+    "fractional max-pooling, with indices": lambda h: (
+        F.fractional_max_pool2d(
+            _image(h), 2, output_ratio=(0.5, 0.5), return_indices=True, _random_samples=_samples(h)
+        )[0]
+        + torch.ops.aten.fractional_max_pool2d(_image(h), [2, 2], [3, 3], _samples(h))[0]
+    ),
+    "pooling with indices": lambda h: (
+        F.max_pool1d_with_indices(h, 2, 2)[0]
+        + F.max_pool1d(h, 2, return_indices=True)[0]
+        + F.adaptive_max_pool1d(h, 3)
+        + F.adaptive_max_pool1d(h, 3, True)[0]
+        + F.adaptive_max_pool1d_with_indices(h, 3)[0]
+        + torch.ops.aten.adaptive_max_pool1d(h, [3])[0]
+    ),
     "max": lambda h: h.max(1).values[:, None],
     "max of two": lambda h: torch.max(input=h, other=h.sin()),
     "min": lambda h: h.min(1)[0][:, None],
@@ -66,26 +114,24 @@ def _grouped(convolve: Callable[..., Tensor], h: Tensor) -> Tensor:
     return convolve(h.reshape(1, -1, 6), h.tanh()[:, None, :3].contiguous(), groups=h.shape[0]).reshape(h.shape[0], -1)
 
 
-class Model(nn.Module):
-    def __init__(self, operation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.operation(x @ W).flatten(1)
-        return y @ torch.arange(1, y.shape[1] + 1, dtype=x.dtype).sqrt()
+def _scattered(h: Tensor, reduce: str, include_self: bool = True) -> Tensor:
+    return h.scatter_reduce(1, INDEX.expand(len(h), 6), h.sin(), reduce, include_self=include_self)
 
 
+def _image(h: Tensor) -> Tensor:
+    return (h.unsqueeze(1) * h.sin().unsqueeze(2)).unsqueeze(1)
+
+
+def _samples(h: Tensor) -> Tensor:
+    return torch.full((len(h), 1, 2), 0.4, dtype=h.dtype)
+
+
+def _embedded(h: Tensor, embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Rows of a table whose columns are the samples."""
+    return embed(torch.tensor([[0, 2, 0], [1, 1, 5]]), h.T.contiguous()).movedim(-1, 0)
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
 def test_adds_up_whatever_the_pairing(operation: Callable[[Tensor], Tensor]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    x, background = (torch.randn(count, 6, generator=generator, dtype=torch.float64) for count in (3, 4))
-    explainer = DeepExplainer(Model(operation), background)
-    found = explainer.attribute(x)
-    difference = found.output - found.expected_value
-    assert found.convergence_delta.abs().max() <= 1e-12 * difference.abs().max()
-    for other in (
-        explainer.attribute(x, pairing="aligned"),
-        explainer.attribute(x, baselines=background.expand(3, 4, 6)),
-    ):
-        torch.testing.assert_close(other.values, found.values, rtol=1e-11, atol=1e-12)
+    check(operation)
