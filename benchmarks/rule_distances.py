@@ -25,16 +25,20 @@ from deepshap_ext import DeepExplainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from reference.shapley import shapley_values
+from reference.shapley import distances, of_pairs
 
 #: (operation on [pairs, players, *features] to [pairs, outputs], x, r) to the players' values [pairs, players, outputs].
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
+#: A batch ``[pairs, ...]`` to its outputs ``[pairs, outputs]``.
+Function = Callable[[Tensor], Tensor]
+#: An operation and random operands of it.
+Case = tuple[nn.Module, Tensor, Tensor]
 
 
 class Operation(nn.Module):
     """A function as a module."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
 
@@ -63,9 +67,10 @@ def per_player(values: Tensor, x: Tensor) -> Tensor:
 
 
 def jacobians(operation: nn.Module, x: Tensor) -> Tensor:
-    """[pairs, *operands, outputs]."""
-    found = torch.func.vmap(torch.func.jacrev(lambda one: operation(one.unsqueeze(0)).squeeze(0)))(x)
-    return found.movedim(1, -1)
+    """``[pairs, *operands, outputs]``, one backward pass an output."""
+    x = x.detach().requires_grad_()
+    each = [torch.autograd.grad(output.sum(), x, retain_graph=True)[0] for output in operation(x).unbind(1)]
+    return torch.stack(each, -1)
 
 
 def path_integral(operation: nn.Module, x: Tensor, r: Tensor, nodes: int = 200) -> Tensor:
@@ -122,6 +127,16 @@ def product_with_rsqrt(_: nn.Module, x: Tensor, r: Tensor, centre: bool = False)
     return (x - r).unsqueeze(2) * multipliers
 
 
+def at_logarithmic_mean(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """u / sigma with 1 / sigma's mean along the way from one scale to the other in front of u, and what is left to sigma."""
+    s_x, s_r = (side.square().mean(1, keepdim=True).sqrt() for side in (x, r))
+    inverse = (s_x.log() - s_r.log()) / (s_x - s_r)
+    to_scale = (x / s_x - r / s_r - (x - r) * inverse) / (s_x - s_r)
+    of_scale = (x + r) / (s_x + s_r) / x.shape[1]
+    direct = torch.diag_embed(inverse.expand_as(x))
+    return (x - r).unsqueeze(2) * (direct + of_scale.unsqueeze(2) * to_scale.unsqueeze(1))
+
+
 def product_with_reciprocal(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     """a / b as the product of a and 1 / b."""
     (a_x, b_x), (a_r, b_r) = x.unbind(1), r.unbind(1)
@@ -130,29 +145,31 @@ def product_with_reciprocal(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     return torch.stack([to_a, to_b], 1).unsqueeze(2)
 
 
-def exact(operation: nn.Module, x: Tensor, r: Tensor) -> Tensor:
-    def worth(points: Tensor) -> Tensor:  # [coalitions, players, pairs, *features]
-        points = points.transpose(1, 2)
-        return operation(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-
-    return shapley_values(worth, x.transpose(0, 1), r.transpose(0, 1)).transpose(0, 1)
-
-
-def distances(found: Tensor, exactly: Tensor) -> Tensor:
-    """Relative, one a pair."""
-    return (found - exactly).flatten(1).norm(dim=1) / exactly.flatten(1).norm(dim=1)
-
-
-def table(title: str, columns: Mapping[str, tuple[nn.Module, Tensor, Tensor]], methods: Mapping[str, Method]) -> None:
+def table(title: str, columns: Mapping[str, Case], methods: Mapping[str, Method | Sequence[Method]]) -> None:
+    """A table with the operands beside each other; a method may be several, one a column."""
     print(f"| {title} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    exactly = [exact(*case) for case in columns.values()]
+    exactly = [of_pairs(*case) for case in columns.values()]
     for name, method in methods.items():
-        cells = []
-        for case, expected in zip(columns.values(), exactly, strict=True):
-            far = distances(method(*case), expected)
-            cells.append(f"{_short(far.median())} ({_short(far.quantile(0.9))})")
+        each = method if isinstance(method, Sequence) else [method] * len(columns)
+        found = (one(*case) for one, case in zip(each, columns.values(), strict=True))
+        cells = [_cell(*both) for both in zip(found, exactly, strict=True)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print()
+
+
+def overview(title: str, rows: Mapping[str, Case], methods: Mapping[str, Method]) -> None:
+    """A table with the operations below each other."""
+    print(f"| {title} | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
+    for name, case in rows.items():
+        expected = of_pairs(*case)
+        cells = [_cell(method(*case), expected) for method in methods.values()]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print()
+
+
+def _cell(found: Tensor, expected: Tensor) -> str:
+    far = distances(found, expected)
+    return f"{_short(far.median())} ({_short(far.quantile(0.9))})"
 
 
 def _short(value: Tensor) -> str:
@@ -163,15 +180,36 @@ def normal(pairs: int, *shape: int, scales: Sequence[float] = (1, 1)) -> tuple[T
     return torch.randn(pairs, *shape) * scales[0], torch.randn(pairs, *shape) * scales[1]
 
 
-def attention(tokens: int, width: int, spread: float) -> Callable[[Tensor], Tensor]:
-    """Self-attention with one head; ``spread``: the scores'."""
-    query, key, value = torch.randn(3, width, width) / width**0.5
+def attention(tokens: int, width: int, spread: float, by_hand: bool = False) -> Function:
+    """Self-attention with one head; ``spread``: the scores'. ``by_hand``: its softmax as a quotient."""
+    query, key, value = torch.randn(3, width, width, generator=torch.Generator().manual_seed(width)) / width**0.5
 
     def function(x: Tensor) -> Tensor:
         scores = (x @ query) @ (x @ key).mT * (spread / width**0.5)
-        return (torch.softmax(scores, -1) @ (x @ value)).flatten(1)
+        weights = scores.exp() / scores.exp().sum(-1, keepdim=True) if by_hand else torch.softmax(scores, -1)
+        return (weights @ (x @ value)).flatten(1)
 
     return function
+
+
+def network(features: int, classes: int, gain: float, end: Function) -> Function:
+    """One hidden layer, and ``end`` of its logits."""
+    generator = torch.Generator().manual_seed(classes)
+    first = torch.randn(features, 32, generator=generator) * gain / features**0.5
+    last = torch.randn(32, classes, generator=generator) * gain / 4
+    return lambda x: end(torch.relu(x @ first) @ last)
+
+
+def one_after_another(x: Tensor) -> Tensor:
+    product, *rest = x.unbind(1)
+    for factor in rest:
+        product = product * factor
+    return product.unsqueeze(1)
+
+
+def instead(function: Function) -> Method:
+    """What DeepExplainer says of the same operation written in another way."""
+    return lambda _, x, r: explained()(Operation(function), x, r)
 
 
 def main() -> None:
@@ -184,7 +222,6 @@ def main() -> None:
     spreads, six = (0.5, 2, 5, 10), [normal(pairs, 6) for _ in range(4)]
     logits = {f"spread {s}": (x * s, r * s) for s, (x, r) in zip(spreads, six, strict=True)}
     softmax = Operation(lambda x: torch.softmax(x, 1))
-    by_hand = Operation(lambda x: x.exp() / x.exp().sum(1, keepdim=True))
     table(
         "softmax of 6 logits",
         {name: (softmax, *sides) for name, sides in logits.items()},
@@ -192,7 +229,7 @@ def main() -> None:
             "ours: logarithmic mean": explained(),
             'elementwise rescale (`softmax="rescale"`)': explained(softmax="rescale"),
             "logarithmic mean, logsumexp as exp, sum, log": softmax_with_chained_logsumexp,
-            "ours, written by hand: `e / e.sum()`": lambda _, x, r: explained()(by_hand, x, r),
+            "ours, written by hand: `e / e.sum()`": instead(lambda x: x.exp() / x.exp().sum(1, keepdim=True)),
             "exp, then product with 1 / sum": exp_then_divide,
             "path integral": path_integral,
         },
@@ -203,22 +240,79 @@ def main() -> None:
         {name: (logsumexp, *sides) for name, sides in logits.items()},
         {"ours: logarithmic mean": explained(), "exp, sum, log": exp_sum_log, "path integral": path_integral},
     )
-    norms: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
-        "root-mean-square norm": (lambda x: nn.functional.rms_norm(x, x.shape[-1:], eps=1e-12), False),
-        "layer norm": (lambda x: nn.functional.layer_norm(x, x.shape[-1:], eps=1e-12), True),
+
+    def log_probabilities(y: Tensor) -> Tensor:
+        return torch.log_softmax(y, 1)
+
+    def taken_apart(y: Tensor) -> Tensor:
+        return y - y.exp().sum(1, keepdim=True).log()
+
+    gains, inputs = (1, 2, 4), normal(pairs, 8)
+    table(
+        "log-probabilities of a network of 8 features",
+        {f"weights x {gain}": (Operation(network(8, 10, gain, log_probabilities)), *inputs) for gain in gains},
+        {
+            "ours: logarithmic mean": explained(),
+            "exp, sum, log": [instead(network(8, 10, gain, taken_apart)) for gain in gains],
+            "path integral": path_integral,
+        },
+    )
+    scales = ((1, 1), (1, 2), (3, 1), (3, 0.3))
+    norms: dict[str, tuple[Function, dict[str, Method]]] = {
+        "root-mean-square norm": (
+            lambda x: nn.functional.rms_norm(x, x.shape[-1:], eps=1e-12),
+            {"product with rsqrt": product_with_rsqrt, "`u = sigma z` at the logarithmic mean": at_logarithmic_mean},
+        ),
+        "layer norm": (
+            lambda x: nn.functional.layer_norm(x, x.shape[-1:], eps=1e-12),
+            {"product with rsqrt": partial(product_with_rsqrt, centre=True)},
+        ),
     }
-    for title, (function, centre) in norms.items():
+    for title, (function, others) in norms.items():
         norm = Operation(function)
         table(
             f"{title} of 7, scale of x / of r",
-            {f"{a} / {b}": (norm, *normal(pairs, 7, scales=(a, b))) for a, b in ((1, 1), (1, 2), (3, 1), (3, 0.3))},
+            {f"{a} / {b}": (norm, *normal(pairs, 7, scales=(a, b))) for a, b in scales},
             {
                 "ours: `u = sigma z` at the midpoints": explained(),
-                "product with rsqrt": partial(product_with_rsqrt, centre=centre),
+                **others,
                 "elementwise rescale": own_output,
                 "path integral": path_integral,
             },
         )
+
+    def operations(functions: Mapping[str, tuple[Function, int]], *scales: Any) -> dict[str, Case]:
+        return {
+            f"{name}, {a} / {b}" if len(scales) > 1 else name: (
+                Operation(function),
+                *normal(pairs, size, scales=(a, b)),
+            )
+            for name, (function, size) in functions.items()
+            for a, b in scales
+        }
+
+    gradients: dict[str, Method] = {"ours": explained(), "gradient at x": gradient, "path integral": path_integral}
+    others = {
+        "group norm, 2 groups": (lambda x: nn.functional.group_norm(x, 2), 8),
+        "instance norm, 2 channels": (lambda x: nn.functional.instance_norm(x.unflatten(1, (2, 4))).flatten(1), 8),
+        "local response norm of 3": (lambda x: nn.functional.local_response_norm(x[..., None], 3, 1).flatten(1), 7),
+        "L2 normalize": (lambda x: nn.functional.normalize(x), 7),
+        "`x * rsqrt(mean(x^2))`": (lambda x: x * torch.rsqrt(x.square().mean(1, keepdim=True)), 7),
+        "`(x - mean) / std`": (lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True), 7),
+    }
+    overview("other norms, scale of x / of r", operations(others, (1, 1), (3, 0.3)), gradients)
+    lengths = {
+        "norm of 7": (lambda x: x.norm(dim=1, keepdim=True), 7),
+        "variance of 7": (lambda x: x.var(1, keepdim=True), 7),
+        "standard deviation of 7": (lambda x: x.std(1, keepdim=True), 7),
+        "distance of two vectors of 4": (
+            lambda x: nn.functional.pairwise_distance(x[:, :4], x[:, 4:], keepdim=True),
+            8,
+        ),
+        "cdist of 2 and 2 vectors": (lambda x: torch.cdist(*x.unflatten(1, (4, 2)).split(2, 1)).flatten(1), 8),
+        "cosine similarity of 4": (lambda x: nn.functional.cosine_similarity(x[:, :4], x[:, 4:])[:, None], 8),
+    }
+    overview("lengths and distances, scale of x / of r", operations(lengths, (1, 1), (3, 0.3)), gradients)
     largest = Operation(lambda x: nn.functional.max_pool2d(x.reshape(-1, 1, 3, 3), 3).flatten(1))
     falling = torch.rand(pairs, 9) < 0.5
     ups, downs = torch.rand(2, pairs, 9)
@@ -245,6 +339,16 @@ def main() -> None:
         {f"{a} / {b}": (product, *normal(pairs, 2, scales=(a, b))) for a, b in ((1, 1), (3, 0.3))},
         {"ours: mean of the other factor": explained(), "gradient at x": gradient, "path integral": path_integral},
     )
+    several = Operation(lambda x: x.prod(1, keepdim=True))
+    table(
+        "product of several",
+        {f"{n} factors": (several, *normal(pairs, n)) for n in (3, 5, 8)},
+        {
+            "ours: mean derivative along the way": explained(),
+            "one after another": instead(one_after_another),
+            "gradient at x": gradient,
+        },
+    )
     division = Operation(lambda x: (x[:, 0] / x[:, 1]).unsqueeze(1))
 
     def quotients(low: float, high: float) -> tuple[nn.Module, Tensor, Tensor]:
@@ -262,16 +366,43 @@ def main() -> None:
             "path integral": path_integral,
         },
     )
+    spreads_of_scores = (0.5, 2, 5)
+    tokens = [normal(pairs, 5, 4) for _ in spreads_of_scores]
+    columns = {
+        f"score spread {s}": (Operation(attention(5, 4, s)), *sides)
+        for s, sides in zip(spreads_of_scores, tokens, strict=True)
+    }
     table(
         "self-attention of 5 tokens",
-        {f"score spread {s}": (Operation(attention(5, 4, s)), *normal(pairs, 5, 4)) for s in (0.5, 2, 5)},
+        columns,
         {
             "ours": explained(),
+            "ours, its softmax written by hand": [instead(attention(5, 4, s, by_hand=True)) for s in spreads_of_scores],
             'softmax elementwise (`softmax="rescale"`)': explained(softmax="rescale"),
             "gradient at x": gradient,
             "path integral": path_integral,
         },
     )
+    lstm, gru = (cell(4, 2).requires_grad_(False) for cell in (nn.LSTMCell, nn.GRUCell))
+    layer = nn.LSTM(2, 3, batch_first=True).requires_grad_(False)
+    gates = {
+        "gated linear unit": (lambda x: nn.functional.glu(x), 6),
+        "LSTM cell: input 4, hidden 2, cell 2": (lambda x: torch.cat(lstm(x[:, :4], (x[:, 4:6], x[:, 6:])), 1), 8),
+        "GRU cell: input 4, hidden 2": (lambda x: gru(x[:, :4], x[:, 4:]), 6),
+        "LSTM over 4 steps of 2": (lambda x: layer(x.unflatten(1, (4, 2)))[0].flatten(1), 8),
+    }
+    overview("gates, scale of x / of r", operations(gates, (1, 1), (3, 0.3)), gradients)
+    matrices = {
+        "inverse of 3 x 3": (
+            lambda x: torch.linalg.inv(2 * torch.eye(3) + x.tanh().unflatten(1, (3, 3)) / 2).flatten(1),
+            9,
+        ),
+        "log of its determinant": (
+            lambda x: torch.logdet(2 * torch.eye(3) + x.tanh().unflatten(1, (3, 3)) / 2).unsqueeze(1),
+            9,
+        ),
+    }
+    overview("matrices `2 + tanh(x) / 2`", operations(matrices, (1, 1)), gradients)
 
 
 if __name__ == "__main__":
