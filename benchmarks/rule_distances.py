@@ -281,6 +281,13 @@ def main() -> None:
             },
         )
 
+    norm = Operation(norms["root-mean-square norm"][0])
+    table(
+        "root-mean-square norm, scale of x / of r 3 / 0.3",
+        {f"{n} units": (norm, *normal(pairs, n, scales=(3, 0.3))) for n in (3, 6, 12)},
+        {"ours: `u = sigma z` at the midpoints": explained(), "path integral": path_integral},
+    )
+
     def operations(functions: Mapping[str, tuple[Function, int]], *scales: Any) -> dict[str, Case]:
         return {
             f"{name}, {a} / {b}" if len(scales) > 1 else name: (
@@ -333,6 +340,12 @@ def main() -> None:
             "path integral": path_integral,
         },
     )
+    orders = {
+        "median of 5": (lambda x: x.median(1, keepdim=True).values, 5),
+        "sort of 5": (lambda x: x.sort(1).values, 5),
+        "2 largest of 5": (lambda x: x.topk(2, 1).values, 5),
+    }
+    overview("order statistics, scale of x / of r", operations(orders, (1, 1), (3, 0.3)), gradients)
     product = Operation(lambda x: (x[:, 0] * x[:, 1]).unsqueeze(1))
     table(
         "a * b",
