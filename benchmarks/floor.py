@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import NETWORKS, Job, job
+from networks import NETWORKS, Job, in_float32, job
 from results import machine, save
 from timing import Contender, additivity_error, compare
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="also write floor.json into this folder")
     arguments = parser.parse_args()
 
+    in_float32()
     print(f"{machine(arguments.device)}\n")
     if not arguments.profile:
         print("| | pairs' floor | grid's | kept | deepshap_ext | / pairs' | / grid's | / kept | additivity error |")
@@ -63,8 +64,8 @@ def main() -> None:
         cells = [row.time_text for row in rows] + [f"{ours.ratio(floor):.2f}" for floor in floors]
         print(f"| {it} | {' | '.join(cells)} | {ours.error_text} |", flush=True)
         measured.append({"name": name, "job": str(it), "rows": [row.record() for row in rows]})
-    if arguments.results:
-        print(f"\nwrote {save(arguments.results, 'floor', arguments.device, measured)}")
+        if arguments.results:
+            save(arguments.results, "floor", arguments.device, measured)
 
 
 def contenders(it: Job) -> list[Contender]:

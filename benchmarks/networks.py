@@ -109,6 +109,12 @@ def job(name: str, full: bool, device: torch.device, **size: Any) -> Job:
     return Job(name, network, chosen, model, X.to(device), baselines.to(device))
 
 
+def in_float32() -> None:
+    """No TF32: its ten bits are not enough for values to add up to."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
 def lively(model: nn.Module) -> nn.Module:
     """Keeps the signal's size from layer to layer and makes batch norms do something, so that outputs differ by more than rounding."""
     for module in model.modules():

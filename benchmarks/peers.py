@@ -15,21 +15,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import NETWORKS, Job, job
+from networks import NETWORKS, Job, in_float32, job
 from results import machine, save
-from timing import Contender, Row, additivity_error, compare, crash, peak_memory
+from timing import Contender, Row, additivity_error, compare, peak_memory
 from torch import Tensor, nn
 
 Work = Callable[[], Tensor]
@@ -50,12 +51,16 @@ def main() -> None:
         print(peak(arguments.peak, arguments.names[0], arguments.full, device))
         return
 
+    in_float32()
     print(machine(device))
     measured = []
     for name in arguments.names or NETWORKS:
         it = job(name, arguments.full, device)
-        rows = compare(contenders(it), arguments.repeats, device, seconds_at_most=arguments.seconds)
-        memory = [None if row.crash else peak_bytes(row.name, name, arguments.full, device) for row in rows]
+        peaks: dict[str, int] = {}
+        rows = compare(contenders(it, peaks), arguments.repeats, device, seconds_at_most=arguments.seconds)
+        if device.type != "cuda":
+            peaks = {row.name: peak_bytes(row.name, name, arguments.full) for row in rows if not row.crash}
+        memory = [peaks.get(row.name) for row in rows]
         print(f"\n{it}\n\n{table(rows, memory)}", flush=True)
         measured.append(
             {
@@ -64,31 +69,46 @@ def main() -> None:
                 "rows": [{**row.record(), "memory": size} for row, size in zip(rows, memory, strict=True)],
             }
         )
-    if arguments.results:
-        print(f"\nwrote {save(arguments.results, 'peers', device, measured)}")
+        if arguments.results:
+            save(arguments.results, "peers", device, measured)
 
 
-def contenders(it: Job) -> list[Contender]:
+def contenders(it: Job, peaks: dict[str, int]) -> list[Contender]:
+    """Each explainer; on a GPU ``peaks`` receives the memory that its first call took."""
     difference = it.difference()
 
     def gap(values: Tensor) -> float:
         return additivity_error(sums(values, it), difference.to(values.device))
 
-    return [Contender(name, lazily(make, it), gap) for name, make in EXPLAINERS.items()]
+    for name in EXPLAINERS:
+        with suppress(ModuleNotFoundError):  # a row will say so
+            import_module(name)  # no part of the first call
+    return [Contender(name, Lazy(name, it, peaks), gap) for name in EXPLAINERS]
 
 
-def lazily(make: Callable[[Job], Work], it: Job) -> Work:
-    """Explain the job with an explainer made at the first call, on a copy of the model: shap leaves its hooks behind when it raises."""
-    made: list[Work] = []
+class Lazy:
+    """Explains the job with an explainer made at the first call, on a copy of the model: shap leaves its hooks behind when it raises."""
 
-    def work() -> Tensor:
-        if not made:
-            own = copy.copy(it)
-            own.model = copy.deepcopy(it.model)
-            made.append(make(own))
-        return made[0]()
+    def __init__(self, name: str, it: Job, peaks: dict[str, int]) -> None:
+        self.name, self.it, self.peaks = name, it, peaks
+        self.work: Work | None = None
 
-    return work
+    def __call__(self) -> Tensor:
+        if self.work is None:
+            own = copy.copy(self.it)
+            own.model = copy.deepcopy(self.it.model)
+            found: list[Tensor] = []
+
+            def first() -> None:
+                self.work = EXPLAINERS[self.name](own)
+                found.append(self.work())
+
+            if self.it.X.is_cuda:
+                self.peaks[self.name] = peak_memory(first, self.it.X.device)
+            else:
+                first()
+            return found[0]
+        return self.work()
 
 
 def sums(values: Tensor, it: Job) -> Tensor:
@@ -197,21 +217,13 @@ def peak(explainer: str, name: str, full: bool, device: torch.device) -> int:
         return peak_memory(lambda: EXPLAINERS[explainer](it)(), device)
 
 
-def peak_bytes(explainer: str, name: str, full: bool, device: torch.device) -> int | str:
-    """The same; on a CPU in a process of its own, since memory that others have freed would not count. Why not, if it fails."""
-    try:
-        if device.type == "cuda":
-            return peak(explainer, name, full, device)
-        command = [sys.executable, __file__, name, "--peak", explainer, *(["--full"] if full else [])]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return int(json.loads(done.stdout.splitlines()[-1]))
-    except subprocess.CalledProcessError as error:
-        return (error.stderr.splitlines() or [f"exit status {error.returncode}"])[-1]
-    except Exception as error:
-        return crash(error)
+def peak_bytes(explainer: str, name: str, full: bool) -> int:
+    """The same on a CPU, in a process of its own, since memory that others have freed would not count."""
+    command = [sys.executable, __file__, name, "--peak", explainer, *(["--full"] if full else [])]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def table(rows: list[Row], memory: list[int | str | None]) -> str:
+def table(rows: list[Row], memory: list[int | None]) -> str:
     """Markdown; ours is the first row, which the others are divided by."""
     ours = memory[0]
     lines = ["| | time | / ours | peak memory | / ours | additivity error |", "|---|---|---|---|---|---|"]
@@ -219,8 +231,8 @@ def table(rows: list[Row], memory: list[int | str | None]) -> str:
         if row.crash:
             lines.append(f"| {row.name} | {row.crash} | | | | |")
             continue
-        megabytes = f"{size / 2**20:.0f} MiB" if isinstance(size, int) else size
-        times = f"{size / ours:.1f}" if isinstance(size, int) and isinstance(ours, int) else ""
+        megabytes = "" if size is None else f"{size / 2**20:.0f} MiB"
+        times = f"{size / ours:.1f}" if size is not None and ours else ""
         lines.append(
             f"| {row.name} | {row.time_text} | {row.ratio(rows[0]):.2f} | {megabytes} | {times} | {row.error_text} |"
         )

@@ -210,12 +210,19 @@ def startup(measured: Sequence[Record], picture: Picture) -> str:
     return markdown(["", "median"], [[one["name"], seconds(one["median"])] for one in measured])
 
 
+def precision(measured: Sequence[Record], picture: Picture) -> str:
+    head = ["", "precision", "distance to float64", "additivity error"]
+    rows = [[one["name"], one["precision"], f"{one['distance']:.0e}", f"{one['error']:.0e}"] for one in measured]
+    return markdown(head, rows)
+
+
 QUESTIONS: dict[str, tuple[str, Callable[[Sequence[Record], Picture], str]]] = {
     "peers": ("Against the peers", peers),
     "floor": ("Against the floors", floor),
     "kernels": ("The kernels", kernels),
     "scaling": ("Scaling", scaling),
     "startup": ("Start-up", startup),
+    "precision": ("Precision", precision),
 }
 
 

@@ -65,28 +65,40 @@ def compare(
 ) -> list[Row]:
     """Time the contenders in turn, ``repeats`` rounds of all; one that raises gets its first line of error and no times.
 
-    No round but the first begins after ``seconds_at_most``.
+    No round but the first begins after ``seconds_at_most``, and a contender whose first call took longer has that call as its time.
     """
     rows = [Row(contender.name) for contender in contenders]
+    first: list[float] = []
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for contender, row in zip(contenders, rows, strict=True):
             try:
-                for _ in range(warm_up):
+                begun = time.perf_counter()
+                result = contender.work()
+                synchronize(device)
+                took = time.perf_counter() - begun
+                for _ in range(warm_up - 1):
                     result = contender.work()
                 if contender.error is not None:
                     row.error = contender.error(result)
             except Exception as error:
                 row.crash = crash(error)
+                took = 0.0
+            first.append(took)
             result = None  # the next contender has the memory to itself
         for number in range(repeats):
             if number and time.perf_counter() - started > seconds_at_most:
                 break
-            for contender, row in zip(contenders, rows, strict=True):
+            for contender, row, took in zip(contenders, rows, first, strict=True):
                 if row.crash is None:
-                    row.seconds.append(seconds(contender.work, device))
+                    row.seconds.append(took if took > seconds_at_most else seconds(contender.work, device))
     return rows
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def seconds(work: Work, device: torch.device) -> float:

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Everything that only a machine with an NVIDIA GPU can judge, within nine minutes and without a network:
+#
+#     scripts/check_gpu.sh OUTDIR [WHEELS]
+#
+# Builds with this machine's own torch and nvcc into a temporary folder, runs the CUDA tests, compute-sanitizer over some of the kernels'
+# tests and the benchmarks, and writes into OUTDIR: log, summary.json, results/<device>/*.json, benchmarks.md and its pictures. WHEELS is a
+# folder of wheels for what is missing here, such as shap, captum and tangermeme; whoever is not installed gets a row that says so.
+# Exit status: 0 where everything passed on a GPU; 1 otherwise. Without a GPU what can run on a CPU runs, in small.
+set -uo pipefail
+
+(($# == 1 || $# == 2)) || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+wheels=${2:+$(cd "$2" && pwd)}
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PYTHONPATH=$work/site PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=Agg
+exec > >(tee "$out/log") 2>&1
+failed=0
+deadline=$((SECONDS + ${CHECK_SECONDS:-535}))
+: >"$work/parts"
+
+# part NAME SECONDS COMMAND...: run it for at most so long, and note how it went. Runs where no package lies on the way.
+part() {
+  local name=$1 limit=$2 left=$((deadline - SECONDS)) began=$SECONDS status
+  shift 2
+  echo
+  echo "=== $name"
+  if ((left < 5)); then
+    status=124
+    echo "no time left"
+  else
+    (cd "$work" && timeout -k 5 $((limit < left ? limit : left)) "$@")
+    status=$?
+  fi
+  ((status == 0)) || failed=1
+  echo "=== $name: exit status $status after $((SECONDS - began)) s"
+  printf '%s\t%s\t%s\n' "$name" "$status" $((SECONDS - began)) >>"$work/parts"
+}
+
+skipped() {
+  echo
+  echo "=== $1: skipped, $2"
+  printf '%s\tskipped: %s\t0\n' "$1" "$2" >>"$work/parts"
+}
+
+capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "")')
+if [[ -n $capability ]]; then
+  device=cuda size=(--full)
+  name=$("$python" -c 'import re, torch; print(re.sub("[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()))')
+  export DEEPSHAP_CUDA=ON DEEPSHAP_CUDA_ARCHITECTURES="${DEEPSHAP_CUDA_ARCHITECTURES:-$capability-real}"
+  nvidia-smi
+else
+  echo "NO GPU WAS FOUND: this run judges nothing but the script itself"
+  device=cpu size=() name=cpu failed=1
+fi
+results=$out/results/$name
+benchmark() { "$python" "$root/benchmarks/$1.py" --device "$device" --results "$results" "${@:2}"; }
+export -f benchmark
+export python root device results
+
+# The build works on a copy: this checkout stays as it is.
+part build 150 bash -c 'mkdir source && tar -C "$0" --exclude=./.git --exclude=./build --exclude=./.venv --exclude="*.so" -cf - . | tar -C source -xf - &&
+  "$1" -m pip install -q --no-index --no-deps --no-build-isolation --target site ./source' "$root" "$python"
+if [[ -n $wheels ]]; then
+  part wheels 60 bash -c '"$1" -m pip install -q --no-index --no-deps --target site --upgrade "$0"/*.whl' "$wheels" "$python"
+else
+  skipped wheels "none were given"
+fi
+part build_info 30 "$python" -c 'import deepshap_ext, pprint; print(deepshap_ext.__file__); pprint.pprint(deepshap_ext.build_info())'
+
+pytest=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q)
+"$python" -c 'import xdist' 2>/dev/null && parallel=(-n 6) || parallel=()
+if [[ $device == cuda ]]; then
+  part tests 110 "${pytest[@]}" "${parallel[@]}" -k cuda "$root"/tests/{test_cuda.py,ops,rules/test_linear.py}
+else
+  part tests 110 "${pytest[@]}" "$root"/tests/test_cuda.py "$root"/tests/ops/test_product.py
+fi
+for tool in memcheck racecheck; do
+  if [[ $device != cuda ]]; then
+    skipped $tool "there is no GPU"
+  elif ! command -v compute-sanitizer >/dev/null; then
+    skipped $tool "compute-sanitizer is not installed"
+  else
+    # Without torch's caching, so that what lies beyond a tensor is not its neighbour.
+    part $tool 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 \
+      "${pytest[@]}" -k "cuda and float32 and oracle and (vectors or per_sample)" "$root/tests/ops"
+  fi
+done
+
+part kernels 60 bash -c 'benchmark kernels --repeats 5 '"$([[ $device == cuda ]] || echo --small)"
+part precision 30 bash -c 'benchmark precision mlp resnet18 bpnet'
+networks=(resnet50 bpnet chrombpnet vit resnet18 mlp bert digits)
+[[ $device == cuda ]] || networks=(mlp resnet18)
+part peers 150 bash -c 'benchmark peers "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
+part floor 60 bash -c 'benchmark floor "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
+part startup 30 bash -c 'benchmark startup --repeats 2'
+deadline=$((deadline + 15)) # the page must come out
+part report 15 "$python" "$root/benchmarks/report.py" --results "$out/results" --page "$out/benchmarks.md"
+
+PARTS=$work/parts "$python" - "$out/summary.json" "$device" "$failed" <<'PY'
+import json, os, pathlib, sys
+
+lines = pathlib.Path(os.environ["PARTS"]).read_text().splitlines()
+parts = [dict(zip(("part", "status", "seconds"), line.split("\t"), strict=True)) for line in lines]
+summary = {"device": sys.argv[2], "passed": sys.argv[3] == "0", "parts": parts}
+pathlib.Path(sys.argv[1]).write_text(json.dumps(summary, indent=1) + "\n")
+print(json.dumps(summary, indent=1))
+PY
+exit $failed
