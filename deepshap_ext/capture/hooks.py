@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -183,8 +184,8 @@ class ModelHooks:
     def _start_afresh(self) -> None:
         """Take away what the pass before left in the modules, a count or a last state."""
         copies: dict[int, Tensor] = {}
-        for module, (attributes, registries, buffers) in self._start:
-            _restore_attributes(module, attributes, registries)
+        for module, (attributes, containers, buffers) in self._start:
+            _restore_attributes(module, attributes, containers)
             for name, (buffer, version, content) in buffers.items():
                 if buffer._version != version:
                     # That pass's graph may still read what it has written.
@@ -333,17 +334,17 @@ def _centred_logits(output: Any, capture: Capture) -> Tensor:
     return made[0] - made[0].mean(-1, keepdim=True)
 
 
-_REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks")
-
-
-Registries = dict[str, dict[str, Any]]
+#: Contents of the attributes that can be written into: torch's containers, caches and lists of the model's own.
+Containers = dict[str, dict[Any, Any] | list[Any] | set[Any]]
 #: Each buffer with its version and its contents.
 Buffers = dict[str, tuple[Tensor, int, Tensor]]
-Snapshot = tuple[dict[str, Any], Registries, Buffers]
+Snapshot = tuple[dict[str, Any], Containers, Buffers]
 
 
-def _attributes(module: nn.Module) -> tuple[dict[str, Any], Registries]:
-    return dict(module.__dict__), {name: module.__dict__[name].copy() for name in _REGISTRIES}
+def _attributes(module: nn.Module) -> tuple[dict[str, Any], Containers]:
+    attributes = dict(module.__dict__)
+    kinds = (dict, OrderedDict, list, set)
+    return attributes, {name: value.copy() for name, value in attributes.items() if type(value) in kinds}
 
 
 def _buffers(module: nn.Module) -> Buffers:
@@ -355,18 +356,19 @@ def _buffers(module: nn.Module) -> Buffers:
 
 
 def _restore(module: nn.Module, snapshot: Snapshot) -> None:
-    attributes, registries, buffers = snapshot
-    _restore_attributes(module, attributes, registries)
+    attributes, containers, buffers = snapshot
+    _restore_attributes(module, attributes, containers)
     for buffer, version, content in buffers.values():
         if buffer._version != version:
             with torch.no_grad():
                 buffer.copy_(content)
 
 
-def _restore_attributes(module: nn.Module, attributes: dict[str, Any], registries: Registries) -> None:
+def _restore_attributes(module: nn.Module, attributes: dict[str, Any], containers: Containers) -> None:
     for name in set(module.__dict__) - set(attributes):
         del module.__dict__[name]
     module.__dict__.update(attributes)
-    for name, registry in registries.items():
-        module.__dict__[name].clear()
-        module.__dict__[name].update(registry)
+    for name, content in containers.items():
+        container = module.__dict__[name]
+        container.clear()
+        container.extend(content) if isinstance(content, list) else container.update(content)
