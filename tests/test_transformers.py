@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from architectures import ARCHITECTURES, EMBEDDINGS, TOKENS, VOCABULARY, WIDTH, Embedded, explainable, hidden, plain
+from architectures import (
+    ARCHITECTURES,
+    EMBEDDINGS,
+    OTHERS,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    Called,
+    Embedded,
+    explainable,
+    hidden,
+    plain,
+)
 from checks import assert_same, explain
 from torch import Tensor, nn
 
@@ -19,7 +31,7 @@ MODELS = [
     *("Wav2Vec2", "Hubert"),
 ]
 #: Their own code casts to float32, whatever the dtype of the weights.
-CASTING = {"T5", "Llama", "Qwen3", "Gemma2", "Mamba"}
+CASTING = {"T5", "Llama", "Qwen3", "Gemma2", "Mamba", "Gemma3Text", "Longformer", "Deberta", "Mamba2"}
 LLAMAS = ["Llama", "Mistral", "Qwen2", "Qwen3", "Phi", "Gemma2", "T5", "Mamba"]
 #: Where the baseline is zero so are the scales of their norms, one after the other: values of 40 times the output difference.
 AMPLIFYING = {"Segformer": 1e-3, "Hubert": 1e-4}
@@ -50,6 +62,17 @@ def test_values_add_up_against_zero(name: str) -> None:
         tolerance=allowed,
         additivity_tolerance=allowed,
     )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_add_up(name: str) -> None:
+    """In float64 against a background, in float32 against zeros."""
+    model = Called(name).eval()
+    for dtype in (torch.float64, torch.float32):
+        x = [torch.randn(2, *shape, dtype=dtype) for shape in OTHERS[name].shapes]
+        background = [torch.randn(3, *shape, dtype=dtype) for shape in OTHERS[name].shapes]
+        background = background if dtype == torch.float64 else [torch.zeros_like(rows[:1]) for rows in background]
+        explain(model.to(dtype), x, background, tolerance=tolerance(name, dtype))
 
 
 @pytest.mark.parametrize("name", LLAMAS)

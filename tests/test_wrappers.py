@@ -377,6 +377,22 @@ def test_a_statistic_of_the_batch_written_into_a_buffer_and_used_is_refused() ->
         DeepExplainer(Function(function, norm=nn.BatchNorm1d(4)).double(), numbers(3))
 
 
+def test_caches_and_lists_of_a_module_are_as_they_were() -> None:
+    def function(self: Any, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        self.names.add(len(self.seen))
+        if "weight" not in self.cache:
+            self.cache["weight"] = self.linear.weight.softmax(0)
+        return (x @ self.cache["weight"].mT * len(self.seen)).tanh()
+
+    model, x, background = Function(function, linear=nn.Linear(4, 2)).double(), numbers(3), numbers(2)
+    model.cache, model.seen, model.names = {}, [], set()
+    found = DeepExplainer(model, background).attribute(x)
+    assert model.cache == {} and model.seen == [] and model.names == set()
+    plain = Function(lambda self, x: (x @ self.linear.weight.softmax(0).mT).tanh(), linear=model.linear)
+    assert_same(found.values, values(plain, x, background), 1e-12)
+
+
 class Stateful(nn.Module):
     """Goes on where the batch before ended."""
 
