@@ -22,7 +22,7 @@ from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
 from .names import Operation, operation
-from .tape import Entry, Tape
+from .tape import Entry, Factor, Tape
 
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
@@ -63,6 +63,8 @@ class Capture(TorchFunctionMode):
                 called, "writes into a parameter of the model, which is not to be changed: run the model once before"
             )
         if not dependent:
+            for tensor in _written(called, args, kwargs):
+                self.tape.before_write(tensor)
             return function(*args, **kwargs)
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
@@ -80,27 +82,27 @@ class Capture(TorchFunctionMode):
 
     @contextmanager
     def saved_tensors(self) -> Iterator[None]:
-        """In this context autograd holds no node to the contents of a dependent tensor that it saves.
+        """In this context the model may write into what autograd saves, as models that are not trained do.
 
-        Nodes that are not a rule's are linear: one that saves its input, as gather does, wants no more than its shape, and the model
-        may go on to write into it. A factor that is written into is an error.
+        Nodes that are not a rule's are linear: one that saves its input, as gather does, wants no more than its shape. Of a factor that
+        is written into, the value at the multiplication is kept.
         """
         shapes_only = self.options.on_unsupported != "gradient"
         # The graph holds on to what packs its tensors.
-        dependence = weakref.proxy(self.dependence)
+        dependence, tape = weakref.proxy(self.dependence), weakref.proxy(self.tape)
 
-        def pack(tensor: Tensor) -> tuple[Tensor, int | None]:
-            held = tensor.detach()
-            return held, None if shapes_only and tensor in dependence else held._version
+        def pack(tensor: Tensor) -> Tensor | Factor:
+            return tensor.detach() if shapes_only and tensor in dependence else tape.factor(tensor)
 
-        def unpack(packed: tuple[Tensor, int | None]) -> Tensor:
-            tensor, version = packed
-            if version is not None and tensor._version != version:
+        def unpack(packed: Tensor | Factor) -> Tensor:
+            if isinstance(packed, Tensor):
+                return packed
+            if packed.kept[0]._version != packed.versions[0]:
                 raise ExplanationError(
-                    f"a tensor of shape {list(tensor.shape)} that the model multiplies by is modified in place afterwards: its value at "
-                    f"the multiplication is gone"
+                    f"a tensor of shape {list(packed.kept[0].shape)} that the model multiplies by is modified in place where the "
+                    f"modification cannot be followed"
                 )
-            return tensor
+            return packed.kept[0]
 
         try:
             with torch.autograd.graph.saved_tensors_hooks(pack, unpack):

@@ -56,16 +56,18 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     passes = list(base.values())
     try:
         _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
-        places: list[_Place] = []
-        for count, changed in _BATCHES:
-            for row in changed:
-                variant = hooks.run(_batch(hooks, inputs, count, row))
-                _check_same_operations(base[count], variant, "the values of its input")
-                if not places:
-                    places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
-                    _check_equal_rows(places, passes)
-                for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
-                    _by_footprint(place, before, after, count, row)
+        places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
+        _check_equal_rows(places, passes)
+        # Rows as they come may have parts in common, whose places do not show; then all of a row is changed.
+        for everywhere in (False, True):
+            if everywhere and all(len(place.candidates) == 1 for place in places):
+                break
+            for count, changed in _BATCHES:
+                for row in changed:
+                    variant = hooks.run(_batch(hooks, inputs, count, row, everywhere))
+                    _check_same_operations(base[count], variant, "the values of its input")
+                    for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
+                        _by_footprint(place, before, after, count, row)
     except (ControlFlowError, MixedSamplesError):
         rows = _varied(hooks, inputs)
         if not all(_as_alone(hooks, some) for some in (rows, [tensor.flip(0) for tensor in rows])):
@@ -79,13 +81,15 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     return Layouts(entries, explained)
 
 
-def _batch(hooks: ModelHooks, inputs: Sequence[Tensor], count: int, row: int | None = None) -> list[Tensor]:
-    """``count`` copies of the first row, of which ``row`` is replaced by a row that differs from it."""
+def _batch(
+    hooks: ModelHooks, inputs: Sequence[Tensor], count: int, row: int | None = None, everywhere: bool = False
+) -> list[Tensor]:
+    """``count`` copies of the first row, of which ``row`` is replaced by a row that differs from it, or differs ``everywhere``."""
     equal = [tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs]
     if row is None:
         return equal
     explained = hooks.call.explained(inputs)
-    return [*(_replaced(tensor, count, row) for tensor in explained), *equal[len(explained) :]]
+    return [*(_replaced(tensor, count, row, everywhere) for tensor in explained), *equal[len(explained) :]]
 
 
 def _varied(hooks: ModelHooks, inputs: Sequence[Tensor], count: int = 8) -> list[Tensor]:
@@ -109,17 +113,17 @@ def same_outputs(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= rounding * one.abs().max())
 
 
-def _replaced(tensor: Tensor, count: int, row: int) -> Tensor:
+def _replaced(tensor: Tensor, count: int, row: int, everywhere: bool = False) -> Tensor:
     """``count`` copies of the first row, one of them replaced by a row that differs from it."""
     rows = tensor[:1].expand(count, *tensor.shape[1:]).clone()
     others = (tensor != tensor[:1]).reshape(len(tensor), -1).any(1).nonzero()
     if len(others):
         rows[row] = tensor[others[0, 0]]
-    elif tensor.is_floating_point():
+    if tensor.is_floating_point() and (everywhere or not len(others)):
         generator = torch.Generator("cpu").manual_seed(0)
         noise = torch.randn(tensor.shape[1:], generator=generator, dtype=torch.float64, device="cpu").to(tensor)
         rows[row] += noise * (tensor[0].abs().amax() if tensor[0].any() else 1)
-    else:
+    elif not len(others):
         rows[row] = tensor[0].flatten().roll(1).view_as(tensor[0])
     return rows
 

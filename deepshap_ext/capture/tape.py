@@ -34,29 +34,47 @@ class Entry:
         return f"{self.title} in {self.module}"
 
 
+class Factor:
+    """A constant tensor that the autograd graph keeps for its backward."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = [tensor.detach()]
+        self.versions = [tensor._version]
+
+
 class Tape:
     """The entries of one forward pass, its output and the explained tensors."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._readers: dict[int, list[tuple[Entry, int]]] = {}
+        self._readers: dict[int, list[tuple[Entry | Factor, int]]] = {}
 
     def append(self, entry: Entry) -> None:
         entry.kept = [tensor.detach() for tensor in entry.kept]
         entry.versions = [tensor._version for tensor in entry.kept]
-        for position, tensor in enumerate(entry.kept):
-            self._readers.setdefault(storage_key(tensor), []).append((entry, position))
+        self._watch(entry)
         entry.number = len(self.entries)
         self.entries.append(entry)
 
+    def factor(self, tensor: Tensor) -> Factor:
+        """Keep a constant tensor for the graph."""
+        factor = Factor(tensor)
+        self._watch(factor)
+        return factor
+
+    def _watch(self, reader: Entry | Factor) -> None:
+        for position, tensor in enumerate(reader.kept):
+            self._readers.setdefault(storage_key(tensor), []).append((reader, position))
+
     def before_write(self, tensor: Tensor) -> None:
-        """Copy what the tape keeps of a tensor that is about to be modified in place."""
-        for entry, position in self._readers.pop(storage_key(tensor), ()):
-            entry.kept[position] = entry.kept[position].clone()
-            entry.versions[position] = entry.kept[position]._version
+        """Copy what is kept of a tensor that is about to be modified in place."""
+        for reader, position in self._readers.pop(storage_key(tensor), ()):
+            reader.kept[position] = reader.kept[position].clone()
+            reader.versions[position] = reader.kept[position]._version
 
     def release(self) -> None:
         """Drop the rules, which hold on to their operands and with them to the graph: the tape is a reference pass's."""
+        self._readers.clear()
         for entry in self.entries:
             entry.multipliers = entry.multipliers and _released
 
