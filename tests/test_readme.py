@@ -12,7 +12,17 @@ from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
-FAMILIES = "elementwise", "products", "pooling, maxima", "normalisation", "softmax, attention", "recurrent", "linear"
+FAMILIES = (
+    "elementwise",
+    "two arguments",
+    "products",
+    "matrices",
+    "pooling, maxima",
+    "normalisation",
+    "softmax, attention",
+    "recurrent",
+    "linear",
+)
 
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))

@@ -1,4 +1,4 @@
-"""Inverses and determinants of matrices, and the solutions of linear systems: products with an inverse."""
+"""Inverses, Cholesky factors and determinants of matrices, and the solutions of linear systems: products with an inverse."""
 
 from __future__ import annotations
 
@@ -67,6 +67,31 @@ def _triangular_solve(
     triangle = _triangle(A, upper, unitriangular)
     inverse = torch.linalg.inv(triangle.mT if transpose else triangle)
     return torch.return_types.triangular_solve((inverse @ B, A.clone()))
+
+
+@rule("linalg_cholesky", "cholesky")
+def _cholesky(_: Context, A: Tensor, upper: bool = False) -> Application:
+    """``A(x) - A(r)`` is ``dL mean(L)^T + mean(L) dL^T``, which is Cholesky's own differential at the mean of the two factors."""
+
+    def forward(A: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        factor = torch.linalg.cholesky(A)
+        return factor.mT if upper else factor, [factor]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        factor = sides.midpoint()
+        lower = (factor.mT @ (grad.mT if upper else grad)).tril()
+        lower = lower - torch.diag_embed(lower.diagonal(0, -2, -1) / 2)
+        inverse = torch.linalg.inv(factor)
+        found = inverse.mT @ lower @ inverse
+        return [(found + found.mT) / 2]
+
+    return Application([A], forward, multipliers)
+
+
+@decomposition("linalg_cholesky_ex")
+def _cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
+    info = torch.linalg.cholesky_ex(A.detach(), upper=upper, check_errors=check_errors).info
+    return torch.return_types.linalg_cholesky_ex((torch.linalg.cholesky(A, upper=upper), info))  # type: ignore[attr-defined]
 
 
 @decomposition("cholesky_inverse")

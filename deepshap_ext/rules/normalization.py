@@ -202,6 +202,12 @@ def _frobenius_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Te
     return torch.linalg.vector_norm(input, 2, dim, keepdim)
 
 
+@decomposition("norm_except_dim")
+def _norm_except_dim(v: Tensor, pow: float = 2, dim: int = 0) -> Tensor:
+    others = None if dim == -1 else [d for d in range(v.dim()) if d != dim]
+    return torch.linalg.vector_norm(v, pow, others, keepdim=dim != -1)
+
+
 @decomposition("linalg_vector_norm")
 def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     x = x if dtype is None else x.to(dtype)

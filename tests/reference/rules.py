@@ -262,6 +262,20 @@ def inverse(a: np.ndarray) -> np.ndarray:
     return combined(x, r, by.reshape(*a.shape, a.size), a.ravel())
 
 
+def cholesky(a: np.ndarray) -> np.ndarray:
+    """The lower triangle ``dL`` that solves ``dL M' + M dL' = dA``, where ``M`` is the mean of the two sides' factors."""
+    x, r = (np.linalg.cholesky(side) for side in values(a))
+    mean, n = (x + r) / 2, len(a)
+    places = [(i, j) for i in range(n) for j in range(i + 1)]
+    units = [np.outer(np.eye(n)[i], np.eye(n)[j]) for i, j in places]
+    of_factor = np.stack([(unit @ mean.T + mean @ unit.T).ravel() for unit in units], 1)
+    symmetric = np.stack([(np.eye(n * n)[k] + np.eye(n * n)[k].reshape(n, n).T.ravel()) / 2 for k in range(n * n)], 1)
+    by = np.zeros((n, n, n * n))
+    for place, row in zip(places, np.linalg.lstsq(of_factor, symmetric, rcond=None)[0], strict=True):
+        by[place] = row
+    return combined(x, r, by, a.ravel())
+
+
 def determinant(a: np.ndarray) -> Unit:
     """The sum, over all permutations, of the products of an entry a row, each by its Shapley values."""
     total = 0

@@ -170,6 +170,7 @@ REARRANGEMENTS = {
     "copy: into a view": Sample((4,), lambda x: written(x, lambda y: y[:, 1:3].copy_(2 * x[:, :1]))),
     "diag": Sample((4,), _rows(torch.diag)),
     "diag: of a matrix": Sample((3, 4), _rows(lambda m: torch.diag(m, 1))),
+    "diagflat": Sample((4,), lambda x: torch.stack([torch.diagflat(row, 1) for row in x])),
     "diag_embed": Sample((4,), lambda x: x.diag_embed(1)),
     "diagonal_scatter": Sample((3, 3), lambda x: x.diagonal_scatter(2 * x[:, 0], 0, 1, 2)),
     "dstack": Sample((3, 4), lambda x: torch.dstack([x, x.flip(1)])),
@@ -261,6 +262,11 @@ SUMS = {
     "mean: keepdim": Sample((3, 4), lambda x: x.mean(-1, keepdim=True)),
     "cumsum": Sample((3, 4), lambda x: x.cumsum(1)),
     "cumsum: in place": Sample((3, 4), lambda x: x.clone().cumsum_(2)),
+    "gradient": Sample((3, 4), lambda x: torch.gradient(x, spacing=0.5, dim=2, edge_order=2)[0]),
+    "gradient: of two dimensions": Sample((3, 4), lambda x: torch.cat(torch.gradient(x, dim=(1, 2)), 1)),
+    "gradient: between points": Sample(
+        (5,), lambda x: torch.gradient(x, spacing=(torch.tensor([0.0, 1, 3, 4, 7]).double(),), dim=1)[0]
+    ),
     "diff": Sample((5,), lambda x: x.diff(2, 1, prepend=x[:, :1])),
     "trapezoid": Sample((5,), lambda x: torch.trapezoid(x, dx=0.5)),
     "trapezoid: points": Sample((5,), lambda x: torch.trapz(x, const(5))),

@@ -40,6 +40,12 @@ SPELLINGS: dict[str, Callable[[Tensor], Any]] = {
         definite(h), h.view(-1, 3, 2), upper=False, left=False, unitriangular=True
     ),
     "triangular_solve": lambda h: torch.triangular_solve(top(h), definite(h), transpose=True)[0],
+    "cholesky": lambda h: torch.linalg.cholesky(definite(h)),
+    "cholesky, upper": lambda h: torch.linalg.cholesky(definite(h), upper=True) + definite(h).cholesky(True),
+    "cholesky_ex": lambda h: torch.linalg.cholesky_ex(definite(h)).L @ const(2, 2),
+    "log-density": lambda h: torch.linalg.solve_triangular(
+        torch.linalg.cholesky(definite(h)), h[:, 4:].unsqueeze(-1), upper=False
+    ).square(),
     "cholesky_solve": lambda h: torch.cholesky_solve(top(h), definite(h).tril()),
     "cholesky_inverse": lambda h: torch.cholesky_inverse(definite(h).triu(), upper=True),
     "det": lambda h: torch.linalg.det((h[:, :, None] * const(6, 6))[:, :3, :3] + const(3, 3)) + definite(h).det(),
@@ -59,7 +65,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated", "ignore:torch.cholesky is deprecated")
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_adds_up(name: str) -> None:
     check(SPELLINGS[name], 1e-11)
@@ -96,6 +102,18 @@ def test_inverses_are_nearer_to_the_shapley_values_than_their_gradient() -> None
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: model(row.unsqueeze(0)).squeeze(0)))(x)
     gradient = jacobian.mT * (x - r).unsqueeze(-1)
     ours, theirs = ((values - exact).flatten(1).norm(dim=1) for values in (found, gradient))
+    assert ours.median() < 0.5 * theirs.median()
+
+
+def test_cholesky_factors_are_nearer_to_the_shapley_values_than_their_gradient() -> None:
+    def factor(a: Tensor) -> Tensor:
+        return torch.linalg.cholesky(a + a.mT)
+
+    x, r = 2 * torch.eye(2).double().flatten() + 0.7 * torch.rand(2, 20, 4, dtype=torch.float64)
+    model = OfEntries(factor, (2, 2))
+    found, exact = explained(model, x, r)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: model(row.unsqueeze(0)).squeeze(0)))(x)
+    ours, theirs = ((values - exact).flatten(1).norm(dim=1) for values in (found, jacobian.mT * (x - r).unsqueeze(-1)))
     assert ours.median() < 0.5 * theirs.median()
 
 

@@ -24,6 +24,12 @@ def samples() -> dict[str, Sample]:
             lambda x, r: tuple(torch.eye(3, dtype=x.dtype).flatten() * 2 + side.tanh() / 2 for side in (x, r)),  # type: ignore[return-value]
         )
 
+    def of_definite(op: Any, slowly: Any, distance: float) -> Sample:
+        eye = np.eye(3)
+        return of_matrix(
+            quietly(lambda m: op(m @ m.mT + torch.from_numpy(eye))), lambda a: slowly(a @ a.T + eye), distance
+        )
+
     def system(op: Any, slowly: Any, distance: float) -> Sample:
         """Of two matrices, the first of them regular."""
 
@@ -63,6 +69,9 @@ def samples() -> dict[str, Sample]:
         "logdet": of_matrix(lambda m: torch.logdet(m)[:, None], log_determinant, 0.03),
         "slogdet": of_matrix(lambda m: torch.slogdet(m)[1][:, None], log_determinant, 0.03),
         "linalg_slogdet": of_matrix(lambda m: torch.linalg.slogdet(m)[1][:, None], log_determinant, 0.03),
+        "cholesky": of_definite(torch.cholesky, slow.cholesky, 0.1),
+        "linalg_cholesky": of_definite(torch.linalg.cholesky, slow.cholesky, 0.1),
+        "linalg_cholesky_ex": of_definite(lambda m: torch.linalg.cholesky_ex(m).L, slow.cholesky, 0.1),
         "cholesky_inverse": of_matrix(torch.cholesky_inverse, gram_inverse, 0.05),
         "cholesky_solve": system(lambda a, b: torch.cholesky_solve(b, a), lambda a, b: gram_inverse(a) @ b, 0.01),
         "linalg_solve": system(torch.linalg.solve, solve, 0.01),

@@ -116,6 +116,9 @@ def samples() -> dict[str, Sample]:
                 lambda a: one(slow.largest(rescaled("abs", a).reshape(2, 2).sum(0))),
                 0.1,
             ),
+            "norm_except_dim": Sample(
+                (6,), lambda x: torch.norm_except_dim(x, 2, 0), lambda a: one(slow.length(a)), 0.03
+            ),
             "frobenius_norm": Sample(
                 (6,), lambda x: aten.frobenius_norm(x, [1], True), lambda a: one(slow.length(a)), 0.03
             ),
