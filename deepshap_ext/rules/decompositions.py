@@ -69,10 +69,9 @@ def _scatter_reduce(
     # Every place of the result with all that goes there in a dimension of its own.
     entries = torch.full_like(input, neutral).unsqueeze(-1).repeat(*[1] * input.dim(), largest)
     if largest:
-        size = input.shape[dim]
-        flat = entries.movedim(-1, dim).flatten(dim % input.dim(), dim % input.dim() + 1)
-        flat = flat.scatter(dim, number * size + index, src)
-        entries = flat.unflatten(dim, (largest, size)).movedim(dim % input.dim(), -1)
+        dim, size = dim % input.dim(), input.shape[dim]
+        flat = entries.movedim(-1, dim).flatten(dim, dim + 1).scatter(dim, number * size + index, src)
+        entries = flat.unflatten(dim, (largest, size)).movedim(dim, -1)
     entries = torch.cat([start.unsqueeze(-1), entries], -1)
     return entries.prod(-1) if reduce == "prod" else entries.amax(-1) if reduce == "amax" else entries.amin(-1)
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ..errors import UnsupportedOperationError
 from .differences import piecewise, rescaled, smooth
 from .registry import RULES, Application, Context, decomposition, rule
 from .two_arguments import HYPOT
@@ -101,11 +100,12 @@ def _rrelu(
 
 @rule("prelu")
 def _prelu(context: Context, input: Tensor, weight: Tensor) -> Application:
+    slope = weight.view(-1, *[1] * (input.dim() - 2)) if weight.numel() > 1 else weight
     if context.carries(weight):
-        raise UnsupportedOperationError("has no rule for a weight that depends on the explained input")
-    slope = weight.detach()
-    if slope.numel() > 1:
-        slope = slope.view(-1, *[1] * (input.dim() - 2))
+        return rescaled(
+            context, _bent, [input, slope], [_of_bent, lambda x, r, input: input.clamp(max=0)], [input, weight]
+        )
+    slope = slope.detach()
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         # prelu(x) = slope x + (1 - slope) relu(x)
@@ -113,6 +113,14 @@ def _prelu(context: Context, input: Tensor, weight: Tensor) -> Application:
         return [positive + slope * (grad - positive)]
 
     return Application([input], lambda x: (F.prelu(x, weight), [x]), multipliers)
+
+
+def _bent(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x > 0, x, slope * x)
+
+
+def _of_bent(x: Tensor, r: Tensor, slope: Tensor) -> Tensor:
+    return piecewise(lambda t: _bent(t, slope), lambda t: torch.where(t > 0, 1, slope), x, r)
 
 
 @rule("elu")

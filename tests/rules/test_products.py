@@ -50,6 +50,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "instance_norm": lambda h: F.instance_norm(h[..., None] * W[0, :3].tanh() + h[..., None]).flatten(1),
     "local_response_norm": lambda h: F.local_response_norm(h[..., None], 2).flatten(1),
     "logsumexp": lambda h: torch.logsumexp(h[..., None] * W, (1, 2))[:, None],
+    "softmax in another dtype": lambda h: F.softmax(h, 1, dtype=torch.float64) * torch.softmax(2 * h, 1, torch.float64),
     "softmin": lambda h: F.softmin(h, 1) * h,
     "glu": lambda h: F.glu(h),
     "norm of any order": lambda h: torch.cat(
@@ -61,11 +62,19 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "pairwise_distance, p=1": lambda h: F.pairwise_distance(h, h.tanh(), p=1, keepdim=True),
     "prod of one dimension": lambda h: torch.prod(h.view(-1, 2, 3), 1, keepdim=True, dtype=torch.float64),
     "einsum of one letter": lambda h: torch.einsum("bi,bi,bi,i->b", h, h.tanh(), h.cos(), P),
+    "complex product": lambda h: torch.view_as_real(torch.fft.rfft(h) * torch.fft.rfft(h.sin())),
+    "power spectrum": lambda h: (torch.fft.rfft(h) * torch.fft.rfft(h).conj()).real,
+    "complex times real": lambda h: (torch.fft.fft(h) * h.sin()).imag,
+    "prelu": lambda h: F.prelu(h.view(-1, 2, 3), P[:2]),
+    "prelu, slopes from the input": lambda h: torch.cat([F.prelu(row.unsqueeze(0), row.sin()) for row in h.unbind()]),
     "complex modulus": lambda h: torch.fft.rfft(h).abs(),
     "scatter_reduce, sum": lambda h: _scattered(h, "sum"),
     "scatter_reduce, mean": lambda h: _scattered(h, "mean", False),
     "scatter_reduce, largest": lambda h: _scattered(h, "amax"),
     "scatter_reduce, smallest without self": lambda h: _scattered(h, "amin", False),
+    "scatter_reduce, largest from the end": lambda h: h.view(-1, 2, 3).scatter_reduce(
+        -1, INDEX[:2].expand(len(h), 2, 2), h.view(-1, 2, 3).sin(), "amax"
+    ),
     "scatter_reduce, product": lambda h: _scattered(h, "prod"),
     "scatter_reduce, some of the source": lambda h: h.scatter_reduce(
         0, torch.arange(len(h))[:, None].expand(-1, 2), h.sin(), "amax"
