@@ -257,7 +257,7 @@ def number(value: float | None) -> str:
 
 
 def mebibytes(value: int) -> str:
-    return f"{value / 2**20:.0f} MiB"
+    return f"{value / 2**20:.{0 if value >= 10 * 2**20 else 1}f} MiB"
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
