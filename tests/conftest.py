@@ -8,6 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=3000, deadline=None, print_blob=True)
+settings.load_profile("default")
 
 
 @pytest.fixture(autouse=True)
