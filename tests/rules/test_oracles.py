@@ -6,9 +6,11 @@ Over the registry: a rule or a decomposition without a sample fails.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -38,47 +40,51 @@ class Operation(nn.Module):
         return result if plain else outputs(result)
 
 
-def sides(sample: Sample) -> tuple[Tensor, Tensor]:
-    return sample.draw(*torch.randn(2, PAIRS, *sample.shape, dtype=torch.float64))
+class Explained(NamedTuple):
+    """``x``, ``r``: ``[pairs, *shape]``; ``values``: ``[pairs, *shape, outputs]``; ``called``: the rules and decompositions that ran."""
+
+    x: Tensor
+    r: Tensor
+    values: Tensor
+    called: set[str]
 
 
-def explained(sample: Sample, x: Tensor, r: Tensor) -> Tensor:
-    """``[pairs, *shape, outputs]``, each input with its own baseline."""
-    explainer = DeepExplainer(Operation(sample), r[:1], **sample.options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of softmax="rescale", which does not add up
+@functools.cache
+def explained(name: str) -> Explained:
+    """Random pairs, each input with its own baseline."""
+    sample = SAMPLES[name]
+    x, r = (
+        side[: PAIRS if sample.distance else FEW]
+        for side in sample.draw(*torch.randn(2, PAIRS, *sample.shape, dtype=torch.float64))
+    )
+    called: set[str] = set()
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        if sample.options.get("softmax") == "rescale":
+            warnings.simplefilter("ignore")  # of values that do not add up
+        for table in (RULES, DECOMPOSITIONS):
+            for key, rule in table.items():
+                patch.setitem(table, key, _noting(key, rule, called))
+        explainer = DeepExplainer(Operation(sample), r[:1], **sample.options)
         found = explainer.attribute(x, baselines=r.unsqueeze(1), check_additivity=False).values
     assert isinstance(found, Tensor)
-    return found
+    return Explained(x, r, found, called)
 
 
-@pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The names of the rules and decompositions that have run."""
-    names: set[str] = set()
+def _noting(name: str, rule: Callable[..., Any], called: set[str]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        called.add(name)
+        return rule(*args, **kwargs)
 
-    def noting(name: str, function: Any) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            names.add(name)
-            return function(*args, **kwargs)
-
-        return run
-
-    for table in (RULES, DECOMPOSITIONS):
-        for name, function in table.items():
-            monkeypatch.setitem(table, name, noting(name, function))
-    return names
+    return run
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_multipliers_are_those_of_the_formula(name: str, called: set[str]) -> None:
-    sample = SAMPLES[name]
-    x, r = (side[:FEW] for side in sides(sample))
-    found = explained(sample, x, r)
-    assert name.partition(":")[0] in called
-    for x_one, r_one, ours in zip(x.numpy(), r.numpy(), found.flatten(1, -2), strict=True):
-        slowly = np.asarray(sample.slowly(units(x_one, r_one)), dtype=object).ravel()
-        contributions = multipliers(slowly).T * (x_one - r_one).reshape(-1, 1)
+def test_the_multipliers_are_those_of_the_formula(name: str) -> None:
+    sample, found = SAMPLES[name], explained(name)
+    assert name.partition(":")[0] in found.called
+    for x, r, ours in zip(found.x[:FEW].numpy(), found.r[:FEW].numpy(), found.values.flatten(1, -2), strict=False):
+        slowly = np.asarray(sample.slowly(units(x, r)), dtype=object).ravel()
+        contributions = multipliers(slowly).T * (x - r).reshape(-1, 1)
         torch.testing.assert_close(ours, torch.from_numpy(contributions), rtol=1e-11, atol=1e-12)
         if sample.options.get("softmax") != "rescale":  # the oracle itself adds up
             of_x, of_r = values(slowly)
@@ -87,12 +93,10 @@ def test_the_multipliers_are_those_of_the_formula(name: str, called: set[str]) -
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_distance_to_the_exact_shapley_values(name: str) -> None:
-    sample = SAMPLES[name]
-    x, r = (side[: PAIRS if sample.distance else FEW] for side in sides(sample))
-    found = explained(sample, x, r)
-    features = tuple(range(2, x.dim()))
-    exact = of_pairs(sample.worth or Operation(sample), x, r)
-    far = distances(found.sum(features) if features else found, exact)
+    sample, found = SAMPLES[name], explained(name)
+    features = tuple(range(2, found.x.dim()))
+    exact = of_pairs(sample.worth or Operation(sample), found.x, found.r)
+    far = distances(found.values.sum(features) if features else found.values, exact)
     if sample.distance == 0:
         assert far.max() < 1e-11
     else:
