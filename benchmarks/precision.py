@@ -47,8 +47,8 @@ def main() -> None:
             distance = float((found - exact).abs().max() / exact.abs().max())
             print(f"| {name} | {kind} | {distance:.0e} | {gap:.0e} |", flush=True)
             measured.append({"name": name, "precision": kind, "distance": distance, "error": gap})
-    if arguments.results:
-        print(f"\nwrote {save(arguments.results, 'precision', device, measured)}")
+        if arguments.results:
+            save(arguments.results, "precision", device, measured)
 
 
 def explain(name: str, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
