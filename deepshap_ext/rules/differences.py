@@ -22,6 +22,12 @@ Elementwise = Callable[[Tensor], Tensor]
 #: From an argument's two sides and the other arguments, in order: the divided difference in that argument.
 Difference = Callable[..., Tensor]
 
+#: Gauss-Legendre nodes and weights on [0, 1], by their number.
+_NODES = {
+    count: [((1 + float(t)) / 2, float(w) / 2) for t, w in zip(*np.polynomial.legendre.leggauss(count), strict=True)]
+    for count in (8, 16)
+}
+
 
 def smooth(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
     """``f[x, r]`` of a function with an analytic derivative; ``f'(x)`` where the sides are equal, 0 where that is infinite."""
@@ -58,8 +64,8 @@ def _slope(f_x: Tensor, f_r: Tensor, derivative: Elementwise, x: Tensor, r: Tens
 def _mean(derivative: Elementwise, r: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The mean of the derivative over the segment, and that of its size."""
     mean = size = torch.zeros_like(step)
-    for node, weight in zip(*np.polynomial.legendre.leggauss(count), strict=True):
-        slope = float(weight) / 2 * derivative(r + (1 + float(node)) / 2 * step)
+    for node, weight in _NODES[count]:
+        slope = weight * derivative(r + node * step)
         mean, size = mean + slope, size + slope.abs()
     return mean, size
 
