@@ -115,7 +115,9 @@ class Operation:
 def operation(function: Any) -> Operation:
     """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
     if isinstance(function, type) and issubclass(function, torch.autograd.Function):
-        return Operation(f"{function.__module__}.{function.__qualname__}", f"autograd.Function {function.__name__}", False)
+        return Operation(
+            f"{function.__module__}.{function.__qualname__}", f"autograd.Function {function.__name__}", False
+        )
     if isinstance(function, (OpOverload, OpOverloadPacket)):
         qualified = function._schema.name if isinstance(function, OpOverload) else function._qualified_op_name
         namespace, raw = qualified.split("::")
