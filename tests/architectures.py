@@ -184,7 +184,13 @@ OTHERS = {
         (_SENTENCE,),
         _words,
     ),
-    # A state space by chunks.
+    # A state space by chunks; a recurrence that writes its state into the past's place.
+    "Rwkv": Other(
+        {"hidden_size": WIDTH, "attention_hidden_size": WIDTH, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
+        | {"rescale_every": 0},
+        (_SENTENCE,),
+        _words,
+    ),
     "Mamba2": Other(
         {"hidden_size": WIDTH, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "num_heads": 8, "head_dim": 8}
         | {"state_size": 8, "n_groups": 2, "chunk_size": 4},

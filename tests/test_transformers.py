@@ -49,14 +49,22 @@ def test_values_add_up(name: str, dtype: torch.dtype) -> None:
     explain(model.to(dtype), x, background, select=hidden, output=hidden, tolerance=tolerance(name, dtype))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_values_add_up_against_zero(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.float32) for name in MODELS),
+        *((name, torch.float64) for name in ("ResNet", "ConvNext", "EfficientNet", "ViT", "Swin")),
+        *((name, torch.float64) for name in ("Bert", "DebertaV2", "GPT2", "Wav2Vec2")),
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_values_add_up_against_zero(name: str, dtype: torch.dtype) -> None:
     model, shape = explainable(name)
-    allowed = AMPLIFYING.get(name, 1e-5)
+    allowed = AMPLIFYING.get(name, 1e-5) if dtype == torch.float32 else 1e-11
     explain(
-        model,
-        torch.randn(2, *shape),
-        torch.zeros(1, *shape),
+        model.to(dtype),
+        torch.randn(2, *shape, dtype=dtype),
+        torch.zeros(1, *shape, dtype=dtype),
         select=hidden,
         output=hidden,
         tolerance=allowed,
