@@ -746,7 +746,7 @@ def together(draft: Draft, template: str) -> None:
     {module:nn.LayerNorm({last}, eps=0.05)}({x})
     F.layer_norm({x}, ({last},), {scale}, {scale}, eps=0.02)
     F.layer_norm({x}, [{last}], eps=0.3)
-    torch.native_layer_norm({x}, [{last}], {scale}, None, 0.1)[0]
+    torch.native_layer_norm({x}.contiguous(), [{last}], {scale}, None, 0.1)[0]
     {module:nn.RMSNorm({last}, eps=0.05)}({x})
     F.rms_norm({x}, ({last},), {scale}, 0.1)
     F.bilinear({x}, {y}, {x}.new_ones(3, {last}, {last}) / {last})
@@ -898,7 +898,7 @@ def matrices(draft: Draft, template: str) -> None:
     torch._native_batch_norm_legit_no_training({x}, {per_channel}, None, {running}, 0.1, 0.01)[0]
     {module:nn.GroupNorm(1, {channels}, eps=0.1)}({x})
     F.group_norm(F.pad({x}, (0, 1), value=0.5), {channels}, {per_channel}, {per_channel}, 0.1)
-    torch.native_group_norm({x}, None, None, {x}.shape[0], {channels}, {last}, 1, 0.1)[0]
+    torch.native_group_norm({x}.contiguous(), None, None, {x}.shape[0], {channels}, {last}, 1, 0.1)[0]
     {module:nn.InstanceNorm1d({channels}, eps=0.1, affine=True)}({x})
     F.instance_norm({x}, eps=0.2)
     {module:nn.LocalResponseNorm(2)}({x})

@@ -280,3 +280,15 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_programs_that_once_failed(name: str) -> None:
     _explain(FOUND[name], 3, 3)
+
+
+def test_a_feature_that_all_baselines_share_does_not_hide_the_batch() -> None:
+    """What is made of the second feature is the same for all of them: where its batch lies shows only once it changes."""
+    program = _program(
+        (2,), "both = torch.cat([x, 2 * x])", "return both[:, 1].tanh().view(2, -1).sum(0) + x[:, 0].sin()"
+    )
+    (x,), (r,) = program.inputs(3, 1), program.inputs(4, 2)
+    r[:, 1] = 0.3
+    values = DeepExplainer(program.model(), r).attribute(x).values
+    expected = (x[:, 1].tanh() + (2 * x[:, 1]).tanh()) - (r[0, 1].tanh() + (2 * r[0, 1]).tanh())
+    _assert_same("second feature", [values[:, 1, 0]], [expected], 1e-12)
