@@ -112,3 +112,11 @@ def test_dead_regions_do_not_hide_mixing() -> None:
 
 def _broken(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 2 * x)
+
+
+def test_a_model_of_one_batch_size_is_named() -> None:
+    model = Function(lambda x: x.view(4, 6).tanh())
+    with pytest.raises(ExplanationError, match="runs on a batch of 4 samples but not on one of 2"):
+        DeepExplainer(model, torch.randn(4, 6))
+    with pytest.raises(RuntimeError, match="invalid for input of size 12"):
+        DeepExplainer(model, torch.randn(2, 6))

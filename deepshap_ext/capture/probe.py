@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ControlFlowError, MixedSamplesError
+from ..errors import ControlFlowError, ExplanationError, MixedSamplesError
+from ..memory import is_out_of_memory
 from .hooks import ModelHooks, Pass
 from .layout import BATCH_FIRST, Layout
 from .tape import Entry
@@ -52,7 +53,7 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     ``inputs`` are the rows to try with; one row is repeated, and one of the repetitions replaced by another row. Integer inputs are
     replaced by other rows of themselves only, keyword arguments not at all.
     """
-    base = {count: hooks.run(_batch(hooks, inputs, count)) for count, _ in _BATCHES}
+    base = {count: _of_any_size(hooks, inputs, count) for count, _ in _BATCHES}
     passes = list(base.values())
     try:
         _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
@@ -79,6 +80,21 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     entries = [[next(found) for _ in entry.kept] for entry in first.tape.entries]
     explained = [next(found) or BATCH_FIRST for _ in first.explained]
     return Layouts(entries, explained)
+
+
+def _of_any_size(hooks: ModelHooks, inputs: Sequence[Tensor], count: int) -> Pass:
+    """A pass over a batch of another size than the inputs'."""
+    try:
+        return hooks.run(_batch(hooks, inputs, count))
+    except Exception as error:
+        if isinstance(error, ExplanationError) or is_out_of_memory(error):
+            raise
+        # The model's own error, where there is one for the inputs too.
+        hooks.run(inputs)
+        raise ExplanationError(
+            f"the model runs on a batch of {len(inputs[0])} samples but not on one of {count} ({error}): one that is made for a single "
+            f"batch size (as by torch.export without dynamic_shapes) cannot be explained"
+        ) from error
 
 
 def _batch(
