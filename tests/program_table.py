@@ -566,6 +566,7 @@ def elementwise(draft: Draft, template: str) -> None:
     torch.scatter_reduce({x}, {d}, {index}, {y}, "amax")
     {x}.scatter_reduce({d}, {index}, {near_one}, "prod")
     torch.ops.aten.slice.Tensor({x}, {axis}, 0, {n}) * 1.2
+    torch.gradient(torch.cat([{x}, {y}.sin()], {d}), dim={d})[0]
 """)
 def along(draft: Draft, template: str) -> None:
     """Along a dimension without the batch."""
@@ -850,6 +851,8 @@ def features(draft: Draft, template: str) -> None:
     torch.cholesky_inverse(({x} @ {y}.mT).tril(-1) + 2 * torch.eye({x}.shape[-2]).to({x}))
     {x}.__rmatmul__(torch.ones(3, {x}.shape[-2]).to({x})) * 0.5
     torch.slogdet({x} @ {x}.mT + torch.eye({x}.shape[-2]).to({x}))[1][..., None, None]
+    torch.linalg.cholesky({x} @ {x}.mT + torch.eye({x}.shape[-2]).to({x}))
+    torch.linalg.cholesky_ex({x} @ {x}.mT + torch.eye({x}.shape[-2]).to({x}))[0] @ {y}
 """)
 def matrices(draft: Draft, template: str) -> None:
     """On the last two dimensions; the batch is before them."""
@@ -914,6 +917,7 @@ def matrices(draft: Draft, template: str) -> None:
     F.feature_alpha_dropout({x}, 0.5, False) * 1.1
     F.embedding_bag(torch.arange({x}.shape[0] * {channels}).view(-1, {channels}), {x}.reshape(-1, {last}))
     F.embedding_bag(torch.arange({x}.shape[0] * {channels}).view(-1, {channels}), {x}.reshape(-1, {last}), mode="max")
+    torch.norm_except_dim({x} + 2, 2, 0)
 """)
 def batch_first(draft: Draft, template: str) -> None:
     """``[B, channels, length]`` or ``[B, sequence, features]``."""

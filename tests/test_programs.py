@@ -26,7 +26,10 @@ TOLERANCE = 1e-9
 #: Not in the table: conversions that round or leave the device, reductions that need a tensor without a batch, deprecated spellings,
 #: and attention under a compiler's operator.
 ELSEWHERE = frozenset(
-    "asarray bfloat16 cfloat cuda float half chain_matmul frobenius_norm triangular_solve diag dist dot pdist flex_attention".split()
+    """
+    asarray bfloat16 cfloat cuda float half diag diagflat dist dot pdist
+    chain_matmul cholesky frobenius_norm triangular_solve flex_attention
+    """.split()
 )
 
 
