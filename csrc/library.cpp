@@ -17,6 +17,9 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
       "softmax(Tensor grad, Tensor x, Tensor r, Tensor rows, int dim, bool log, int outer, int batch, str pairing) "
       "-> Tensor");
   m.def(
+      "norm(Tensor grad, Tensor x, Tensor r, Tensor scale, Tensor rows, float eps, bool centre, int outer, int batch, "
+      "str pairing) -> Tensor");
+  m.def(
       "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) "
       "-> (Tensor, Tensor)");
 }

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import ops
 from ..errors import UnsupportedOperationError
 from .registry import Application, Context, decomposition, rule
 
@@ -52,43 +53,23 @@ def _affine(
     return Application([input], forward, multipliers)
 
 
-def normalize(
-    input: Tensor,
-    flat: Callable[[Tensor], Tensor],
-    eps: float,
-    centre: bool,
-    scale: Tensor | None,
-    forward: Callable[[Tensor], Tensor],
+def _normalize(
+    input: Tensor, forward: Callable[[Tensor], Tensor], eps: float, centre: bool, scale: Tensor
 ) -> Application:
-    """The application of a normalization over the last dimension of ``flat(input)``, times ``scale``.
+    """The application of a normalization over lines of contiguous elements times ``scale``, as :func:`deepshap_ext.ops.norm` takes it."""
+    scale = wide(scale).contiguous()
 
-    ``u``: the input, centred where the norm centres; ``sigma``: its root mean square with eps inside; ``z = u / sigma``. From
-    ``u = sigma z`` at the midpoints, with ``g`` the multiplier of ``z`` and bars for means over the two sides,
-
-        m_u = (g - mean(u) / (n mean(sigma)) * sum_i g_i mean(z)_i) / mean(sigma),
-
-    complete, and bounded since it divides by the mean scale.
-    """
+    def kept(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        output = forward(x)
+        # Autocast normalizes in float32.
+        return output, [x.to(output.dtype).contiguous()]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        g = flat(wide(grad if scale is None else grad * scale))
-        (u_x, sigma_x), (u_r, sigma_r) = (_centred(flat(wide(side)), eps, centre) for side in sides.pair())
-        u, sigma, z = (u_x + u_r) / 2, (sigma_x + sigma_r) / 2, (u_x / sigma_x + u_r / sigma_r) / 2
-        m = (g - u / (u.shape[-1] * sigma) * (g * z).sum(-1, keepdim=True)) / sigma
-        if centre:
-            m = m - m.mean(-1, keepdim=True)
-        return [m.reshape(input.shape).to(grad.dtype)]
+        factors = scale.to(wide(grad).dtype)
+        out = ops.norm(grad.unsqueeze(0), sides.x[0], sides.r[0], factors, sides.rows(), eps, centre, *sides.geometry())
+        return [out.squeeze(0)]
 
-    return Application([input], lambda x: (forward(x), [x]), multipliers)
-
-
-def _centred(u: Tensor, eps: float, centre: bool) -> tuple[Tensor, Tensor]:
-    """``u``, centred or as it is, and its root mean square over the last dimension."""
-    if centre:
-        u = u - u.mean(-1, keepdim=True)
-    # Scaled first: the square of a large float overflows.
-    largest = u.abs().amax(-1, keepdim=True).clamp_min(math.sqrt(torch.finfo(u.dtype).tiny))
-    return u, largest * ((u / largest).square().mean(-1, keepdim=True) + eps / largest.square()).sqrt()
+    return Application([input], kept, multipliers)
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -106,12 +87,10 @@ def _layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> Application:
-    dims = len(normalized_shape)
-
     def forward(x: Tensor) -> Tensor:
         return F.layer_norm(x, normalized_shape, weight, bias, eps)
 
-    return normalize(input, lambda t: t.flatten(-dims), eps, True, weight, forward)
+    return _normalize(input, forward, eps, True, _of_one_line(input, normalized_shape, weight))
 
 
 @rule("rms_norm")
@@ -122,13 +101,16 @@ def _rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Application:
-    dims = len(normalized_shape)
     small = torch.finfo(input.dtype).eps if eps is None else eps
 
     def forward(x: Tensor) -> Tensor:
         return F.rms_norm(x, normalized_shape, weight, eps)
 
-    return normalize(input, lambda t: t.flatten(-dims), small, False, weight, forward)
+    return _normalize(input, forward, small, False, _of_one_line(input, normalized_shape, weight))
+
+
+def _of_one_line(input: Tensor, shape: Sequence[int], weight: Tensor | None) -> Tensor:
+    return input.new_ones(1, math.prod(shape)) if weight is None else weight.detach().reshape(1, -1)
 
 
 @rule("group_norm")
@@ -141,12 +123,13 @@ def _group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Application:
-    scale = None if weight is None else weight.view(-1, *[1] * (input.dim() - 2))
+    channels = input.new_ones(input.shape[1]) if weight is None else weight.detach()
+    scale = channels.unsqueeze(1).expand(-1, math.prod(input.shape[2:])).reshape(num_groups, -1)
 
     def forward(x: Tensor) -> Tensor:
         return torch.group_norm(x, num_groups, weight, bias, eps)  # which takes a single value a group
 
-    return normalize(input, lambda t: t.reshape(t.shape[0], num_groups, -1), eps, True, scale, forward)
+    return _normalize(input, forward, eps, True, scale)
 
 
 @decomposition("instance_norm")

@@ -105,6 +105,35 @@ def softmax(
     return out
 
 
+def norm(
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    scale: Tensor,
+    rows: Tensor,
+    eps: float,
+    centre: bool,
+    outer: int,
+    batch: int,
+    pairing: str,
+) -> Tensor:
+    """u = sigma * z at the midpoints of both factors; x and r are lines of scale.shape[1] elements."""
+    grad, x, r, scale = grad.double(), x.double(), r.double(), scale.double()
+    out = torch.empty_like(grad)
+    for v, row in enumerate(rows.tolist()):
+        u, sigma, z = 0, 0, 0
+        for side in (x, paired(x, r, row, outer, batch, pairing)):
+            line = side.reshape(-1, *scale.shape)
+            line = line - line.mean(-1, keepdim=True) if centre else line
+            largest = line.abs().amax(-1, keepdim=True).clamp_min(1e-100)
+            norm = largest * ((line / largest).square().mean(-1, keepdim=True) + eps / largest / largest).sqrt()
+            u, sigma, z = u + line / 2, sigma + norm / 2, z + line / norm / 2
+        g = grad[v].reshape(-1, *scale.shape) * scale
+        m = (g - u / sigma * (g * z).mean(-1, keepdim=True)) / sigma
+        out[v] = (m - m.mean(-1, keepdim=True) if centre else m).reshape(x.shape)
+    return out
+
+
 def contribution(
     multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str
 ) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../../math/means.h"
+#include "sum.h"
 #include "tile.h"
 
 namespace deepshap::ops {
@@ -20,27 +21,6 @@ struct LogMeans {
 
 // --- lines that are contiguous
 // -----------------------------------------------------------------------------------------
-
-// Sums run over independent lanes, so that they vectorise without reordering by the compiler, and over short blocks
-// added in double, so that a vocabulary's worth of floats loses nothing.
-template <class Term>
-DEEPSHAP_INLINE double lane_sum(int64_t n, const Term& term) {
-  using C = decltype(term(int64_t{0}));
-  constexpr int64_t lanes = 16;
-  constexpr int64_t block = 1024;
-  double sum = 0;
-  int64_t i = 0;
-  while (n - i >= lanes) {
-    C lane[lanes] = {};
-    const int64_t end = i + std::min(block, (n - i) / lanes * lanes);
-    for (; i < end; i += lanes) {
-      for (int64_t l = 0; l < lanes; ++l) lane[l] += term(i + l);
-    }
-    for (int64_t l = 0; l < lanes; ++l) sum += static_cast<double>(lane[l]);
-  }
-  for (; i < n; ++i) sum += static_cast<double>(term(i));
-  return sum;
-}
 
 template <class C>
 struct Sum {

@@ -3,30 +3,10 @@
 #include "../../math/means.h"
 #include "../softmax.h"
 #include "launch.cuh"
+#include "sum.cuh"
 
 namespace deepshap::ops {
 namespace {
-
-template <class C>
-__device__ C sum_of_warp(C value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-
-// The sum over the threads of a line, in all of them: a warp, or the whole block by way of `scratch` (a value a warp).
-template <int Threads, class C>
-__device__ C sum_of_line(C value, C* scratch) {
-  value = sum_of_warp(value);
-  if constexpr (Threads > 32) {
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = 0;
-    for (int warp = 0; warp < Threads / 32; ++warp) value += scratch[warp];
-  }
-  return value;
-}
 
 // Lines that are contiguous: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
 // where they fit, computed again on each use where they do not.
