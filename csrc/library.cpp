@@ -20,6 +20,9 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
       "norm(Tensor grad, Tensor x, Tensor r, Tensor scale, Tensor rows, float eps, bool centre, int outer, int batch, "
       "str pairing) -> Tensor");
   m.def(
+      "lstm(Tensor grad, Tensor x, Tensor r, Tensor x_values, Tensor r_values, Tensor rows, int outer, int batch, "
+      "str pairing) -> Tensor");
+  m.def(
       "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) "
       "-> (Tensor, Tensor)");
 }

@@ -29,7 +29,10 @@ struct Relu : Symmetric<Relu> {
   DEEPSHAP_HOST_DEVICE explicit Relu(const double*) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
-    return two_slopes(hi, lo, T(0), T(1));
+    // The commonest of all, and short: what two_slopes scales for does not arise.
+    const T inf = infinity<T>(), top = at_least(hi, T(0));
+    const T share = over_distance(top, top, at_most(lo, T(0)));
+    return hi <= 0 ? T(0) : hi == inf ? (lo == -inf ? T(0.5) : T(1)) : share;
   }
 };
 

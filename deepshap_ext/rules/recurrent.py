@@ -1,4 +1,4 @@
-"""Recurrent layers, unrolled into gates: products, sigmoids and hyperbolic tangents, which have rules."""
+"""Recurrent layers, unrolled into steps: LSTM cells, which have a rule, and the products, sigmoids and tanhs of other cells."""
 
 from __future__ import annotations
 
@@ -7,20 +7,48 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import decomposition
+from .registry import Application, Context, decomposition, rule
 
 State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State, Sequence[Any]], State]
 
 
+def lstm_unit(state: Tensor) -> Tensor:
+    """The hidden state and the next cell, side by side, from the gates i, f, g, o before their activation and the cell.
+
+    An operation of its own to the function mode: its rule is one kernel where its parts would be eight.
+    """
+    if has_torch_function_unary(state):
+        return handle_torch_function(lstm_unit, (state,), state)
+    return _lstm_unit(state)[0]
+
+
+def _lstm_unit(state: Tensor) -> tuple[Tensor, list[Tensor]]:
+    i, f, g, o, cell = state.chunk(5, -1)
+    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+    following = f * cell + i * g
+    squashed = torch.tanh(following)
+    return torch.cat([o * squashed, following], -1), [state, torch.cat([i, f, g, o, following, squashed], -1)]
+
+
+@rule("lstm_unit")
+def _lstm_unit_rule(_: Context, state: Tensor) -> Application:
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        (x, x_values), (r, r_values) = sides.x, sides.r
+        return [ops.lstm(grad.unsqueeze(0), x, r, x_values, r_values, sides.rows(), *sides.geometry()).squeeze(0)]
+
+    return Application([state], _lstm_unit, multipliers)
+
+
 def _lstm_step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
     """One step; ``projected`` is the input's part of the gates, ``weights`` those of the hidden state: weight, bias or None, projection."""
     hidden, cell = state
-    i, f, g, o = (projected + torch.nn.functional.linear(hidden, weights[0], weights[1])).chunk(4, -1)
-    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-    hidden = torch.sigmoid(o) * torch.tanh(cell)
+    gates = projected + torch.nn.functional.linear(hidden, weights[0], weights[1])
+    hidden, cell = lstm_unit(torch.cat([gates, cell], -1)).chunk(2, -1)
     return (hidden if len(weights) == 2 else hidden @ weights[2].mT), cell
 
 

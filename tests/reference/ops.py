@@ -134,6 +134,35 @@ def norm(
     return out
 
 
+def lstm(
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    x_values: Tensor,
+    r_values: Tensor,
+    rows: Tensor,
+    outer: int,
+    batch: int,
+    pairing: str,
+) -> Tensor:
+    """Gate by gate: products at the mean of the other factor, sigmoids and tanhs by their divided differences."""
+    grad, x, r, x_values, r_values = (tensor.double() for tensor in (grad, x, r, x_values, r_values))
+    out = grad.new_empty((len(rows), *x.shape))
+    sigmoid, tanh = divided_difference(torch.sigmoid), divided_difference(torch.tanh)
+    for v, row in enumerate(rows.tolist()):
+        other = paired(x, r, row, outer, batch, pairing).chunk(5, -1)
+        ours = x.chunk(5, -1)
+        at_x, at_r = x_values.chunk(6, -1), paired(x_values, r_values, row, outer, batch, pairing).chunk(6, -1)
+        at_i, at_f, at_g, at_o, _, squashed = ((a + b) / 2 for a, b in zip(at_x, at_r, strict=True))
+        hidden, following = grad[v].chunk(2, -1)
+        following = following + hidden * at_o * tanh(at_x[4], at_r[4])
+        i, f, g, o = (d(a, b) for d, a, b in zip((sigmoid, sigmoid, tanh, sigmoid), ours, other, strict=False))
+        cell = (ours[4] + other[4]) / 2
+        parts = [following * at_g * i, following * cell * f, following * at_i * g, hidden * squashed * o]
+        out[v] = torch.cat([*parts, following * at_f], -1)
+    return out
+
+
 def contribution(
     multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str
 ) -> tuple[Tensor, Tensor]:
