@@ -10,6 +10,8 @@ from reference import rules as slow
 from rules.linear_samples import const
 from torch import Tensor
 
+from deepshap_ext.rules.recurrent import lstm_unit
+
 from .sample import Sample
 
 
@@ -49,4 +51,10 @@ def samples() -> dict[str, Sample]:
 
         found[name] = Sample((4, 2), run, slowly, 0.15 if name.startswith("rnn") else 0.1)
         found[f"{name}_cell"] = Sample((1 + states, 2), cell, once, 0.2 if name.startswith("rnn") else 0.1)
+
+    def unit(a: np.ndarray) -> np.ndarray:
+        # The gates of both units before their activation, and the cell.
+        return np.concatenate(slow.lstm_step(a[:4].ravel(), (np.zeros(2), a[4]), np.eye(8), np.zeros((8, 2))))
+
+    found["lstm_unit"] = Sample((5, 2), lambda x: lstm_unit(x.flatten(1)), unit, 0.1)
     return found
