@@ -9,6 +9,7 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
   m.def(
       "product(Tensor grad, Tensor a_x, Tensor a_r, Tensor b_x, Tensor b_r, Tensor rows, int outer, int batch, "
       "str pairing) -> (Tensor, Tensor)");
+  m.def("midpoint(Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) -> Tensor");
   m.def(
       "maxpool(Tensor grad, Tensor x, Tensor r, Tensor x_indices, Tensor r_indices, Tensor rows, int dims, int outer, "
       "int batch, str pairing) -> Tensor");

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from . import ops
 from .capture.hooks import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
@@ -160,8 +161,11 @@ class Sides:
 
     def midpoint(self, position: int = 0) -> Tensor:
         """The mean of the two sides of kept tensor ``position``."""
-        x, r = self.pair(position)
-        return (x + r) / 2
+        x, r = self.x[position], self.r[position]
+        if x.is_complex():
+            x, r = self.pair(position)
+            return (x + r) / 2
+        return ops.midpoint(x, r, self.rows(), *self.geometry(position)).squeeze(0)
 
 
 def _unequal(x: Tensor, r: Tensor) -> Tensor:

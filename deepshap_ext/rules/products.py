@@ -119,7 +119,7 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
         return bilinear(torch.matmul, input, other)
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        return torch.matmul(a, b), [a, b]
+        return torch.matmul(a, b), [a.contiguous(), b.contiguous()]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         a, b = sides.midpoint(0), sides.midpoint(1)

@@ -53,6 +53,11 @@ def product(
     return m_a, m_b
 
 
+def midpoint(x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str) -> Tensor:
+    x, r = x.double(), r.double()
+    return torch.stack([(x + paired(x, r, row, outer, batch, pairing)) / 2 for row in rows.tolist()])
+
+
 def maxpool(
     grad: Tensor,
     x: Tensor,
