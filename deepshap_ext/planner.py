@@ -86,14 +86,15 @@ def plan(
         taped = min(taped, max(1, pairs // k))
         n = min(inputs, third // (taped * costs.row), pairs // (taped * k))
         return Chunks(max(1, n), taped, 1, k)
-    taped = max(1, min(baselines, third // (costs.row if shared else costs.row + costs.taped_row)))
-    if not shared:
-        taped = min(taped, rows)
     k = min(outputs, pairs)
+    if shared:
+        taped = max(1, min(baselines, third // costs.row))
+        # Inputs before baselines: their forward passes are the longer then.
+        n = max(1, min(inputs, third // costs.row, pairs // k))
+        return Chunks(n, taped, max(1, min(taped, pairs // (n * k))), k)
+    taped = max(1, min(baselines, third // (costs.row + costs.taped_row), rows))
     j = max(1, min(taped, pairs // k))
-    n = min(inputs, third // costs.row, pairs // (j * k))
-    if not shared:
-        n = min(n, third // (taped * costs.row), rows // taped)
+    n = min(inputs, third // (taped * costs.row), pairs // (j * k), rows // taped)
     return Chunks(max(1, n), taped, j, k)
 
 
