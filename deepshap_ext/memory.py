@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -34,17 +33,14 @@ class MemoryMeter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if "alias" not in str(function._schema.returns):
-            for tensor in tensors_in(result):
-                self._add(tensor)
-            self.peak = max(self.peak, self.live)
+        given = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
+        for tensor in tensors_in(result):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in given and storage._cdata not in self._alive:
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                self.largest = max(self.largest, storage.nbytes())
+        self.peak = max(self.peak, self.live)
         return result
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._alive:
-            self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-            self.largest = max(self.largest, storage.nbytes())
 
 
 def available_memory(device: torch.device) -> int:
