@@ -3,9 +3,9 @@
     python benchmarks/kernels.py [ops ...] [--device cpu] [--repeats 7] [--small] [--results benchmarks/results]
 
 Bytes are what an ideal kernel moves: each operand read once and each result written once, shared baselines from cache. The copy is
-``Tensor.copy_`` between two buffers of the operation's own ``grad``, read and written; ``of a copy`` is the ratio of the two
-bandwidths, above 1 where operands come from cache. Three outputs a baseline on the grid, so that ``grad`` dominates as in use; each
-result is compared with torch's arithmetic on the expanded pairs.
+``Tensor.clone`` of the operation's largest tensor, ``grad`` mostly, which allocates its result as the operations do; ``of a copy`` is
+the ratio of the two bandwidths, above 1 where operands come from cache. Three outputs a baseline on the grid, so that ``grad``
+dominates as in use; each result is compared with torch's arithmetic on the expanded pairs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from torch import Tensor
 
 from deepshap_ext import ops
 
-#: Elements of grad: one that stays in a cache, one that does not; on a GPU both are larger.
-SIZES = {"cpu": (2**18, 2**24), "cuda": (2**22, 2**26)}
+#: Elements of grad: in a cache, and as large as a chunk (16 MiB in float32: deepshap_ext.planner.WARM); on a GPU both are larger.
+SIZES = {"cpu": (2**18, 2**22), "cuda": (2**22, 2**26)}
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 PAIRINGS = ("grid", "aligned", "per_sample")
 BATCH, BASELINES, OUTPUTS, SIDE, WINDOW = 8, 8, 3, 32, 2
@@ -149,6 +149,68 @@ def softmax(o: Operands) -> Case:
     return lambda: ops.softmax(o.grad, x, r, o.rows, 3, False, *o.geometry), expected, (o.grad, x, r)
 
 
+def norm(o: Operands) -> Case:
+    """Layer norm over the channels' pixels."""
+    scale = torch.linspace(0.5, 1.5, SIDE * SIDE, device=o.x.device).to(torch.promote_types(o.x.dtype, torch.float32))
+    scale = scale.unsqueeze(0)
+
+    def expected() -> Tensor:
+        sides = [side.double().flatten(2) for side in (o.x, o.of_row(o.r, 0))]
+        u = [side - side.mean(2, keepdim=True) for side in sides]
+        sigma = [(line.square().mean(2, keepdim=True) + 1e-5).sqrt() for line in u]
+        z = (u[0] / sigma[0] + u[1] / sigma[1]) / 2
+        mean_u, mean_sigma = (u[0] + u[1]) / 2, (sigma[0] + sigma[1]) / 2
+        g = o.grad[0].double().flatten(2) * scale
+        m = (g - mean_u / mean_sigma * (g * z).mean(2, keepdim=True)) / mean_sigma
+        return (m - m.mean(2, keepdim=True)).view_as(o.x)
+
+    return lambda: ops.norm(o.grad, o.x, o.r, scale, o.rows, 1e-5, True, *o.geometry), expected, (o.grad, o.x, o.r)
+
+
+def lstm(o: Operands) -> Case:
+    """Cells of 32 units; grad's elements are those of the hidden and cell states."""
+    x, r = (torch.randn(len(side), side[0].numel() // 64, 160, device=o.x.device).to(o.x.dtype) for side in (o.x, o.r))
+    x_values, r_values = (_lstm_values(side) for side in (x, r))
+    grad = o.grad.reshape(*o.grad.shape[:2], -1, 64)
+
+    def expected() -> Tensor:
+        # Multipliers add up, unit by unit, to the difference of the cell's outputs.
+        other = o.of_row(r, 0)
+        values = _lstm_values(other)
+        hidden, cell = grad[0].double().chunk(2, -1)
+        return hidden * (_hidden(x_values) - _hidden(values)) + cell * (_cell(x_values) - _cell(values))
+
+    return (
+        lambda: ops.lstm(grad, x, r, x_values, r_values, o.rows, *o.geometry),
+        expected,
+        (grad, x, r, x_values, r_values),
+    )
+
+
+def _lstm_values(x: Tensor) -> Tensor:
+    i, f, g, o, cell = x.chunk(5, -1)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    following = f * cell + i * g
+    return torch.cat([i, f, g, o, following, following.tanh()], -1)
+
+
+def _hidden(values: Tensor) -> Tensor:
+    return values.double().chunk(6, -1)[3] * values.double().chunk(6, -1)[5]
+
+
+def _cell(values: Tensor) -> Tensor:
+    return values.double().chunk(6, -1)[4]
+
+
+def midpoint(o: Operands) -> Case:
+    rows = o.rows
+
+    def expected() -> Tensor:
+        return (o.x.double() + o.of_row(o.r, 0).double()) / 2
+
+    return lambda: ops.midpoint(o.x, o.r, rows, *o.geometry), expected, (o.x, o.r)
+
+
 def contribution(o: Operands) -> Case:
     multipliers, rows = o.grad.unflatten(0, (-1, OUTPUTS)), o.rows[::OUTPUTS]
 
@@ -168,8 +230,13 @@ CASES = {
     "maxpool": maxpool,
     "shapley_max": shapley_max,
     "softmax": softmax,
+    "norm": norm,
+    "lstm": lstm,
+    "midpoint": midpoint,
     "contribution": contribution,
 }
+#: These give multipliers of several operands for one output: what they should come to is their sum times the difference of the sides.
+SUMMED = {"shapley_max": lambda m, x, r: (m * (x - r)).sum(-1), "lstm": lambda m, x, r: sum((m * (x - r)).chunk(5, -1))}
 
 
 def main() -> None:
@@ -211,15 +278,13 @@ def main() -> None:
 
 def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[str, float]:
     call, expected, reads = CASES[name](o)
-    target = torch.empty_like(o.grad)
     outs = call()
     writes = outs if isinstance(outs, tuple) else (outs,)
 
     def error(result: Tensor | tuple[Tensor, ...]) -> float:
         first = (result[0] if isinstance(result, tuple) else result)[0].double()
-        if name == "shapley_max":
-            x, r = reads[1].double(), o.of_row(reads[2], 0).double()
-            first = (first * (x - r)).sum(-1)
+        if name in SUMMED:
+            first = SUMMED[name](first, reads[1].double(), o.of_row(reads[2], 0).double())
         wanted = expected()
         return float((first - wanted).abs().max() / wanted.abs().max())
 
@@ -227,7 +292,7 @@ def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[
     calls = 20 if device.type == "cuda" else 1
     copied, ours = compare(
         [
-            Contender("copy", partial(again, lambda: target.copy_(o.grad), calls)),
+            Contender("copy", partial(again, o.grad.clone, calls)),
             Contender(name, partial(again, call, calls), error),
         ],
         repeats,
@@ -244,7 +309,7 @@ def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[
     if not ours.error < TOLERANCES[o.grad.dtype]:
         raise RuntimeError(f"{name}, {o.pairing}, {o.grad.dtype}: off by {ours.error:.0e} of the largest value")
     return {
-        "grad": size(reads[0]),
+        "grad": size(o.grad),
         "moved": moved,
         "median": ours.median / calls,
         "bandwidth": moved * calls / ours.median,

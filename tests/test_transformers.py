@@ -162,3 +162,21 @@ def test_next_token_of_a_causal_model_ignores_what_follows() -> None:
 
     values = explain(model, x, background, select=third, output=third).values
     assert values[:, 3:].abs().max() == 0 < values[:, :3].abs().amax()
+
+
+def test_sentences_of_any_length_by_their_masks() -> None:
+    """Token ids and attention masks as a tokenizer makes them: each sentence as if it were alone, without its padding."""
+    config = transformers.BertConfig(**EMBEDDINGS["Bert"], num_labels=3)
+    model = transformers.BertForSequenceClassification(config).double().eval()
+    words = model.bert.embeddings.word_embeddings
+    ids, pad = torch.randint(1, VOCABULARY, (3, TOKENS)), torch.zeros(2, TOKENS, dtype=torch.int64)
+    lengths = [TOKENS, TOKENS - 1, 2]
+    mask = torch.arange(TOKENS) < torch.tensor(lengths).unsqueeze(1)
+    rows = {"attention_mask": mask.long()}
+    options = {"at": "output", "kwargs": {"return_dict": False}, "output": 0}
+    explainer = DeepExplainer((model, words), pad, **options, sample_kwargs={"attention_mask": torch.ones_like(pad)})
+    values = explainer.attribute(ids, sample_kwargs=rows).values
+    for row, length in enumerate(lengths):
+        alone = DeepExplainer((model, words), pad[:, :length], **options).attribute(ids[row : row + 1, :length]).values
+        assert_same(values[row, :length], alone[0], 1e-9)
+        assert not values[row, length:].any()

@@ -124,18 +124,14 @@ class ModelHooks:
                 module._backward_pre_hooks.clear()
                 if rule := MODULE_RULES.get(type(module)):
                     module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
-                for handle in (
-                    module.register_forward_pre_hook(self._enter_module, prepend=True),
-                    module.register_forward_hook(self._leave_module, always_call=True),
-                ):
-                    undo.callback(handle.remove)
+                # Taken away with whatever else has come to the module's attributes.
+                module.register_forward_pre_hook(self._enter_module, prepend=True)
+                module.register_forward_hook(self._leave_module, always_call=True)
             for number, layer in enumerate(self.call.layers):
                 if layer.at == "input":
-                    see = partial(self._see_inputs, number)
-                    handle = layer.module.register_forward_pre_hook(see, with_kwargs=True)
+                    layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
                 else:
-                    handle = layer.module.register_forward_hook(partial(self._see_outputs, number))
-                undo.callback(handle.remove)
+                    layer.module.register_forward_hook(partial(self._see_outputs, number))
             self._start = [(module, (*_attributes(module), buffers[module])) for module in self._names]
             self._undo = undo.pop_all()
         return self
@@ -335,16 +331,24 @@ def _centred_logits(output: Any, capture: Capture) -> Tensor:
 
 
 #: Contents of the attributes that can be written into: torch's containers, caches and lists of the model's own.
-Containers = dict[str, dict[Any, Any] | list[Any] | set[Any]]
+Containers = dict[str, dict[Any, Any] | list[Any] | set[Any] | tuple[()]]
 #: Each buffer with its version and its contents.
 Buffers = dict[str, tuple[Tensor, int, Tensor]]
 Snapshot = tuple[dict[str, Any], Containers, Buffers]
 
 
+_CONTAINERS: dict[type, Callable[[Any], Any]] = {dict: dict, OrderedDict: dict, list: list, set: set}
+
+
 def _attributes(module: nn.Module) -> tuple[dict[str, Any], Containers]:
     attributes = dict(module.__dict__)
-    kinds = (dict, OrderedDict, list, set)
-    return attributes, {name: value.copy() for name, value in attributes.items() if type(value) in kinds}
+    contents = {
+        # Most are empty: hooks that nobody has registered.
+        name: _CONTAINERS[type(value)](value) if value else ()
+        for name, value in attributes.items()
+        if type(value) in _CONTAINERS
+    }
+    return attributes, contents
 
 
 def _buffers(module: nn.Module) -> Buffers:
@@ -371,4 +375,4 @@ def _restore_attributes(module: nn.Module, attributes: dict[str, Any], container
     for name, content in containers.items():
         container = module.__dict__[name]
         container.clear()
-        container.extend(content) if isinstance(content, list) else container.update(content)
+        container.extend(content) if isinstance(container, list) else container.update(content)
