@@ -213,8 +213,9 @@ class Engine:
         for first in range(0, baselines, chunks.taped):
             count = min(chunks.taped, baselines - first)
             reference = self._references(hooks, len(inputs[0]), own, pairing, first, count)
-            if repeats != (count if pairing == "aligned" else 1):
-                repeats = count if pairing == "aligned" else 1
+            each = count if pairing == "aligned" else 1
+            if repeats != each:
+                repeats = each
                 graph = hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in inputs])
                 audit(graph)
                 separate(graph)

@@ -56,14 +56,13 @@ class Capture(TorchFunctionMode):
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
         if called.name in RANDOM and not _is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent)
-        if called.name not in METADATA and any(
-            isinstance(each, nn.Parameter) for each in _written(called, args, kwargs)
-        ):
+        written = _written(called, args, kwargs)
+        if called.name not in METADATA and any(isinstance(tensor, nn.Parameter) for tensor in written):
             self._refuse(
                 called, "writes into a parameter of the model, which is not to be changed: run the model once before"
             )
         if not dependent:
-            for tensor in _written(called, args, kwargs):
+            for tensor in written:
                 self.tape.before_write(tensor)
             return function(*args, **kwargs)
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
