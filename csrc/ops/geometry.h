@@ -42,6 +42,11 @@ struct Geometry {
   DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t row, int64_t j) const {
     return reference_base(row) + j * reference_step();
   }
+  // That of the element that is paired with the one at flat position `at` of x.
+  DEEPSHAP_HOST_DEVICE int64_t reference_at(int64_t at, int64_t j) const {
+    const int64_t row = at / inner;
+    return reference_start(row, j) + (at - row * inner);
+  }
 };
 
 }  // namespace deepshap::ops

@@ -13,12 +13,6 @@ namespace deepshap::ops {
 struct LstmCall {
   Geometry lines;
   int64_t units;
-
-  // The line of r that is paired with a line of x under baseline j.
-  DEEPSHAP_HOST_DEVICE int64_t reference_line(int64_t line, int64_t j) const {
-    const int64_t row = line / lines.inner;
-    return lines.reference_start(row, j) + (line - row * lines.inner);
-  }
 };
 
 // One side of unit k, of the lines that start at x and values.

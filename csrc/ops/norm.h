@@ -14,12 +14,6 @@ struct NormCall {
   int64_t groups;  // line l is scaled by row l % groups of scale
   double eps;
   bool centre;
-
-  // The line of r that is paired with a line of x under baseline j.
-  DEEPSHAP_HOST_DEVICE int64_t reference_line(int64_t line, int64_t j) const {
-    const int64_t row = line / lines.inner;
-    return lines.reference_start(row, j) + (line - row * lines.inner);
-  }
 };
 
 inline NormCall check_norm(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& scale,

@@ -69,7 +69,7 @@ void lstm_kernel(const T* grad, const T* x, const T* r, const T* x_values, const
       for (int64_t line = begin; line < end; ++line) {
         C* m = multipliers.data() + (line - begin) * 6 * n;
         if (fresh) {
-          const int64_t reference = call.reference_line(line, rows[v]);
+          const int64_t reference = call.lines.reference_at(line, rows[v]);
           simd<LstmMultipliers<T>>(x + line * 5 * n, x_values + line * 6 * n, r + reference * 5 * n,
                                    r_values + reference * 6 * n, m, n);
         }

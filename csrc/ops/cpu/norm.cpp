@@ -89,7 +89,7 @@ void norm_kernel(const T* grad, const T* x, const T* r, const compute_t<T>* scal
     const C* x_tile = load(x + begin * n, x_buffer.data(), (end - begin) * n);
     for (int64_t v = first; v < last; ++v) {
       for (int64_t line = begin; line < end; ++line) {
-        const int64_t reference = call.reference_line(line, rows[v]);
+        const int64_t reference = call.lines.reference_at(line, rows[v]);
         const NormPair<C> pair(x_statistics[static_cast<size_t>(line)], r_statistics[static_cast<size_t>(reference)]);
         const int64_t at = (v * lines + line) * n;
         simd<NormLine<T>>(grad + at, scale + line % call.groups * n, x_tile + (line - begin) * n,

@@ -43,7 +43,7 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
     NormStatistics<C> r_statistics{};
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.lines.changes(rows, v)) {
-        r_line = r + call.reference_line(line, baseline(rows, v, call.lines)) * n;
+        r_line = r + call.lines.reference_at(line, baseline(rows, v, call.lines)) * n;
         r_statistics = statistics_of_line<Threads>(r_line, call, scratch);
       }
       const NormPair<C> pair(x_statistics, r_statistics);
