@@ -2,6 +2,7 @@
 #pragma once
 
 #include "functions.h"
+#include "sides.h"
 
 namespace deepshap::math {
 
@@ -14,6 +15,7 @@ struct Exp : Symmetric<Exp> {
     const T multiplier = exp_times(hi, T(0), exp_mean(distance(hi, lo)));
     return hi == infinity<T>() ? hi : multiplier;
   }
+  DEEPSHAP_HOST_DEVICE double side(double x) const { return side_exp(x); }
 };
 
 // scale * (max(0, x) + min(0, alpha * (exp(x * input_scale) - 1))): selu and celu are this with constants.
@@ -35,6 +37,10 @@ struct Elu : Symmetric<Elu> {
     const T mixed = right * over_distance(hi, hi, lo) + depth * fall;
     const T far = lo == -inf ? (hi == inf ? right / 2 : T(0)) : right;
     return hi <= 0 ? negative : lo > 0 ? right : (hi == inf) | (lo == -inf) ? far : mixed;
+  }
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    const double right = float(scale), depth = float(double(float(alpha)) * right);
+    return x > 0 ? right * x : depth * side_expm1(x * float(input_scale));
   }
 };
 
@@ -58,6 +64,7 @@ struct Sigmoid : Symmetric<Sigmoid> {
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     return logistic(hi, lo, T(1));
   }
+  DEEPSHAP_HOST_DEVICE double side(double x) const { return 1 / (1 + side_exp(-x)); }
 };
 
 // tanh z = 2 sigma(2z) - 1.
@@ -67,6 +74,10 @@ struct Tanh : Symmetric<Tanh> {
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     return 2 * logistic(hi, lo, T(2));
+  }
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    const double fall = side_expm1(-2 * absolute(x)), size = -fall / (2 + fall);
+    return x < 0 ? -size : size;
   }
 };
 
@@ -103,6 +114,11 @@ struct Softplus : Symmetric<Softplus> {
     const T limit = absolute(lo) == inf && zl < 0 ? (absolute(hi) == inf && zh > 0 ? T(0.5) : T(0)) : T(1);
     return zl > bound ? T(1) : (absolute(hi) == inf) | (absolute(lo) == inf) ? limit : crossing ? far : curved;
   }
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    const double rate = float(beta), z = x * rate;
+    const double curved = (at_least(z, 0.0) + side_log1p(side_exp(-absolute(z)))) / rate;
+    return float(z) > float(threshold) ? x : curved;
+  }
 };
 
 using Expm1 = Exp;
@@ -128,6 +144,7 @@ struct LogSigmoid : Symmetric<LogSigmoid> {
     const double no_threshold[2] = {1.0, HUGE_VAL};
     return Softplus(no_threshold).ordered(-lo, -hi);
   }
+  DEEPSHAP_HOST_DEVICE double side(double x) const { return at_most(x, 0.0) - side_log1p(side_exp(-absolute(x))); }
 };
 
 }  // namespace deepshap::math

@@ -49,6 +49,18 @@ DEEPSHAP_HOST_DEVICE float bits_float(std::uint32_t bits) {
   return x;
 }
 
+DEEPSHAP_HOST_DEVICE std::uint64_t double_bits(double x) {
+  std::uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+DEEPSHAP_HOST_DEVICE double bits_double(std::uint64_t bits) {
+  double x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // 2^n for -126 <= n <= 127.
 DEEPSHAP_HOST_DEVICE float power_of_two(std::int32_t n) { return bits_float(std::uint32_t(n + 127) << 23); }
 

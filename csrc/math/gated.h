@@ -96,6 +96,7 @@ struct Silu : OddGate<Silu> {
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
     return detail::logistic_tail(Exponent<T>{s, T(0)}, Exponent<T>{t, T(0)}, t - s, T(1));
   }
+  DEEPSHAP_HOST_DEVICE double side(double x) const { return x / (1 + side_exp(-x)); }
 };
 
 // x (1 + tanh u) / 2 = x sigma(2u), 2u = c (x + k x^3), c = 2 sqrt(2 / pi), k = 0.044715.
@@ -110,6 +111,9 @@ struct GeluTanh : OddGate<GeluTanh> {
   DEEPSHAP_HOST_DEVICE static GateTail<T> tail(T s, T t) {
     const T c = T(1.5957691216057307), ck = T(0.071354816272600249);
     return detail::logistic_tail(exponent(s), exponent(t), t - s, c + ck * (s * (s + t) + t * t));
+  }
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    return x / (1 + side_exp(-1.5957691216057308 * x * (1 + 0.044715 * x * x)));
   }
 
  private:
@@ -147,6 +151,11 @@ struct Gelu : OddGate<Gelu> {
     const T q = decay_between(ws, wt, a, fallen);
     const T mean = a == 0 ? T(1) : fallen / a;
     return {ws.w, ws.error, q, mills.at_s, mills.at_t, mills.falling + mills.at_t * mid * mean};
+  }
+  // x Phi(x) from the tail x Phi(-|x|), which is nothing to a float beyond 16.
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    const double t = at_most(absolute(x), 16.0), tail = x * side_mills_ratio(t) * side_exp(-0.5 * t * t);
+    return x > 0 ? x - tail : tail;
   }
 
  private:
@@ -189,6 +198,10 @@ struct Mish : Symmetric<Mish> {
         2 * (el * el * (hi * mean)) * (1 + 2 * eh + left) / ((1 + 2 * eh * (1 + eh)) * (1 + 2 * el * (1 + el)));
     const T far = lo == -inf ? (hi == inf ? T(0.5) : T(0)) : T(1);
     return hi <= 0 ? negative : (hi == inf) | (lo == -inf) ? far : lo < 0 ? mixed : gate(el) + slope;
+  }
+  DEEPSHAP_HOST_DEVICE double side(double x) const {
+    const double q = side_exp(-absolute(x)), low = q * (q + 2);
+    return x > 0 ? x * gate(q) : x * low / (low + 2);
   }
 
  private:

@@ -34,6 +34,16 @@ struct Relu : Symmetric<Relu> {
     const T share = over_distance(top, top, at_most(lo, T(0)));
     return hi <= 0 ? T(0) : hi == inf ? (lo == -inf ? T(0.5) : T(1)) : share;
   }
+  // The same for most pairs, and shorter still.
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T quotient(T x, T r) {
+    return (at_least(x, T(0)) - at_least(r, T(0))) / (x - r);
+  }
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static bool quotient_suffices(T x, T r) {
+    const T d = absolute(x - r);
+    return (d > 0) & (d < infinity<T>());
+  }
 };
 
 struct LeakyRelu : Symmetric<LeakyRelu> {

@@ -131,7 +131,7 @@ struct Pow : Symmetric<Pow> {
     if (lo >= 0) return positive(hi, lo, p);
     if (hi <= 0) return odd ? positive(-lo, -hi, p) : -positive(-lo, -hi, p);
     const T larger = hi > -lo ? hi : -lo, smaller = hi > -lo ? -lo : hi;
-    if (!odd) return positive(larger, smaller, p) * over_distance(hi + lo, hi, lo);
+    if (!odd) return hi > -lo ? spread(larger, smaller, p, hi, lo) : -spread(larger, smaller, p, hi, lo);
     // Odd: hi^p + |lo|^p, two terms of one sign, from the one that leads.
     const T ratio = exponential(-absolute(rise(larger, smaller, p)));
     return lead(p > 0 ? larger : smaller, p, T(1) + ratio, hi, lo);
@@ -184,9 +184,14 @@ struct Pow : Symmetric<Pow> {
       if (hi == 0 && p > 0) return T(0);  // p = 1 has been answered
       return p < T(0.5) ? std::pow(hi, p) * p / hi : reduced(hi, p, p);
     }
+    return spread(hi, lo, p, hi, lo);
+  }
 
-    const T z = rise(hi, lo, p);
-    return p > 0 ? lead(hi, p, -std::expm1(-z), hi, lo) : lead(lo, p, std::expm1(z), hi, lo);
+  // (larger^p - smaller^p) / (hi - lo).
+  template <class T>
+  DEEPSHAP_HOST_DEVICE static T spread(T larger, T smaller, T p, T hi, T lo) {
+    const T z = rise(larger, smaller, p);
+    return p > 0 ? lead(larger, p, -std::expm1(-z), hi, lo) : lead(smaller, p, std::expm1(z), hi, lo);
   }
 };
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import ops as oracle
+from reference.divided_differences import ORACLES, adversarial_pairs, divided_difference, error_in_ulp
 from torch import Tensor
 from torch.library import opcheck
 
@@ -66,18 +67,42 @@ def test_expanded_grad(device, assert_close):
     assert_close(rescale(grad, x, r, rows, "relu", [], 1, 3, "grid"), expected, torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("function", sorted(_C.elementwise_functions()))
-def test_every_function_is_the_formula_of_math(function, dtype):
+def test_every_function_is_the_formula_of_math(function):
     parameters = PARAMETERS.get(_C.elementwise_functions()[function], [])
-    x = torch.rand(3, 100, dtype=dtype) * 4 + 0.01
-    r = torch.rand(3, 100, dtype=dtype) * 4 + 0.01
+    x = torch.rand(3, 100, dtype=torch.float64) * 4 + 0.01
+    r = torch.rand(3, 100, dtype=torch.float64) * 4 + 0.01
     if function not in {"log", "sqrt", "rsqrt", "reciprocal", "pow", "log1p"}:
         x, r = x - 2, r - 2
     r[:, ::4] = x[:, ::4]
-    out = rescale(torch.ones(1, 3, 100, dtype=dtype), x, r, torch.tensor([0]), function, parameters, 1, 3, "aligned")
+    ones = torch.ones(1, 3, 100, dtype=torch.float64)
+    out = rescale(ones, x, r, torch.tensor([0]), function, parameters, 1, 3, "aligned")
     expected = _C.divided_difference(function, x.numpy(), r.numpy(), parameters)
     np.testing.assert_array_equal(out[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("function", sorted(_C.elementwise_functions()))
+def test_float32_against_mpmath(function, device):
+    # Floats have shorter ways to the same numbers: by themselves, beside pairs that need the long one, and next to each other.
+    for parameters in ORACLES[function].parameters:
+        pairs = adversarial_pairs(function, parameters, np.float32, 300, seed=3)
+        x, r = torch.from_numpy(pairs.T.copy()).to(device)
+        rows = torch.tensor([0], device=device)
+        found = rescale(torch.ones(1, len(x), device=device), x, r, rows, function, parameters, 1, 1, "aligned")[0]
+        for (one, other), m in zip(pairs.tolist(), found.tolist(), strict=True):
+            exact, size = divided_difference(function, one, other, parameters, np.float32)
+            error = error_in_ulp(m, exact, size, np.float32)
+            assert error <= ORACLES[function].float32_bar, (
+                f"{function}{parameters}[{one!r}, {other!r}] = {m!r}: {error} ulp"
+            )
+        close = x.abs() < 1e3
+        apart = torch.nextafter(x[close] * 1.0001, x.new_tensor(torch.inf))
+        ones = torch.ones(1, len(apart), device=device)
+        near = rescale(ones, x[close], apart, rows, function, parameters, 1, 1, "aligned")[0]
+        for one, other, m in zip(x[close].tolist(), apart.tolist(), near.tolist(), strict=True):
+            if ORACLES[function].domain(other, *ORACLES[function].rounded(parameters, np.float32)):
+                exact, size = divided_difference(function, one, other, parameters, np.float32)
+                assert error_in_ulp(m, exact, size, np.float32) <= ORACLES[function].float32_bar, (one, other)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])

@@ -26,28 +26,31 @@ template <class T>
 void contribution_kernel(const T* multipliers, const T* x, const T* r, const int64_t* rows, compute_t<T>* mean_out,
                          compute_t<T>* m2_out, int64_t baselines, int64_t outputs, const Geometry& geometry) {
   using C = compute_t<T>;
-  constexpr int64_t capacity = tile_size<double>;
+  constexpr int64_t capacity = 1024;
   const int64_t numel = geometry.numel();
-  const Tiling tiling(geometry, capacity);
-  for_each_tile(tiling.count, outputs, tiling.size * baselines, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling(geometry, capacity, capacity);
+  for_each_tile(tiling.count, outputs, tiling.size() * baselines, [&](int64_t number, int64_t first, int64_t last) {
     alignas(64) C x_buffer[capacity];
     alignas(64) C r_buffer[capacity];
     alignas(64) double mean[capacity];
     alignas(64) double m2[capacity];
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    const int64_t n = end - begin;
-    const C* x_tile = load(x + begin, x_buffer, n);
+    const Tile tile = tiling[number];
+    const int64_t n = tile.length;
     for (int64_t k = first; k < last; ++k) {
-      std::fill(mean, mean + n, 0.0);
-      std::fill(m2, m2 + n, 0.0);
+      std::fill(mean, mean + capacity, 0.0);
+      std::fill(m2, m2 + capacity, 0.0);
       for (int64_t j = 0; j < baselines; ++j) {
-        simd<Accumulate<T>>(multipliers + (j * outputs + k) * numel + begin, x_tile,
-                            load_reference(r, geometry, rows[j], begin, end, r_buffer), static_cast<double*>(mean),
-                            static_cast<double*>(m2), 1 / static_cast<double>(j + 1), n);
+        const T* from = multipliers + (j * outputs + k) * numel;
+        tile.each_run([&](int64_t at, int64_t i) {
+          simd<Accumulate<T>>(from + at, load(x + at, x_buffer, n),
+                              load_reference(r, geometry, rows[j], at, at + n, r_buffer), mean + i, m2 + i,
+                              1 / static_cast<double>(j + 1), n);
+        });
       }
-      convert(static_cast<const double*>(mean), mean_out + k * numel + begin, n);
-      convert(static_cast<const double*>(m2), m2_out + k * numel + begin, n);
+      tile.each_run([&](int64_t at, int64_t i) {
+        convert(static_cast<const double*>(mean + i), mean_out + k * numel + at, n);
+        convert(static_cast<const double*>(m2 + i), m2_out + k * numel + at, n);
+      });
     }
   });
 }

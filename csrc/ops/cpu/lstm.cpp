@@ -59,15 +59,14 @@ void lstm_kernel(const T* grad, const T* x, const T* r, const T* x_values, const
   using C = compute_t<T>;
   const int64_t n = call.units;
   const int64_t lines = call.lines.numel();
-  const Tiling tiling(call.lines, std::max<int64_t>(1, tile_size<T> / (6 * n)));
-  for_each_tile(tiling.count, cotangents, tiling.size * 6 * n, [&](int64_t tile, int64_t first, int64_t last) {
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    std::vector<C> multipliers(static_cast<size_t>((end - begin) * 6 * n));
+  const Tiling tiling = tiling_of_lines(call.lines, 6 * n, tile_size<T>);
+  for_each_tile(tiling.count, cotangents, tiling.size() * 6 * n, [&](int64_t number, int64_t first, int64_t last) {
+    std::vector<C> multipliers(static_cast<size_t>(tiling.size() * 6 * n));
+    const Tile tile = tiling[number];
     for (int64_t v = first; v < last; ++v) {
       const bool fresh = v == first || call.lines.changes(rows, v);
-      for (int64_t line = begin; line < end; ++line) {
-        C* m = multipliers.data() + (line - begin) * 6 * n;
+      tile.each_element([&](int64_t line, int64_t i) {
+        C* m = multipliers.data() + i * 6 * n;
         if (fresh) {
           const int64_t reference = call.lines.reference_at(line, rows[v]);
           simd<LstmMultipliers<T>>(x + line * 5 * n, x_values + line * 6 * n, r + reference * 5 * n,
@@ -75,7 +74,7 @@ void lstm_kernel(const T* grad, const T* x, const T* r, const T* x_values, const
         }
         const int64_t at = v * lines + line;
         simd<LstmLine<T>>(grad + at * 2 * n, static_cast<const C*>(m), out + at * 5 * n, n);
-      }
+      });
     }
   });
 }

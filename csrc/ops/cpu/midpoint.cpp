@@ -19,17 +19,19 @@ template <class T>
 void midpoint_kernel(const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                      const Geometry& geometry) {
   using C = compute_t<T>;
+  constexpr int64_t capacity = 2048;
   const int64_t numel = geometry.numel();
-  const Tiling tiling(geometry, tile_size<T>);
-  for_each_tile(tiling.count, cotangents, tiling.size, [&](int64_t tile, int64_t first, int64_t last) {
-    alignas(64) C x_buffer[tile_size<T>];
-    alignas(64) C r_buffer[tile_size<T>];
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    const C* x_tile = load(x + begin, x_buffer, end - begin);
+  const Tiling tiling(geometry, capacity, capacity);
+  for_each_tile(tiling.count, cotangents, tiling.size(), [&](int64_t number, int64_t first, int64_t last) {
+    alignas(64) C x_buffer[capacity];
+    alignas(64) C r_buffer[capacity];
+    const Tile tile = tiling[number];
+    const int64_t n = tile.length;
     for (int64_t v = first; v < last; ++v) {
-      simd<Means<T>>(x_tile, load_reference(r, geometry, rows[v], begin, end, r_buffer), out + v * numel + begin,
-                     end - begin);
+      tile.each_run([&](int64_t at, int64_t) {
+        simd<Means<T>>(load(x + at, x_buffer, n), load_reference(r, geometry, rows[v], at, at + n, r_buffer),
+                       out + v * numel + at, n);
+      });
     }
   });
 }

@@ -79,22 +79,20 @@ void norm_kernel(const T* grad, const T* x, const T* r, const compute_t<T>* scal
                         (of_x ? x_statistics : r_statistics).data() + line);
   });
 
-  const Tiling tiling(call.lines, std::max<int64_t>(1, tile_size<T> / n));
-  const int64_t capacity = std::is_same_v<T, C> ? 0 : tiling.size * n;
-  for_each_tile(tiling.count, cotangents, tiling.size * n, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling = tiling_of_lines(call.lines, n, tile_size<T>);
+  const int64_t capacity = std::is_same_v<T, C> ? 0 : n;
+  for_each_tile(tiling.count, cotangents, tiling.size() * n, [&](int64_t number, int64_t first, int64_t last) {
     std::vector<C> x_buffer(static_cast<size_t>(capacity));
-    std::vector<C> r_buffer(static_cast<size_t>(std::min(capacity, n)));
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    const C* x_tile = load(x + begin * n, x_buffer.data(), (end - begin) * n);
+    std::vector<C> r_buffer(static_cast<size_t>(capacity));
+    const Tile tile = tiling[number];
     for (int64_t v = first; v < last; ++v) {
-      for (int64_t line = begin; line < end; ++line) {
+      tile.each_element([&](int64_t line, int64_t) {
         const int64_t reference = call.lines.reference_at(line, rows[v]);
         const NormPair<C> pair(x_statistics[static_cast<size_t>(line)], r_statistics[static_cast<size_t>(reference)]);
         const int64_t at = (v * lines + line) * n;
-        simd<NormLine<T>>(grad + at, scale + line % call.groups * n, x_tile + (line - begin) * n,
+        simd<NormLine<T>>(grad + at, scale + line % call.groups * n, load(x + line * n, x_buffer.data(), n),
                           load(r + reference * n, r_buffer.data(), n), pair, call.centre, out + at, n);
-      }
+      });
     }
   });
 }

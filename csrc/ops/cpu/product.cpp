@@ -11,9 +11,9 @@
 namespace deepshap::ops {
 namespace {
 
-template <class T>
+template <class C>
 struct Midpoint {
-  DEEPSHAP_INLINE void run(const T* __restrict x, const T* __restrict r, T* __restrict mean, int64_t n) {
+  DEEPSHAP_INLINE void run(const C* __restrict x, const C* __restrict r, C* __restrict mean, int64_t n) {
     for (int64_t i = 0; i < n; ++i) mean[i] = math::midpoint(x[i], r[i]);
   }
 };
@@ -34,28 +34,31 @@ template <class T>
 void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r, const int64_t* rows,
                     T* out_a, T* out_b, int64_t cotangents, const Geometry& geometry) {
   using C = compute_t<T>;
-  constexpr int64_t capacity = tile_size<T> / 2;  // twice as many buffers as rescale in the same cache
+  constexpr int64_t capacity = 2048;
   const int64_t numel = geometry.numel();
-  const Tiling tiling(geometry, capacity);
-  for_each_tile(tiling.count, cotangents, tiling.size, [&](int64_t tile, int64_t first, int64_t last) {
+  const Tiling tiling(geometry, capacity, capacity);
+  for_each_tile(tiling.count, cotangents, tiling.size(), [&](int64_t number, int64_t first, int64_t last) {
     alignas(64) C x_buffer[capacity];
     alignas(64) C r_buffer[capacity];
     alignas(64) C mean_a[capacity];
     alignas(64) C mean_b[capacity];
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    const int64_t n = end - begin;
-    const auto fill = [&](const T* x, const T* r, int64_t j, C* mean) {
-      simd<Midpoint<C>>(load(x + begin, x_buffer, n), load_reference(r, geometry, j, begin, end, r_buffer), mean, n);
-    };
+    const Tile tile = tiling[number];
+    const int64_t n = tile.length;
     for (int64_t v = first; v < last; ++v) {
-      if (v == first || geometry.changes(rows, v)) {
-        fill(a_x, a_r, rows[v], mean_a);
-        fill(b_x, b_r, rows[v], mean_b);
-      }
-      const int64_t at = v * numel + begin;
-      simd<MultiplyBoth<T>>(grad + at, static_cast<const C*>(mean_a), static_cast<const C*>(mean_b), out_a + at,
-                            out_b + at, n);
+      const bool fresh = v == first || geometry.changes(rows, v);
+      tile.each_run([&](int64_t at, int64_t i) {
+        const auto fill = [&](const T* x, const T* r, C* mean) {
+          simd<Midpoint<C>>(load(x + at, x_buffer, n), load_reference(r, geometry, rows[v], at, at + n, r_buffer), mean,
+                            n);
+        };
+        if (fresh) {
+          fill(a_x, a_r, mean_a + i);
+          fill(b_x, b_r, mean_b + i);
+        }
+        const int64_t here = v * numel + at;
+        simd<MultiplyBoth<T>>(grad + here, static_cast<const C*>(mean_a + i), static_cast<const C*>(mean_b + i),
+                              out_a + here, out_b + here, n);
+      });
     }
   });
 }

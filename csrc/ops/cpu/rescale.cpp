@@ -8,23 +8,116 @@
 namespace deepshap::ops {
 namespace {
 
-template <class Functor, class T>
-struct DividedDifference {
-  DEEPSHAP_INLINE void run(const double* parameters, const T* __restrict x, const T* __restrict r,
-                           T* __restrict multiplier, int64_t n) {
-    const Functor function(parameters);
-    for (int64_t i = 0; i < n; ++i) multiplier[i] = function(x[i], r[i]);
+// What a kernel knows of a run of elements: grad and the two sides in the type they are computed in, and, of functions
+// that are evaluated a side, f at both.
+template <class C>
+struct Run {
+  const C* grad;
+  const C* x;
+  const C* r;
+  const double* x_side;
+  const double* r_side;
+  int64_t n;
+};
+
+// A quotient that is f[x, r] for most pairs, and whether it is: of the sides, or the function's own.
+template <class Functor>
+struct OfSides {
+  DEEPSHAP_INLINE float quotient(const Run<float>& run, int64_t i) {
+    return math::side_quotient(run.x[i], run.r[i], run.x_side[i], run.r_side[i]);
+  }
+  DEEPSHAP_INLINE bool suffices(const Run<float>& run, int64_t i) {
+    return math::sides_suffice(run.x[i], run.r[i], run.x_side[i], run.r_side[i]);
   }
 };
 
-template <class T>
-using Fill = void (*)(const double*, const T*, const T*, T*, int64_t);
+template <class Functor>
+struct OfPair {
+  template <class C>
+  DEEPSHAP_INLINE C quotient(const Run<C>& run, int64_t i) {
+    return Functor::quotient(run.x[i], run.r[i]);
+  }
+  template <class C>
+  DEEPSHAP_INLINE bool suffices(const Run<C>& run, int64_t i) {
+    return Functor::quotient_suffices(run.x[i], run.r[i]);
+  }
+};
 
-template <class T>
-Fill<T> fill_of(FunctionIndex function) {
-#define DEEPSHAP_ENTRY(name, Functor) \
-  &simd<DividedDifference<math::Functor, T>, const double*, const T*, const T*, T*, int64_t>,
-  static constexpr Fill<T> table[] = {DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)};
+template <class Functor, class C>
+concept HasQuotient = requires(C x) { Functor::quotient_suffices(x, x); };
+
+// Writes the multipliers f[x, r], for the cotangents that follow on the same row, and grad * f[x, r].
+template <class Functor, class C>
+struct FillAndMultiply {
+  DEEPSHAP_INLINE void run(const double* parameters, const Run<C> run, C* __restrict multiplier, C* __restrict out) {
+    const Functor function(parameters);
+    for (int64_t i = 0; i < run.n; ++i) {
+      multiplier[i] = function(run.x[i], run.r[i]);
+      out[i] = run.grad[i] * multiplier[i];
+    }
+  }
+};
+
+// The same by a quotient: the formula for all pairs is for blocks that hold one which needs it.
+template <class Functor, class C, class Quotient>
+struct FillByQuotient {
+  DEEPSHAP_INLINE void run(const double* parameters, const Run<C> run, C* __restrict multiplier, C* __restrict out) {
+    constexpr int64_t block = 64;
+    const Functor function(parameters);
+    const int64_t whole = run.n / block * block;
+    for (int64_t first = 0; first < whole; first += block) fill(function, run, first, block, multiplier, out);
+    if (whole < run.n) fill(function, run, whole, run.n - whole, multiplier, out);
+  }
+
+ private:
+  DEEPSHAP_INLINE void fill(const Functor& function, const Run<C>& run, int64_t first, int64_t n,
+                            C* __restrict multiplier, C* __restrict out) {
+    int rest = 0;
+    for (int64_t i = first; i < first + n; ++i) {
+      multiplier[i] = Quotient::quotient(run, i);
+      rest |= !Quotient::suffices(run, i);
+    }
+    if (rest) {
+      for (int64_t i = first; i < first + n; ++i) {
+        const C pair = function(run.x[i], run.r[i]);
+        multiplier[i] = Quotient::suffices(run, i) ? multiplier[i] : pair;
+      }
+    }
+    for (int64_t i = first; i < first + n; ++i) out[i] = run.grad[i] * multiplier[i];
+  }
+};
+
+template <class Functor>
+struct EvaluateSide {
+  DEEPSHAP_INLINE void run(const double* parameters, const float* __restrict x, double* __restrict side, int64_t n) {
+    const Functor function(parameters);
+    for (int64_t i = 0; i < n; ++i) side[i] = function.side(static_cast<double>(x[i]));
+  }
+};
+
+// A function's loops; `side` is null where it is not evaluated a side.
+template <class C>
+struct Loops {
+  void (*fill)(const double*, Run<C>, C*, C*);
+  void (*side)(const double*, const float*, double*, int64_t);
+};
+
+template <class Functor, class C>
+constexpr Loops<C> loops() {
+  if constexpr (std::is_same_v<C, float> && math::HasSide<Functor>) {
+    return {&simd<FillByQuotient<Functor, C, OfSides<Functor>>, const double*, Run<C>, C*, C*>,
+            &simd<EvaluateSide<Functor>, const double*, const float*, double*, int64_t>};
+  } else if constexpr (HasQuotient<Functor, C>) {
+    return {&simd<FillByQuotient<Functor, C, OfPair<Functor>>, const double*, Run<C>, C*, C*>, nullptr};
+  } else {
+    return {&simd<FillAndMultiply<Functor, C>, const double*, Run<C>, C*, C*>, nullptr};
+  }
+}
+
+template <class C>
+const Loops<C>& loops_of(FunctionIndex function) {
+#define DEEPSHAP_ENTRY(name, Functor) loops<math::Functor, C>(),
+  static constexpr Loops<C> table[] = {DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)};
 #undef DEEPSHAP_ENTRY
   return table[static_cast<size_t>(function)];
 }
@@ -39,23 +132,54 @@ struct Multiply {
 
 template <class T>
 void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
-                    const Geometry& geometry, Fill<compute_t<T>> fill, const double* parameters) {
+                    const Geometry& geometry, const Loops<compute_t<T>>& function, const double* parameters) {
   using C = compute_t<T>;
+  constexpr bool direct = std::is_same_v<T, C>;
+  constexpr int64_t capacity = 8192;
+  constexpr int64_t longest = 2048;
   const int64_t numel = geometry.numel();
-  const Tiling tiling(geometry, tile_size<T>);
-  for_each_tile(tiling.count, cotangents, tiling.size, [&](int64_t tile, int64_t first, int64_t last) {
-    alignas(64) C x_buffer[tile_size<T>];
-    alignas(64) C r_buffer[tile_size<T>];
-    alignas(64) C multiplier[tile_size<T>];
-    const int64_t begin = tiling.begin(tile);
-    const int64_t end = tiling.end(tile);
-    const C* x_tile = load(x + begin, x_buffer, end - begin);
-    for (int64_t v = first; v < last; ++v) {
-      if (v == first || geometry.changes(rows, v)) {
-        fill(parameters, x_tile, load_reference(r, geometry, rows[v], begin, end, r_buffer), multiplier, end - begin);
+  const Tiling tiling = function.side ? Tiling(geometry, capacity, longest / 2) : Tiling(geometry, longest, longest);
+  for_each_tile(tiling.count, cotangents, tiling.size(), [&](int64_t number, int64_t first, int64_t last) {
+    alignas(64) C x_buffer[direct ? 1 : longest];
+    alignas(64) C grad_buffer[direct ? 1 : longest];
+    alignas(64) C out_buffer[direct ? 1 : longest];
+    alignas(64) C r_buffer[longest];
+    alignas(64) double r_side[longest];
+    alignas(64) C multiplier[capacity];
+    alignas(64) double x_side[capacity];
+    const Tile tile = tiling[number];
+    const int64_t n = tile.length;
+    if (function.side) {
+      if constexpr (std::is_same_v<C, float>) {
+        tile.each_run(
+            [&](int64_t at, int64_t i) { function.side(parameters, load(x + at, x_buffer, n), x_side + i, n); });
       }
-      simd<Multiply<T>>(grad + v * numel + begin, static_cast<const C*>(multiplier), out + v * numel + begin,
-                        end - begin);
+    }
+    for (int64_t v = first; v < last; ++v) {
+      const T* from = grad + v * numel;
+      T* to = out + v * numel;
+      if (v != first && !geometry.changes(rows, v)) {
+        tile.each_run([&](int64_t at, int64_t i) {
+          simd<Multiply<T>>(from + at, static_cast<const C*>(multiplier + i), to + at, n);
+        });
+        continue;
+      }
+      const C* reference = nullptr;
+      tile.each_run([&](int64_t at, int64_t i) {
+        if (i == 0 || !tiling.shared()) {
+          reference = load_reference(r, geometry, rows[v], at, at + n, r_buffer);
+          if constexpr (std::is_same_v<C, float>) {
+            if (function.side) function.side(parameters, reference, r_side, n);
+          }
+        }
+        const Run<C> run{load(from + at, grad_buffer, n), load(x + at, x_buffer, n), reference, x_side + i, r_side, n};
+        if constexpr (direct) {
+          function.fill(parameters, run, multiplier + i, to + at);
+        } else {
+          function.fill(parameters, run, multiplier + i, out_buffer);
+          convert(static_cast<const C*>(out_buffer), to + at, n);
+        }
+      });
     }
   });
 }
@@ -76,7 +200,7 @@ Tensor rescale_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const T
   DEEPSHAP_DISPATCH(grad.scalar_type(), "rescale", [&] {
     rescale_kernel<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense),
                              data<int64_t>(rows_dense), mutable_data<scalar_t>(out), grad.size(0), arrange_as.geometry,
-                             fill_of<compute_t<scalar_t>>(call.function), parameters.data());
+                             loops_of<compute_t<scalar_t>>(call.function), parameters.data());
   });
   return out;
 }

@@ -10,18 +10,19 @@ namespace deepshap::ops {
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define DEEPSHAP_X86 1
-#define DEEPSHAP_AVX2 "avx2,f16c"
+#define DEEPSHAP_AVX2 "avx2,fma,f16c"
 #ifdef __clang__
-#define DEEPSHAP_AVX512 "avx512f,avx512vl,avx512dq,avx512bw,f16c"
+#define DEEPSHAP_AVX512 "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c"
 #else
-#define DEEPSHAP_AVX512 "avx512f,avx512vl,avx512dq,avx512bw,f16c,prefer-vector-width=512"
+#define DEEPSHAP_AVX512 "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c,prefer-vector-width=512"
 #endif
 
 enum class Instructions { baseline, avx2, avx512 };
 
 inline Instructions instructions() {
   static const Instructions best = [] {
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("f16c")) return Instructions::baseline;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+      return Instructions::baseline;
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
     return avx512 ? Instructions::avx512 : Instructions::avx2;

@@ -67,44 +67,84 @@ inline const compute_t<T>* load_reference(const T* r, const Geometry& geometry, 
   return buffer;
 }
 
-// How x is cut into tiles of at most `capacity` elements. Where a row of the batch holds several, neighbouring tiles
-// are the same part of different rows: in a grid they are paired with the same elements of r, which stay in the cache.
-struct Tiling {
-  int64_t size;
-  int64_t count;
-  int64_t per_row = 0;  // 0: tiles hold several rows
+// A part of x: `runs` runs of `length` contiguous elements each, `step` apart.
+struct Tile {
+  int64_t begin;
+  int64_t length;
+  int64_t runs;
+  int64_t step;
 
-  Tiling(const Geometry& geometry, int64_t capacity) : geometry_(geometry) {
+  // Calls body(flat position in x, position in the tile) for each run.
+  template <class Body>
+  void each_run(const Body& body) const {
+    for (int64_t i = 0; i < runs; ++i) body(begin + i * step, i * length);
+  }
+  // The same for each element.
+  template <class Body>
+  void each_element(const Body& body) const {
+    each_run([&](int64_t at, int64_t position) {
+      for (int64_t i = 0; i < length; ++i) body(at + i, position + i);
+    });
+  }
+};
+
+// How x is cut into tiles of at most `capacity` elements. Rows of the batch of at least `shortest` elements are worked
+// on side by side, the same part of each, since in a grid they are paired with the same elements of r; runs are no
+// longer than `longest`, so that there is room for several. Of shorter rows a tile holds a contiguous run of many.
+class Tiling {
+ public:
+  Tiling(const Geometry& geometry, int64_t capacity, int64_t longest, int64_t shortest = 64) : geometry_(geometry) {
+    constexpr int64_t line = 16;
     const int64_t inner = geometry.inner;
-    if (inner < capacity) {
-      size = std::min(capacity, geometry.numel());
-      count = (geometry.numel() + size - 1) / size;
-    } else {
-      constexpr int64_t line = 16;
-      size = ((inner + (inner + capacity - 1) / capacity - 1) / ((inner + capacity - 1) / capacity) + line - 1) / line *
-             line;
-      per_row = (inner + size - 1) / size;
-      count = geometry.outer * geometry.batch * per_row;
+    if (inner < shortest) {
+      length_ = std::min(longest, geometry.numel());
+      count = (geometry.numel() + length_ - 1) / length_;
+      return;
     }
+    length_ = inner;
+    if (inner > longest) {
+      parts_ = (inner + longest - 1) / longest;
+      length_ = (inner + parts_ - 1) / parts_;
+      if (longest >= line) length_ = (length_ + line - 1) / line * line;
+      parts_ = (inner + length_ - 1) / length_;
+    }
+    rows_ = std::min(std::max<int64_t>(1, capacity / length_), geometry.batch);
+    groups_ = (geometry.batch + rows_ - 1) / rows_;
+    count = geometry.outer * parts_ * groups_;
   }
 
-  int64_t begin(int64_t tile) const {
-    if (per_row == 0) return tile * size;
-    const int64_t b = tile % geometry_.batch;
-    const int64_t rest = tile / geometry_.batch;
-    const int64_t part = rest % per_row;
-    return (rest / per_row * geometry_.batch + b) * geometry_.inner + part * size;
+  int64_t count;
+  int64_t size() const { return length_ * std::max<int64_t>(1, rows_); }
+
+  Tile operator[](int64_t tile) const {
+    if (rows_ == 0) {
+      const int64_t begin = tile * length_;
+      return {begin, std::min(length_, geometry_.numel() - begin), 1, 0};
+    }
+    const int64_t first = tile % groups_ * rows_;
+    const int64_t rest = tile / groups_;
+    const int64_t part = rest % parts_;
+    const int64_t row = rest / parts_ * geometry_.batch + first;
+    return {row * geometry_.inner + part * length_, std::min(length_, geometry_.inner - part * length_),
+            std::min(rows_, geometry_.batch - first), geometry_.inner};
   }
 
-  int64_t end(int64_t tile) const {
-    if (per_row == 0) return std::min((tile + 1) * size, geometry_.numel());
-    const int64_t part = tile / geometry_.batch % per_row;
-    return begin(tile) - part * size + std::min((part + 1) * size, geometry_.inner);
-  }
+  // Whether the runs of a tile are paired with the same elements of r.
+  bool shared() const { return geometry_.batch_factor == 0; }
 
  private:
   const Geometry& geometry_;
+  int64_t length_;     // of a run
+  int64_t parts_ = 1;  // of a row
+  int64_t rows_ = 0;   // of the batch in a tile; 0: a tile is one run, over many of them
+  int64_t groups_ = 1;
 };
+
+// Tiles of about `capacity` elements where what the geometry counts are lines of `size` elements.
+inline Tiling tiling_of_lines(const Geometry& lines, int64_t size, int64_t capacity) {
+  const int64_t many = std::max<int64_t>(1, capacity / size), few = std::max<int64_t>(1, capacity / size / 4);
+  return Tiling(lines, many, few, few);
+}
 
 // Cuts tiles x cotangents into work items for every thread, and runs body(tile, first_v, last_v). The cotangents of a
 // tile stay together where there are tiles enough: the multipliers are then computed once a baseline.
