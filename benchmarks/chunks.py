@@ -19,7 +19,7 @@ from timing import Contender, compare
 
 import deepshap_ext.engine as engine
 from deepshap_ext import DeepExplainer
-from deepshap_ext.planner import WARM
+from deepshap_ext.memory import WARM
 
 MEBIBYTES = (1, 4, 8, 16, 24, 1 << 20)
 

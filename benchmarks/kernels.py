@@ -28,7 +28,7 @@ from torch import Tensor
 
 from deepshap_ext import ops
 
-#: Elements of grad: in a cache, and as large as a chunk (16 MiB in float32: deepshap_ext.planner.WARM); on a GPU both are larger.
+#: Elements of grad: in a cache, and as large as a chunk (16 MiB in float32: deepshap_ext.memory.WARM); on a GPU both are larger.
 SIZES = {"cpu": (2**18, 2**22), "cuda": (2**22, 2**26)}
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 PAIRINGS = ("grid", "aligned", "per_sample")

@@ -17,9 +17,9 @@ from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe, same_outputs
 from .errors import ControlFlowError, MixedSamplesError, OutOfMemoryError
-from .memory import available_memory, is_out_of_memory
+from .memory import WARM, available_memory, is_out_of_memory, keep_freed_memory
 from .pairs import Pairing, Pairs
-from .planner import WARM, Chunks, measure, plan
+from .planner import Chunks, measure, plan
 from .rules.normalization import wide
 from .rules.registry import Options
 
@@ -136,6 +136,7 @@ class Engine:
 
         ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress``: show a bar.
         """
+        keep_freed_memory()
         if self._layouts.entries is None:
             pairing = "alone"
         parts: list[Explained] = []

@@ -41,11 +41,6 @@ class Chunks:
         return self.inputs == self.taped == self.outputs == 1
 
 
-#: On the CPU, bytes of a tensor that is made and freed over and over. glibc gives those of 32 MiB and more back to the system each time,
-#: and writing to fresh pages is several times slower than to warm ones.
-WARM = 16 << 20
-
-
 def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Costs:
     """Measure the costs on one and two rows, and on one and two cotangents: the difference leaves out what does not grow."""
     taped, held, largest, passes = [], [], [], []

@@ -9,16 +9,70 @@
 namespace deepshap::ops {
 namespace {
 
+// What the windows of a tile are routed by: the places of the two sides' maxima, counted from the tile's start, and the
+// sides at both.
+template <class C>
+struct Windows {
+  std::vector<int64_t> p, q;
+  std::vector<C> x_p, x_q, r_p, r_q;
+
+  explicit Windows(int64_t count) : p(size(count)), q(p), x_p(size(count)), x_q(x_p), r_p(x_p), r_q(x_p) {}
+
+ private:
+  static size_t size(int64_t count) { return static_cast<size_t>(count); }
+};
+
+// The windows of one plane, whose maximum lies at `indices` of it: their place in the tile, and x there.
 template <class T>
-void fill_routes(const T* x, const T* r, const int64_t* p, const int64_t* q, int64_t windows,
-                 Route<compute_t<T>>* routes) {
-  using C = compute_t<T>;
+void find_x(const int64_t* __restrict indices, int64_t offset, const T* __restrict x_tile, int64_t* __restrict p,
+            compute_t<T>* __restrict x_p, int64_t windows) {
   for (int64_t w = 0; w < windows; ++w) {
-    routes[w] = route<C>(p[w], q[w], static_cast<C>(x[p[w]]), static_cast<C>(x[q[w]]), static_cast<C>(r[p[w]]),
-                         static_cast<C>(r[q[w]]));
+    p[w] = offset + indices[w];
+    x_p[w] = static_cast<compute_t<T>>(x_tile[p[w]]);
   }
 }
 
+// The same for the plane of r, by places in the tile too, and r at both places.
+template <class T>
+void find_r(const int64_t* __restrict indices, int64_t offset, const T* __restrict x_tile, const T* __restrict r_tile,
+            const int64_t* __restrict p, int64_t* __restrict q, compute_t<T>* __restrict x_q,
+            compute_t<T>* __restrict r_p, compute_t<T>* __restrict r_q, int64_t windows) {
+  using C = compute_t<T>;
+  for (int64_t w = 0; w < windows; ++w) {
+    const int64_t place = offset + indices[w];
+    q[w] = place;
+    x_q[w] = static_cast<C>(x_tile[place]);
+    r_q[w] = static_cast<C>(r_tile[place]);
+    r_p[w] = static_cast<C>(r_tile[p[w]]);
+  }
+}
+
+template <class C>
+struct Routes {
+  DEEPSHAP_INLINE void run(const Windows<C>& windows, int64_t* __restrict to, C* __restrict weight, int64_t count) {
+    const int64_t* __restrict p = windows.p.data();
+    const int64_t* __restrict q = windows.q.data();
+    const C* __restrict x_p = windows.x_p.data();
+    const C* __restrict x_q = windows.x_q.data();
+    const C* __restrict r_p = windows.r_p.data();
+    const C* __restrict r_q = windows.r_q.data();
+    for (int64_t w = 0; w < count; ++w) {
+      const Route<C> way = route<C>(p[w], q[w], x_p[w], x_q[w], r_p[w], r_q[w]);
+      to[w] = way.to;
+      weight[w] = way.weight;
+    }
+  }
+};
+
+template <class T>
+struct Shares {
+  DEEPSHAP_INLINE void run(const T* __restrict grad, const compute_t<T>* __restrict weight,
+                           compute_t<T>* __restrict share, int64_t windows) {
+    for (int64_t w = 0; w < windows; ++w) share[w] = static_cast<compute_t<T>>(grad[w]) * weight[w];
+  }
+};
+
+// A tile is a few neighbouring planes: small ones are not worth a loop each.
 template <class T>
 void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indices, const int64_t* r_indices,
                     const int64_t* rows, T* out, int64_t cotangents, const MaxpoolCall& call) {
@@ -26,26 +80,42 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
   constexpr bool direct = std::is_same_v<T, C>;
   const int64_t in = call.plane_in;
   const int64_t windows = call.plane_out;
-  for_each_tile(call.planes, cotangents, in + windows, [&](int64_t plane, int64_t first, int64_t last) {
-    std::vector<Route<C>> routes(static_cast<size_t>(windows));
-    std::vector<C> sums(direct ? 0 : static_cast<size_t>(in));  // half types add up in float
+  const int64_t per_tile = std::max<int64_t>(1, std::min(call.planes, 1024 / in));
+  const int64_t tiles = (call.planes + per_tile - 1) / per_tile;
+  for_each_tile(tiles, cotangents, per_tile * (in + windows), [&](int64_t tile, int64_t first, int64_t last) {
+    const int64_t begin = tile * per_tile;
+    const int64_t planes = std::min(per_tile, call.planes - begin);
+    const int64_t count = planes * windows;
+    const T* x_tile = x + begin * in;
+    Windows<C> of(count);
+    for (int64_t i = 0; i < planes; ++i) {
+      const int64_t w = i * windows;
+      find_x(x_indices + begin * windows + w, i * in, x_tile, of.p.data() + w, of.x_p.data() + w, windows);
+    }
+    std::vector<int64_t> to(static_cast<size_t>(count));
+    std::vector<C> weights(static_cast<size_t>(count)), shares(static_cast<size_t>(count));
+    std::vector<C> sums(direct ? 0 : static_cast<size_t>(planes * in));  // half types add up in float
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.geometry.changes(rows, v)) {
-        const int64_t reference = call.reference_plane(plane, rows[v]);
-        fill_routes(x + plane * in, r + reference * in, x_indices + plane * windows, r_indices + reference * windows,
-                    windows, routes.data());
+        for (int64_t i = 0; i < planes; ++i) {
+          const int64_t reference = call.reference_plane(begin + i, rows[v]), w = i * windows;
+          find_r(r_indices + reference * windows, i * in, x_tile, r + (reference - i) * in, of.p.data() + w,
+                 of.q.data() + w, of.x_q.data() + w, of.r_p.data() + w, of.r_q.data() + w, windows);
+        }
+        simd<Routes<C>, const Windows<C>&>(of, to.data(), weights.data(), count);
       }
-      const T* from = grad + (v * call.planes + plane) * windows;
-      T* to = out + (v * call.planes + plane) * in;
+      simd<Shares<T>>(grad + (v * call.planes + begin) * windows, static_cast<const C*>(weights.data()), shares.data(),
+                      count);
+      T* result = out + (v * call.planes + begin) * in;
       C* sum;
       if constexpr (direct) {
-        sum = to;
+        sum = result;
       } else {
         sum = sums.data();
       }
-      std::fill(sum, sum + in, C(0));
-      for (int64_t w = 0; w < windows; ++w) sum[routes[w].to] += static_cast<C>(from[w]) * routes[w].weight;
-      if constexpr (!direct) convert(sum, to, in);
+      std::fill(sum, sum + planes * in, C(0));
+      for (int64_t w = 0; w < count; ++w) sum[to[w]] += shares[w];
+      if constexpr (!direct) convert(static_cast<const C*>(sum), result, planes * in);
     }
   });
 }
