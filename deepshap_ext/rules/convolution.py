@@ -30,6 +30,52 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
+#: oneDNN's transposed convolutions work on blocks of so many channels: with fewer, an ordinary convolution with the weight turned round is
+#: faster, up to seventy times. And its fast kernels take paddings up to about so many elements (`benchmarks/transposed.py`).
+BLOCK = 16
+WIDE = 8
+
+
+def transposed_convolution(
+    grad: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    left_over: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Tensor:
+    """``conv_transpose``, with ``left_over`` for ``output_padding``, the fastest way. One number a dimension each."""
+    kernel, dims = weight.shape[2:], weight.dim() - 2
+    simple = groups == 1 and set(dilation) == {1} and not any(padding)
+    if simple and kernel.numel() > 1 and tuple(kernel) == tuple(stride):
+        return _patches(grad, weight, left_over)
+    # How far the weight, turned round, reaches beyond grad.
+    beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    wide = max(beyond) > WIDE
+    turned = len(weight) < BLOCK or (wide and max(dilation) > 1)
+    if grad.device.type == "cpu" and turned and set(stride) == {1} and groups == 1 and min(beyond) >= 0:
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+        if wide:
+            grad = F.pad(grad, [side for amount in reversed(beyond) for side in (amount, amount)])
+            beyond = [0] * dims
+        turned_round = weight.flip(*range(2, dims + 2)).transpose(0, 1)
+        return convolve(grad, turned_round, None, 1, beyond, tuple(dilation))
+    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+    return transpose(grad, weight, None, stride, padding, left_over, groups, dilation)
+
+
+def _patches(grad: Tensor, weight: Tensor, left_over: Sequence[int]) -> Tensor:
+    """The transposed convolution whose kernels do not overlap: a matrix product for each patch."""
+    dims = weight.dim() - 2
+    columns = weight.flatten(1).t() @ grad.flatten(2)
+    columns = columns.unflatten(1, weight.shape[1:]).unflatten(-1, grad.shape[2:])  # [N, channels, *kernel, *patches]
+    patches = columns.permute(0, 1, *[side for dim in range(2, dims + 2) for side in (dims + dim, dim)])
+    for dim in range(2, dims + 2):
+        patches = patches.flatten(dim, dim + 1)
+    return F.pad(patches, [side for amount in reversed(left_over) for side in (0, amount)])
+
+
 def _register(dims: int) -> None:
     convolve: Callable[..., Tensor] = getattr(F, f"conv{dims}d")
     transpose: Callable[..., Tensor] = getattr(F, f"conv_transpose{dims}d")
@@ -71,7 +117,9 @@ def _register(dims: int) -> None:
                 for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
             ]
             # Autocast convolves in another dtype than the weight has.
-            return [transpose(grad, weight.to(grad.dtype), None, steps, edges, left_over, groups, spread)]
+            return [
+                transposed_convolution(grad, weight.to(grad.dtype), steps, edges, left_over, groups, spread)
+            ]
 
         return Application([operand], forward, multipliers, stand_for=[input])
 
