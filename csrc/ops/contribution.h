@@ -1,6 +1,7 @@
 // contribution: over the baselines, the mean of multiplier * (x - r) and the sum of squared deviations from it.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "checks.h"
@@ -23,8 +24,8 @@ inline Geometry check_contribution(const Tensor& multipliers, const Tensor& x, c
 // depend on how many baselines come at once by more than its own rounding.
 DEEPSHAP_HOST_DEVICE void update(double value, double inverse, double& mean, double& m2) {
   const double deviation = value - mean;
-  mean += deviation * inverse;
-  m2 += deviation * (value - mean);
+  mean = std::fma(deviation, inverse, mean);
+  m2 = std::fma(deviation, value - mean, m2);
 }
 
 // The means of half types are kept in float: they are what is reported.
