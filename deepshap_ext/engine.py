@@ -253,6 +253,7 @@ class Engine:
     ) -> Pass:
         """The reference pass for baselines ``first .. first + count`` of ``samples`` inputs."""
         if own is not None:
+            self._reference = None  # the shared ones' tape would only take memory
             return _without_graph(hooks.run([tensor[:, first : first + count].flatten(0, 1) for tensor in own]))
         if pairing in ("aligned", "alone"):
             rows = [tensor[first : first + count] for tensor in self._baselines]

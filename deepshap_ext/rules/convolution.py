@@ -117,9 +117,7 @@ def _register(dims: int) -> None:
                 for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
             ]
             # Autocast convolves in another dtype than the weight has.
-            return [
-                transposed_convolution(grad, weight.to(grad.dtype), steps, edges, left_over, groups, spread)
-            ]
+            return [transposed_convolution(grad, weight.to(grad.dtype), steps, edges, left_over, groups, spread)]
 
         return Application([operand], forward, multipliers, stand_for=[input])
 

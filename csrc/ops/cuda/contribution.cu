@@ -11,27 +11,37 @@ namespace {
 
 // A thread keeps its elements' moments in registers and goes over the baselines; blockIdx.y shares out the outputs.
 template <class T, int N>
-__global__ void contribution_kernel(const T* multipliers, const T* x, const T* r, const int64_t* rows,
-                                    compute_t<T>* mean_out, compute_t<T>* m2_out, int64_t baselines, int64_t outputs,
+__global__ void contribution_kernel(const T* __restrict__ multipliers, const T* __restrict__ x, const T* __restrict__ r,
+                                    const int64_t* __restrict__ rows, compute_t<T>* __restrict__ mean_out,
+                                    compute_t<T>* __restrict__ m2_out, int64_t baselines, int64_t outputs,
                                     Geometry geometry) {
   using C = compute_t<T>;
+  check_baselines(rows, baselines, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(outputs);
   const int64_t last = last_cotangent(outputs);
   for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
     const int64_t row = at / geometry.inner;
     const T* reference = r + geometry.reference_base(row) + (at - row * geometry.inner);
-    C x_pack[N], r_pack[N], pack[N];
+    C x_pack[N], r_packs[loads_ahead][N], packs[loads_ahead][N];
     load<T, N>(x + at, x_pack);
     for (int64_t k = first; k < last; ++k) {
       double mean[N] = {}, m2[N] = {};
-      for (int64_t j = 0; j < baselines; ++j) {
-        load<T, N>(reference + baseline(rows, j, geometry) * geometry.reference_step(), r_pack);
-        load<T, N>(multipliers + (j * outputs + k) * numel + at, pack);
-        const double inverse = 1 / static_cast<double>(j + 1);
+      for (int64_t j = 0; j < baselines; j += loads_ahead) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-          update(static_cast<double>(pack[i] * (x_pack[i] - r_pack[i])), inverse, mean[i], m2[i]);
+        for (int l = 0; l < loads_ahead; ++l) {
+          if (j + l >= baselines) break;
+          load<T, N>(multipliers + ((j + l) * outputs + k) * numel + at, packs[l]);
+          load<T, N>(reference + rows[j + l] * geometry.reference_step(), r_packs[l]);
+        }
+#pragma unroll
+        for (int l = 0; l < loads_ahead; ++l) {
+          if (j + l >= baselines) break;
+          const double inverse = 1 / static_cast<double>(j + l + 1);
+#pragma unroll
+          for (int i = 0; i < N; ++i) {
+            update(static_cast<double>(packs[l][i] * (x_pack[i] - r_packs[l][i])), inverse, mean[i], m2[i]);
+          }
         }
       }
 #pragma unroll

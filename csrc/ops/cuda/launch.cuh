@@ -45,11 +45,18 @@ __device__ inline int64_t last_cotangent(int64_t cotangents) { return cotangents
 __device__ inline int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t thread_count() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
-// The baseline of a cotangent; a wrong one would read out of bounds.
-__device__ inline int64_t baseline(const int64_t* rows, int64_t v, const Geometry& geometry) {
-  CUDA_KERNEL_ASSERT(geometry.has(rows[v]) && "rows must name baselines");
-  return rows[v];
+// Every block checks that the cotangents' baselines are some: a wrong one would read out of bounds. Apart from the
+// loops over cotangents, where it would keep loads from being issued early.
+__device__ inline void check_baselines(const int64_t* rows, int64_t cotangents, const Geometry& geometry) {
+  const int64_t thread = threadIdx.x + static_cast<int64_t>(threadIdx.y) * blockDim.x;
+  for (int64_t v = thread; v < cotangents; v += blockDim.x * blockDim.y) {
+    CUDA_KERNEL_ASSERT(geometry.has(rows[v]) && "rows must name baselines");
+  }
 }
+
+// Cotangents whose loads are in flight at once: a thread that waits for one 16-byte load at a time moves less than half
+// of what memory can give.
+constexpr int loads_ahead = 4;
 
 // N neighbouring elements, moved in one access of up to 16 bytes.
 template <class T, int N>

@@ -11,6 +11,7 @@ template <class T>
 __global__ void lstm_kernel(const T* grad, const T* x, const T* r, const T* x_values, const T* r_values,
                             const int64_t* rows, T* out, int64_t cotangents, LstmCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.lines);
   const int64_t n = call.units;
   const int64_t lines = call.lines.numel();
   const int64_t first = first_cotangent(cotangents);
@@ -22,7 +23,7 @@ __global__ void lstm_kernel(const T* grad, const T* x, const T* r, const T* x_va
     math::LstmMultiplier<C> m(x_side, x_side);
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.lines.changes(rows, v)) {
-        const int64_t reference = call.lines.reference_at(line, baseline(rows, v, call.lines));
+        const int64_t reference = call.lines.reference_at(line, rows[v]);
         m = math::LstmMultiplier<C>(x_side, lstm_side(r + reference * 5 * n, r_values + reference * 6 * n, k, n));
       }
       const int64_t at = v * lines + line;

@@ -13,6 +13,7 @@ __global__ void maxpool_kernel(const T* grad, const T* x, const T* r, const int6
                                const int64_t* r_indices, const int64_t* rows, compute_t<T>* out, int64_t cotangents,
                                MaxpoolCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.geometry);
   const int64_t windows = call.planes * call.plane_out;
   const int64_t numel = call.geometry.numel();
   const int64_t first = first_cotangent(cotangents);
@@ -27,7 +28,7 @@ __global__ void maxpool_kernel(const T* grad, const T* x, const T* r, const int6
     Route<C> way{0, C(0)};
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.geometry.changes(rows, v)) {
-        const int64_t reference = call.reference_plane(plane, baseline(rows, v, call.geometry));
+        const int64_t reference = call.reference_plane(plane, rows[v]);
         const int64_t q = r_indices[reference * call.plane_out + within];
         CUDA_KERNEL_ASSERT(q >= 0 && q < call.plane_in && "r_indices must lie in a plane");
         const T* r_plane = r + reference * call.plane_in;

@@ -7,22 +7,30 @@ namespace deepshap::ops {
 namespace {
 
 template <class T, int N>
-__global__ void midpoint_kernel(const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
-                                Geometry geometry) {
+__global__ void midpoint_kernel(const T* __restrict__ x, const T* __restrict__ r, const int64_t* __restrict__ rows,
+                                T* __restrict__ out, int64_t cotangents, Geometry geometry) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
   for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
     const int64_t row = at / geometry.inner;
     const T* reference = r + geometry.reference_base(row) + (at - row * geometry.inner);
-    C x_pack[N], pack[N];
+    C x_pack[N], packs[loads_ahead][N];
     load<T, N>(x + at, x_pack);
-    for (int64_t v = first; v < last; ++v) {
-      load<T, N>(reference + baseline(rows, v, geometry) * geometry.reference_step(), pack);
+    for (int64_t v = first; v < last; v += loads_ahead) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) pack[i] = math::midpoint(x_pack[i], pack[i]);
-      store<T, N>(pack, out + v * numel + at);
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l < last) load<T, N>(reference + rows[v + l] * geometry.reference_step(), packs[l]);
+      }
+#pragma unroll
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l >= last) break;
+#pragma unroll
+        for (int i = 0; i < N; ++i) packs[l][i] = math::midpoint(x_pack[i], packs[l][i]);
+        store<T, N>(packs[l], out + (v + l) * numel + at);
+      }
     }
   }
 }

@@ -29,6 +29,7 @@ template <class T, int Threads, int N>
 __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute_t<T>* scale, const int64_t* rows,
                             T* out, int64_t cotangents, NormCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.lines);
   __shared__ double scratch[32];
   const int64_t n = call.size;
   const int64_t lines = call.lines.numel();
@@ -43,7 +44,7 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
     NormStatistics<C> r_statistics{};
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.lines.changes(rows, v)) {
-        r_line = r + call.lines.reference_at(line, baseline(rows, v, call.lines)) * n;
+        r_line = r + call.lines.reference_at(line, rows[v]) * n;
         r_statistics = statistics_of_line<Threads>(r_line, call, scratch);
       }
       const NormPair<C> pair(x_statistics, r_statistics);

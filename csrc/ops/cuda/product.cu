@@ -11,37 +11,46 @@ namespace deepshap::ops {
 namespace {
 
 template <class T, int N>
-__global__ void product_kernel(const T* grad, const T* a_x, const T* a_r, const T* b_x, const T* b_r,
-                               const int64_t* rows, T* out_a, T* out_b, int64_t cotangents, Geometry geometry) {
+__global__ void product_kernel(const T* __restrict__ grad, const T* __restrict__ a_x, const T* __restrict__ a_r,
+                               const T* __restrict__ b_x, const T* __restrict__ b_r, const int64_t* __restrict__ rows,
+                               T* __restrict__ out_a, T* __restrict__ out_b, int64_t cotangents, Geometry geometry) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
   for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
     const int64_t row = at / geometry.inner;
     const int64_t base = geometry.reference_base(row) + (at - row * geometry.inner);
-    C a_pack[N], b_pack[N], mean_a[N], mean_b[N], pack[N];
+    C a_pack[N], b_pack[N], mean_a[N], mean_b[N], packs[loads_ahead][N];
     load<T, N>(a_x + at, a_pack);
     load<T, N>(b_x + at, b_pack);
-    for (int64_t v = first; v < last; ++v) {
-      if (v == first || geometry.changes(rows, v)) {
-        const int64_t reference = base + baseline(rows, v, geometry) * geometry.reference_step();
-        load<T, N>(a_r + reference, mean_a);
-        load<T, N>(b_r + reference, mean_b);
+    for (int64_t v = first; v < last; v += loads_ahead) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-          mean_a[i] = math::midpoint(a_pack[i], mean_a[i]);
-          mean_b[i] = math::midpoint(b_pack[i], mean_b[i]);
-        }
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l < last) load<T, N>(grad + (v + l) * numel + at, packs[l]);
       }
-      load<T, N>(grad + v * numel + at, pack);
-      C product[N];
 #pragma unroll
-      for (int i = 0; i < N; ++i) product[i] = pack[i] * mean_b[i];
-      store<T, N>(product, out_a + v * numel + at);
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l >= last) break;
+        if (v + l == first || geometry.changes(rows, v + l)) {
+          const int64_t reference = base + rows[v + l] * geometry.reference_step();
+          load<T, N>(a_r + reference, mean_a);
+          load<T, N>(b_r + reference, mean_b);
 #pragma unroll
-      for (int i = 0; i < N; ++i) product[i] = pack[i] * mean_a[i];
-      store<T, N>(product, out_b + v * numel + at);
+          for (int i = 0; i < N; ++i) {
+            mean_a[i] = math::midpoint(a_pack[i], mean_a[i]);
+            mean_b[i] = math::midpoint(b_pack[i], mean_b[i]);
+          }
+        }
+        C product[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) product[i] = packs[l][i] * mean_b[i];
+        store<T, N>(product, out_a + (v + l) * numel + at);
+#pragma unroll
+        for (int i = 0; i < N; ++i) product[i] = packs[l][i] * mean_a[i];
+        store<T, N>(product, out_b + (v + l) * numel + at);
+      }
     }
   }
 }

@@ -26,31 +26,53 @@ __device__ C multiplier_of(FunctionIndex function, const double* parameters, C x
   return C(0);
 }
 
-template <class T, int N>
-__global__ void rescale_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
+// `Inlined`: relu is nothing but memory traffic, and the registers that calls take would halve it.
+template <class T, int N, bool Inlined>
+__global__ void rescale_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+                               const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents,
                                Geometry geometry, FunctionIndex function,
                                const __grid_constant__ Parameters parameters) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
   for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
     const int64_t row = at / geometry.inner;
     const T* reference = r + geometry.reference_base(row) + (at - row * geometry.inner);
-    C x_pack[N], multiplier[N], pack[N];
+    C x_pack[N], multiplier[N], packs[loads_ahead][N];
     load<T, N>(x + at, x_pack);
-    for (int64_t v = first; v < last; ++v) {
-      if (v == first || geometry.changes(rows, v)) {
-        load<T, N>(reference + baseline(rows, v, geometry) * geometry.reference_step(), pack);
+    for (int64_t v = first; v < last; v += loads_ahead) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) multiplier[i] = multiplier_of<C>(function, parameters.values, x_pack[i], pack[i]);
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l < last) load<T, N>(grad + (v + l) * numel + at, packs[l]);
       }
-      load<T, N>(grad + v * numel + at, pack);
 #pragma unroll
-      for (int i = 0; i < N; ++i) pack[i] *= multiplier[i];
-      store<T, N>(pack, out + v * numel + at);
+      for (int l = 0; l < loads_ahead; ++l) {
+        if (v + l >= last) break;
+        if (v + l == first || geometry.changes(rows, v + l)) {
+          C r_pack[N];
+          load<T, N>(reference + rows[v + l] * geometry.reference_step(), r_pack);
+#pragma unroll
+          for (int i = 0; i < N; ++i) {
+            if constexpr (Inlined) {
+              multiplier[i] = math::Relu(nullptr)(x_pack[i], r_pack[i]);
+            } else {
+              multiplier[i] = multiplier_of<C>(function, parameters.values, x_pack[i], r_pack[i]);
+            }
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < N; ++i) packs[l][i] *= multiplier[i];
+        store<T, N>(packs[l], out + (v + l) * numel + at);
+      }
     }
   }
+}
+
+template <class T, int N>
+constexpr auto kernel_of(FunctionIndex function) {
+  return function == FunctionIndex::Relu ? &rescale_kernel<T, N, true> : &rescale_kernel<T, N, false>;
 }
 
 }  // namespace
@@ -75,7 +97,7 @@ Tensor rescale_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     const auto *g = data<scalar_t>(grad_dense), *xs = data<scalar_t>(x_dense), *rs = data<scalar_t>(r_dense);
     auto* to = mutable_data<scalar_t>(out);
     const bool packs = packs_fit(ordered.inner, size, g, xs, rs, to);
-    const auto kernel = packs ? &rescale_kernel<scalar_t, size> : &rescale_kernel<scalar_t, 1>;
+    const auto kernel = packs ? kernel_of<scalar_t, size>(call.function) : kernel_of<scalar_t, 1>(call.function);
     const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), grad.size(0));
     kernel<<<grid, block_threads, 0, stream>>>(g, xs, rs, data<int64_t>(rows_dense), to, grad.size(0), ordered,
                                                call.function, values);

@@ -44,6 +44,7 @@ template <class T, bool Wide>
 __global__ void shapley_max_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, T* out,
                                    int64_t cotangents, ShapleyMaxCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.geometry);
   extern __shared__ unsigned char shared[];
   constexpr int64_t per_block = Wide ? 1 : narrow_windows;
   const int64_t n = call.size;
@@ -56,7 +57,7 @@ __global__ void shapley_max_kernel(const T* grad, const T* x, const T* r, const 
     const int64_t here = windows - begin < per_block ? windows - begin : per_block;
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.geometry.changes(rows, v)) {  // the same for the whole block
-        const int64_t j = baseline(rows, v, call.geometry);
+        const int64_t j = rows[v];
         __syncthreads();  // the multipliers have been used
         if constexpr (Wide) {
           wide_window(math::MaxWindow<T>{x + begin * n, r + call.reference_start(begin, j)}, n, order, multipliers);

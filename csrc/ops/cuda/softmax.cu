@@ -14,6 +14,7 @@ template <class T, int Threads, bool Cached>
 __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                                  bool log, SoftmaxCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.geometry);
   extern __shared__ unsigned char shared[];
   C* const scratch = reinterpret_cast<C*>(shared);
   C* const means = scratch + 32 + (Cached ? threadIdx.y * call.size : 0);
@@ -32,7 +33,7 @@ __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const in
     };
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.geometry.changes(rows, v)) {
-        r_line = r + call.reference_start(line * n, baseline(rows, v, call.geometry));
+        r_line = r + call.reference_start(line * n, rows[v]);
         total = 0;
         for (int64_t k = threadIdx.x; k < n; k += Threads) {
           const C value = math::log_mean_exp(static_cast<C>(x_line[k]), static_cast<C>(r_line[k]));
@@ -60,6 +61,7 @@ template <class T>
 __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                               bool log, SoftmaxCall call) {
   using C = compute_t<T>;
+  check_baselines(rows, cotangents, call.geometry);
   const int64_t lines = call.lines();
   const int64_t numel = call.geometry.numel();
   const int64_t first = first_cotangent(cotangents);
@@ -72,7 +74,7 @@ __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64
                                 static_cast<C>(r_line[k * call.reference_stride]));
     };
     for (int64_t v = first; v < last; ++v) {
-      r_line = r + call.reference_start(at, baseline(rows, v, call.geometry));
+      r_line = r + call.reference_start(at, rows[v]);
       const T* from = grad + v * numel + at;
       T* to = out + v * numel + at;
       C total = 0;
