@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from results import machine, save
@@ -82,6 +83,21 @@ def rescale(o: Operands) -> Case:
         return o.grad[0].double() * slope
 
     return lambda: ops.rescale(o.grad, o.x, o.r, o.rows, "relu", (), *o.geometry), expected, (o.grad, o.x, o.r)
+
+
+def gelu(o: Operands) -> Case:
+    """Of the smooth functions, the one with the most arithmetic."""
+
+    def expected() -> Tensor:
+        # The mean of the derivative between the sides, by Gauss and Legendre.
+        x, r = o.x.double(), o.of_row(o.r, 0).double()
+        slope = torch.zeros_like(x)
+        for node, weight in zip(*np.polynomial.legendre.leggauss(48), strict=True):
+            t = (x + r) / 2 + (x - r) / 2 * node
+            slope += weight / 2 * (torch.special.ndtr(t) + t * (t * t / -2).exp() / (2 * torch.pi) ** 0.5)
+        return o.grad[0].double() * slope
+
+    return lambda: ops.rescale(o.grad, o.x, o.r, o.rows, "gelu", (), *o.geometry), expected, (o.grad, o.x, o.r)
 
 
 def product(o: Operands) -> Case:
@@ -226,6 +242,7 @@ def contribution(o: Operands) -> Case:
 
 CASES = {
     "rescale": rescale,
+    "rescale (gelu)": gelu,
     "product": product,
     "maxpool": maxpool,
     "shapley_max": shapley_max,

@@ -29,7 +29,8 @@ Written by `python benchmarks/report.py` from what the benchmarks measured; `mak
 medians of rounds in which all contenders take their turns, ratios are medians of each round's ratio.
 """
 GPU_HAS_NOT_RUN = """
-The CUDA kernels compile for sm_80, sm_90, sm_100 and sm_120 and **have not run on a GPU yet**; `scripts/check_gpu.sh` measures there.
+The CUDA kernels compile for sm_80, sm_90, sm_100 and sm_120 and, on the host, pass the tests of the operations
+(`tests/test_emulation.py`); they **have not run on a GPU yet**. `scripts/check_gpu.sh` measures there.
 """
 Record = dict[str, Any]
 
