@@ -254,19 +254,19 @@ class Engine:
         """The reference pass for baselines ``first .. first + count`` of ``samples`` inputs."""
         if own is not None:
             self._reference = None  # the shared ones' tape would only take memory
-            return _without_graph(hooks.run([tensor[:, first : first + count].flatten(0, 1) for tensor in own]))
+            return hooks.run([tensor[:, first : first + count].flatten(0, 1) for tensor in own]).without_graph()
         if pairing in ("aligned", "alone"):
             rows = [tensor[first : first + count] for tensor in self._baselines]
-            return _without_graph(hooks.run([tensor.repeat(samples, *[1] * (tensor.dim() - 1)) for tensor in rows]))
+            return hooks.run([tensor.repeat(samples, *[1] * (tensor.dim() - 1)) for tensor in rows]).without_graph()
         return self._shared_reference(hooks, first, count)
 
     def _shared_reference(self, hooks: ModelHooks, first: int, count: int) -> Pass:
         """The reference pass for some of the shared baselines; that for all of them is kept."""
         if count < len(self._baselines[0]):
             self._reference = None
-            return _without_graph(hooks.run([tensor[first : first + count] for tensor in self._baselines]))
+            return hooks.run([tensor[first : first + count] for tensor in self._baselines]).without_graph()
         if self._reference is None:
-            self._reference = _without_graph(hooks.run(self._baselines))
+            self._reference = hooks.run(self._baselines).without_graph()
         return self._reference
 
     def _moments(
@@ -331,12 +331,6 @@ def _one_hot(chosen: Tensor, output: Tensor) -> Tensor:
     hot = output.new_zeros(chosen.shape[1], len(output), output[0].numel())
     hot.scatter_(2, chosen.t().unsqueeze(2), 1)
     return hot.view(-1, *output.shape)
-
-
-def _without_graph(one: Pass) -> Pass:
-    """The pass without its autograd graph: a reference pass is read from the tape alone."""
-    one.capture.release()
-    return replace(one, output=one.output.detach(), edges=[], inputs=[])
 
 
 def _by_sample(moments: Moments, layout: Layout, repeats: int) -> Moments:

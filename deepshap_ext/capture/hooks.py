@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 from unittest.mock import patch
@@ -42,6 +42,12 @@ class Pass:
     @property
     def tape(self) -> Tape:
         return self.capture.tape
+
+    def without_graph(self) -> Pass:
+        """The pass without its autograd graph: what is only read from its tape."""
+        self.capture.release()
+        explained = [tensor.detach() for tensor in self.explained]
+        return replace(self, output=self.output.detach(), explained=explained, edges=[], inputs=[])
 
 
 @dataclass(frozen=True)

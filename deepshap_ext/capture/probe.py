@@ -65,10 +65,11 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
                 break
             for count, changed in _BATCHES:
                 for row in changed:
-                    variant = hooks.run(_batch(hooks, inputs, count, row, everywhere))
+                    variant = hooks.run(_batch(hooks, inputs, count, row, everywhere)).without_graph()
                     _check_same_operations(base[count], variant, "the values of its input")
                     for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
                         _by_footprint(place, before, after, count, row)
+                    del variant, before, after  # a large model's would be in memory beside the next
     except (ControlFlowError, MixedSamplesError):
         rows = _varied(hooks, inputs)
         if not all(_as_alone(hooks, some) for some in (rows, [tensor.flip(0) for tensor in rows])):
@@ -85,7 +86,7 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
 def _of_any_size(hooks: ModelHooks, inputs: Sequence[Tensor], count: int) -> Pass:
     """A pass over a batch of another size than the inputs'."""
     try:
-        return hooks.run(_batch(hooks, inputs, count))
+        return hooks.run(_batch(hooks, inputs, count)).without_graph()
     except Exception as error:
         if isinstance(error, ExplanationError) or is_out_of_memory(error):
             raise
