@@ -32,6 +32,8 @@ LAYERS: Sequence[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.Conv1d(64, 1, 75), (1074,)),
     (nn.Conv2d(3, 384, 16, 16), (224, 224)),
     (nn.Conv2d(96, 192, 2, 2), (56, 56)),
+    (nn.Conv2d(3, 64, 7, 2, 3), (64, 64)),
+    (nn.Conv2d(512, 1024, 1, 2), (8, 8)),
     (nn.Conv2d(64, 64, 3, padding=1), (32, 32)),
     (nn.Conv2d(64, 2, 3, padding=1), (64, 64)),
 ]

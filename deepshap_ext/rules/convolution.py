@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
-#: oneDNN's transposed convolutions work on blocks of so many channels: with fewer, an ordinary convolution with the weight turned round is
-#: faster, up to seventy times. And its fast kernels take paddings up to about so many elements (`benchmarks/transposed.py`).
+#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer. Its fast kernels take paddings up to
+#: about so many elements. `benchmarks/transposed.py` measures what comes of it.
 BLOCK = 16
 WIDE = 8
 
@@ -46,34 +47,72 @@ def transposed_convolution(
     dilation: Sequence[int],
 ) -> Tensor:
     """``conv_transpose``, with ``left_over`` for ``output_padding``, the fastest way. One number a dimension each."""
-    kernel, dims = weight.shape[2:], weight.dim() - 2
-    simple = groups == 1 and set(dilation) == {1} and not any(padding)
-    if simple and kernel.numel() > 1 and tuple(kernel) == tuple(stride):
-        return _patches(grad, weight, left_over)
+    kernel, dims = tuple(weight.shape[2:]), weight.dim() - 2
+    stride, dilation = tuple(stride), tuple(dilation)
+    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+    on_cpu, strided, points = grad.device.type == "cpu", max(stride) > 1, kernel == (1,) * dims
+    size = [
+        (g - 1) * s - 2 * p + d * (k - 1) + 1 + rest
+        for g, s, p, d, k, rest in zip(grad.shape[2:], stride, padding, dilation, kernel, left_over, strict=True)
+    ]
+    if groups == 1 and max(dilation) == 1 and strided:
+        if on_cpu and points and not any(padding):
+            spread = transpose(grad, weight)
+            for dim in range(dims):
+                spread = spread.unsqueeze(3 + 2 * dim)
+            return _interleaved(F.pad(spread, [side for s in reversed(stride) for side in (0, s - 1, 0, 0)]), size)
+        patches = kernel == stride and not any(padding)
+        if patches or (on_cpu and weight.shape[1] < BLOCK):
+            return _by_phases(grad, weight, stride, padding, size)
     # How far the weight, turned round, reaches beyond grad.
     beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
     wide = max(beyond) > WIDE
-    turned = len(weight) < BLOCK or (wide and max(dilation) > 1)
-    if grad.device.type == "cpu" and turned and set(stride) == {1} and groups == 1 and min(beyond) >= 0:
+    if (
+        on_cpu
+        and groups == 1
+        and not strided
+        and min(beyond) >= 0
+        and (len(weight) < BLOCK or (wide and max(dilation) > 1))
+    ):
         convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
         if wide:
             grad = F.pad(grad, [side for amount in reversed(beyond) for side in (amount, amount)])
             beyond = [0] * dims
         turned_round = weight.flip(*range(2, dims + 2)).transpose(0, 1)
-        return convolve(grad, turned_round, None, 1, beyond, tuple(dilation))
-    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+        return convolve(grad, turned_round, None, 1, beyond, dilation)
     return transpose(grad, weight, None, stride, padding, left_over, groups, dilation)
 
 
-def _patches(grad: Tensor, weight: Tensor, left_over: Sequence[int]) -> Tensor:
-    """The transposed convolution whose kernels do not overlap: a matrix product for each patch."""
-    dims = weight.dim() - 2
-    columns = weight.flatten(1).t() @ grad.flatten(2)
-    columns = columns.unflatten(1, weight.shape[1:]).unflatten(-1, grad.shape[2:])  # [N, channels, *kernel, *patches]
-    patches = columns.permute(0, 1, *[side for dim in range(2, dims + 2) for side in (dims + dim, dim)])
-    for dim in range(2, dims + 2):
-        patches = patches.flatten(dim, dim + 1)
-    return F.pad(patches, [side for amount in reversed(left_over) for side in (0, amount)])
+def _by_phases(
+    grad: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], size: Sequence[int]
+) -> Tensor:
+    """A strided transposed convolution as an ordinary one whose channels are the positions between two strides.
+
+    ``out[s m + r] = sum_j w[r + p - s j] grad[m + j]`` in each dimension: for every ``r`` a kernel of its own over the same ``j``.
+    """
+    dims = len(stride)
+    edges = []
+    for dim, (s, p, n, k) in enumerate(zip(stride, padding, size, weight.shape[2:], strict=True)):
+        low, high = -((k - 1 - p) // s), (s - 1 + p) // s
+        taps = torch.arange(s)[:, None] + p - s * torch.arange(low, high + 1)
+        taps = taps.where((taps >= 0) & (taps < k), k).to(weight.device)  # beyond the kernel: the zero behind it
+        at = 2 + 2 * dim
+        weight = F.pad(weight, [0, 0] * (weight.dim() - at - 1) + [0, 1]).index_select(at, taps.flatten())
+        weight = weight.unflatten(at, taps.shape)
+        edges.append((-low, -(-n // s) - 1 + high - (grad.shape[2 + dim] - 1)))
+    within = range(2, 2 + 2 * dims, 2)
+    kernels = weight.permute(1, *within, 0, *(dim + 1 for dim in within)).flatten(0, dims)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+    phases = convolve(F.pad(grad, [side for edge in reversed(edges) for side in edge]), kernels)
+    phases = phases.unflatten(1, (-1, *stride))  # [N, channels, *stride, *positions]
+    return _interleaved(phases.permute(0, 1, *(at for dim in range(2, 2 + dims) for at in (dims + dim, dim))), size)
+
+
+def _interleaved(phases: Tensor, size: Sequence[int]) -> Tensor:
+    """``[N, channels, *size]`` from ``[N, channels, positions, stride, ...]``, two dimensions for each."""
+    for dim, n in enumerate(size, 2):
+        phases = phases.flatten(dim, dim + 1).narrow(dim, 0, n)
+    return phases
 
 
 def _register(dims: int) -> None:
