@@ -57,7 +57,7 @@ def main() -> None:
         left_over = [n - ((g - 1) * s - 2 * p + d * (k - 1) + 1) for n, g, s, p, d, k in geometry]
         transpose = (F.conv_transpose1d, F.conv_transpose2d)[dims - 1]
         torchs = partial(transpose, grad, weight, None, stride, padding, left_over, 1, dilation)
-        ours = partial(transposed_convolution, grad, weight, stride, padding, left_over, 1, dilation)
+        ours = partial(transposed_convolution, grad, weight, size, stride, padding, 1, dilation)
         expected = torchs()
 
         def error(found: Tensor, expected: Tensor = expected) -> float:

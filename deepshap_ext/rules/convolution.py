@@ -36,25 +36,25 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
 BLOCK = 16
 WIDE = 8
 
+# By the number of dimensions, less one.
+_CONVOLVE: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSE: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
 
 def transposed_convolution(
     grad: Tensor,
     weight: Tensor,
+    size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
-    left_over: Sequence[int],
     groups: int,
     dilation: Sequence[int],
 ) -> Tensor:
-    """``conv_transpose``, with ``left_over`` for ``output_padding``, the fastest way. One number a dimension each."""
+    """The transpose of a convolution of ``[N, channels, *size]``, the fastest way. One number a dimension each."""
     kernel, dims = tuple(weight.shape[2:]), weight.dim() - 2
     stride, dilation = tuple(stride), tuple(dilation)
-    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+    transpose = _TRANSPOSE[dims - 1]
     on_cpu, strided, points = grad.device.type == "cpu", max(stride) > 1, kernel == (1,) * dims
-    size = [
-        (g - 1) * s - 2 * p + d * (k - 1) + 1 + rest
-        for g, s, p, d, k, rest in zip(grad.shape[2:], stride, padding, dilation, kernel, left_over, strict=True)
-    ]
     if groups == 1 and max(dilation) == 1 and strided:
         if on_cpu and points and not any(padding):
             spread = transpose(grad, weight)
@@ -74,12 +74,16 @@ def transposed_convolution(
         and min(beyond) >= 0
         and (len(weight) < BLOCK or (wide and max(dilation) > 1))
     ):
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
         if wide:
             grad = F.pad(grad, [side for amount in reversed(beyond) for side in (amount, amount)])
             beyond = [0] * dims
         turned_round = weight.flip(*range(2, dims + 2)).transpose(0, 1)
-        return convolve(grad, turned_round, None, 1, beyond, dilation)
+        return _CONVOLVE[dims - 1](grad, turned_round, None, 1, beyond, dilation)
+    # What a stride leaves over at the end of the input.
+    left_over = [
+        n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
+        for n, g, s, p, d, k in zip(size, grad.shape[2:], stride, padding, dilation, kernel, strict=True)
+    ]
     return transpose(grad, weight, None, stride, padding, left_over, groups, dilation)
 
 
@@ -94,16 +98,16 @@ def _by_phases(
     edges = []
     for dim, (s, p, n, k) in enumerate(zip(stride, padding, size, weight.shape[2:], strict=True)):
         low, high = -((k - 1 - p) // s), (s - 1 + p) // s
-        taps = torch.arange(s)[:, None] + p - s * torch.arange(low, high + 1)
-        taps = taps.where((taps >= 0) & (taps < k), k).to(weight.device)  # beyond the kernel: the zero behind it
+        r, j = torch.arange(s, device=weight.device), torch.arange(low, high + 1, device=weight.device)
+        taps = r[:, None] + p - s * j
+        taps = taps.where((taps >= 0) & (taps < k), k)  # beyond the kernel: the zero behind it
         at = 2 + 2 * dim
         weight = F.pad(weight, [0, 0] * (weight.dim() - at - 1) + [0, 1]).index_select(at, taps.flatten())
         weight = weight.unflatten(at, taps.shape)
         edges.append((-low, -(-n // s) - 1 + high - (grad.shape[2 + dim] - 1)))
     within = range(2, 2 + 2 * dims, 2)
     kernels = weight.permute(1, *within, 0, *(dim + 1 for dim in within)).flatten(0, dims)
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
-    phases = convolve(F.pad(grad, [side for edge in reversed(edges) for side in edge]), kernels)
+    phases = _CONVOLVE[dims - 1](F.pad(grad, [side for edge in reversed(edges) for side in edge]), kernels)
     phases = phases.unflatten(1, (-1, *stride))  # [N, channels, *stride, *positions]
     return _interleaved(phases.permute(0, 1, *(at for dim in range(2, 2 + dims) for at in (dims + dim, dim))), size)
 
@@ -116,8 +120,7 @@ def _interleaved(phases: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _register(dims: int) -> None:
-    convolve: Callable[..., Tensor] = getattr(F, f"conv{dims}d")
-    transpose: Callable[..., Tensor] = getattr(F, f"conv_transpose{dims}d")
+    convolve, transpose = _CONVOLVE[dims - 1], _TRANSPOSE[dims - 1]
 
     @rule(f"conv{dims}d")
     def convolution(
@@ -150,13 +153,8 @@ def _register(dims: int) -> None:
             return convolve(x, weight, bias, steps, edges, spread, groups), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            # What a stride leaves over at the end of the input.
-            left_over = [
-                n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
-                for n, g, s, p, d, k in zip(size, grad.shape[-dims:], steps, edges, spread, kernel, strict=True)
-            ]
             # Autocast convolves in another dtype than the weight has.
-            return [transposed_convolution(grad, weight.to(grad.dtype), steps, edges, left_over, groups, spread)]
+            return [transposed_convolution(grad, weight.to(grad.dtype), size, steps, edges, groups, spread)]
 
         return Application([operand], forward, multipliers, stand_for=[input])
 
