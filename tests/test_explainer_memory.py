@@ -13,7 +13,7 @@ from models import FunctionNet, TwoInputs, digits, spread
 from torch import Tensor, nn
 
 import deepshap_ext
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, ops
 
 
 def _cuda_error() -> Exception:
@@ -113,6 +113,13 @@ def test_a_model_that_never_fits_is_an_error() -> None:
     model = Limited(nn.Linear(4, 2), 0)
     with unchanged(model.inner), pytest.raises(deepshap_ext.OutOfMemoryError):
         DeepExplainer(model, torch.ones(3, 4))
+
+
+def test_an_operation_without_memory_for_its_result_says_so() -> None:
+    # More than any address space holds; the operands are one element over and over.
+    grad, rows = torch.ones(1).expand(2**44, 1, 4), torch.zeros(1, dtype=torch.int64).expand(2**44)
+    with pytest.raises(MemoryError, match=r"no memory for a tensor of 70368744177664 elements"):
+        ops.rescale(grad, torch.ones(1, 4), torch.zeros(1, 4), rows, "relu", (), 1, 1, "grid")
 
 
 def test_out_of_memory_in_the_backward() -> None:

@@ -10,6 +10,10 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <functional>
+#include <new>
+#include <numeric>
+#include <string>
 #include <vector>
 
 namespace deepshap::ops {
@@ -37,16 +41,29 @@ inline int32_t shim_dtype(ScalarType dtype) {
   return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
 }
 
+// Arrives in Python as a MemoryError.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(int64_t elements)
+      : message_("deepshap_ext: there is no memory for a tensor of " + std::to_string(elements) + " elements") {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
 // An uninitialised tensor on the device of `like`. The shim is called directly: it costs half of stable::new_empty.
+// Of a call that fails, versions of torch before 2.13 say nothing more than that; this one has no other reason to.
 inline Tensor empty_strided(const Dims& sizes, const Dims& strides, ScalarType dtype, const Tensor& like) {
   int32_t device_type;
   int32_t device_index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
-                                                         strides.data(), shim_dtype(dtype), device_type, device_index,
-                                                         &handle));
+  if (aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), shim_dtype(dtype),
+                               device_type, device_index, &handle) != TORCH_SUCCESS) {
+    throw OutOfMemory(std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()));
+  }
   return Tensor(handle);
 }
 
@@ -55,7 +72,10 @@ inline Tensor empty(const Dims& sizes, ScalarType dtype, const Tensor& like) {
 }
 
 inline Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+  if (tensor.is_contiguous()) return tensor;
+  Tensor copy = empty(to_dims(tensor.sizes()), tensor.scalar_type(), tensor);
+  torch::stable::copy_(copy, tensor);
+  return copy;
 }
 
 template <class T>
