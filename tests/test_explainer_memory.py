@@ -11,9 +11,10 @@ import torch
 from checks import assert_same, unchanged
 from models import FunctionNet, TwoInputs, digits, spread
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import deepshap_ext
-from deepshap_ext import DeepExplainer, ops
+from deepshap_ext import Application, DeepExplainer, ops
 
 
 def _cuda_error() -> Exception:
@@ -113,6 +114,42 @@ def test_a_model_that_never_fits_is_an_error() -> None:
     model = Limited(nn.Linear(4, 2), 0)
     with unchanged(model.inner), pytest.raises(deepshap_ext.OutOfMemoryError):
         DeepExplainer(model, torch.ones(3, 4))
+
+
+class Attends(nn.Module):
+    """Attention by hand, through an identity that a rule of the test's watches. ``made``: what the latest pass computed on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.identity, self.head = nn.Linear(6, 18), nn.Identity(), nn.Linear(6, 2)
+        self.made: deque[dict[str, StorageWeakRef]] = deque(maxlen=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x)
+        q, k, v = qkv.chunk(3, -1)
+        scores = q @ k.mT
+        weights = scores.softmax(-1)
+        means = weights @ v / weights.sum(-1, keepdim=True).sqrt()
+        self.made.append(
+            {name: StorageWeakRef(t.untyped_storage()) for name, t in {"qkv": qkv, "scores": scores}.items()}
+        )
+        return self.head(self.identity(means).mean(1))
+
+
+def test_what_no_rule_reads_is_gone_in_the_backward() -> None:
+    model, alive = Attends(), []
+
+    def identity(context: Any, module: nn.Module, x: Tensor) -> Application:
+        def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+            alive.extend(name for name, storage in model.made[0].items() if not storage.expired())
+            return [grad]
+
+        return Application([x], lambda x: (x.clone(), []), multipliers)
+
+    with deepshap_ext.register_rule(nn.Identity, identity):
+        DeepExplainer(model, torch.randn(2, 4, 6)).attribute(torch.randn(3, 4, 6), target=0)
+    assert model.made
+    assert alive == []
 
 
 def test_an_operation_without_memory_for_its_result_says_so() -> None:

@@ -6,7 +6,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,7 +41,7 @@ class Capture(TorchFunctionMode):
         self.tape = Tape()
         self.running = Running()
         self.without_rule: dict[Node, str] = {}
-        self._made_by: dict[int, tuple[Tensor, int, Tensor, str]] = {}
+        self._made_by: dict[int, tuple[weakref.ref[Tensor], int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
 
@@ -161,8 +161,10 @@ class Capture(TorchFunctionMode):
 
     def made_by(self, value: Tensor) -> tuple[Tensor, str] | None:
         """The operand and the name of the ``rsqrt``, ``reciprocal`` or ``softmax`` whose unmodified result a tensor is."""
-        result, version, operand, name = self._made_by.get(id(value), (None, 0, None, ""))
-        return (operand, name) if operand is not None and result is value and value._version == version else None
+        made = self._made_by.get(id(value))
+        if made is None or made[1] != value._version:
+            return None
+        return made[2:]
 
     def _as_it_is(
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
@@ -248,7 +250,9 @@ class Capture(TorchFunctionMode):
             result = target.copy_(result)
         self._mark(called, tensors_in(result), dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
-            self._made_by[id(result)] = (result, result._version, application.operands[0], called.name)
+            # The operand lives no longer than the result does.
+            forget = partial(self._made_by.pop, id(result))
+            self._made_by[id(result)] = weakref.ref(result, forget), result._version, application.operands[0], called.name
         return result
 
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:

@@ -85,23 +85,25 @@ def _quotient(
     """
     a, v = _promoted(a, v)
     # A copy of a constant: the model may write into its own.
-    operands, constant = ([a, v], a) if context.carries(a) else ([v], a.detach().clone())
+    constant = None if context.carries(a) else a.detach().clone()
+    operands = [a, v] if constant is None else [v]
+    shapes = [operand.shape for operand in operands]
 
     def forward(*operands: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        *top, bottom = operands
-        quotient = divide(top[0] if top else a, bottom)
-        return quotient, [quotient, bottom.sqrt() if root else bottom, *top]
+        top, bottom = operands if constant is None else (constant, *operands)
+        quotient = divide(top, bottom)
+        return quotient, [quotient, bottom.sqrt() if root else bottom, *operands[:-1]]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         (z_x, z_r), (b_x, b_r) = sides.pair(0), sides.pair(1)
-        a_x, a_r = sides.pair(2) if len(operands) == 2 else (constant, constant)
+        a_x, a_r = sides.pair(2) if constant is None else (constant, constant)
         one_sign = (b_x > 0) == (b_r > 0)
         mean = torch.where(one_sign, (b_x + b_r) / 2, 1)
         to_a = torch.where(one_sign, 1 / mean, (1 / b_x + 1 / b_r) / 2)
         to_b = torch.where(one_sign, (z_x + z_r) / 2 / mean, (a_x + a_r) / 2 / b_x / b_r)
         to_v = to_b / (b_x + b_r) if root else to_b
-        found = [grad * to_a, -grad * to_v][-len(operands) :]
-        return [sum_to(m, operand.shape) for m, operand in zip(found, operands, strict=True)]
+        found = [grad * to_a, -grad * to_v][-len(shapes) :]
+        return [sum_to(m, shape) for m, shape in zip(found, shapes, strict=True)]
 
     return Application(operands, forward, multipliers, stand_for=stand_for)
 
@@ -118,13 +120,16 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
     if input.dim() == 1 or other.dim() == 1:
         return bilinear(torch.matmul, input, other)
 
+    shapes = input.shape, other.shape  # the operands themselves may be more memory than what is kept of them
+
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return torch.matmul(a, b), [a.contiguous(), b.contiguous()]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         a, b = sides.midpoint(0), sides.midpoint(1)
         # Autocast multiplies in another dtype than its operands have.
-        return [sum_to(grad @ b.to(grad.dtype).mT, input.shape), sum_to(a.to(grad.dtype).mT @ grad, other.shape)]
+        found = grad @ b.to(grad.dtype).mT, a.to(grad.dtype).mT @ grad
+        return [sum_to(m, shape) for m, shape in zip(found, shapes, strict=True)]
 
     return Application([input, other], forward, multipliers)
 

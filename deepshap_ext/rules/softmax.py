@@ -72,13 +72,14 @@ def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Ap
     # One dimension to sum over, the last.
     flat = input.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
     shape = [1 if d in dims else n for d, n in enumerate(input.shape) if keepdim or d not in dims]
+    *lines, size = flat.shape
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return torch.logsumexp(x, -1).reshape(shape), [torch.log_softmax(x, -1)]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         # log-softmax gives g_k - q_k sum(g): with g in one place only, what it takes away from there is q.
-        g = torch.nn.functional.pad(grad.reshape(*flat.shape[:-1], 1), (0, flat.shape[-1] - 1))
+        g = torch.nn.functional.pad(grad.reshape(*lines, 1), (0, size - 1))
         taken = ops.softmax(g.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), -1, True, *sides.geometry())
         return [g - taken.squeeze(0)]
 
