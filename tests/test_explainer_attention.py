@@ -184,3 +184,29 @@ def test_a_causal_model_gives_the_future_no_part() -> None:
     model = spread(Causal()).double()
     found = explain(model, torch.randn(2, 4, 6).double(), torch.randn(3, 4, 6).double(), tolerance=1e-11)
     assert found.values[:, :2].any() and not found.values[:, 2:].any()
+
+
+class Viewed(nn.Module):
+    """Attention whose result is viewed in the layout that torch's fused kernels give it, the query's."""
+
+    def __init__(self, heads_first: bool, causal: bool) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.heads_first, self.causal = heads_first, causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, tokens, _ = x.shape
+        q, k, v = (part.unflatten(2, (2, 3)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2))
+        if self.heads_first:
+            q = q.contiguous()
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        if self.heads_first:
+            return self.out(h.view(rows, 2, tokens * 3).view(rows, tokens, 6))
+        return self.out(h.transpose(1, 2).view(rows, tokens, 6))
+
+
+@pytest.mark.parametrize("heads_first", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_model_may_view_what_attention_gives(heads_first: bool, causal: bool) -> None:
+    x, background = (torch.randn(n, 4, 6, dtype=torch.float64) for n in (3, 2))
+    explain(spread(Pieces(Viewed(heads_first, causal))).double(), x, background)

@@ -45,7 +45,16 @@ def _attention(
     if dropout_p > 0:
         weights = torch.nn.functional.dropout(weights, dropout_p)
     result = weights @ value
-    return result if empty is None else result.masked_fill(empty, 0.0)
+    return _laid_out_as(query, result if empty is None else result.masked_fill(empty, 0.0))
+
+
+def _laid_out_as(query: Tensor, result: Tensor) -> Tensor:
+    """The result with its dimensions in memory as the query's, as torch's fused kernels have it: a model may view it."""
+    if query.dim() != 4 or query.stride(-1) != 1 or query.shape != result.shape:
+        return result
+    strides = torch.empty_like(query).stride()
+    order = sorted(range(4), key=lambda dim: -strides[dim])
+    return result.permute(order).contiguous().permute([order.index(dim) for dim in range(4)])
 
 
 @decomposition("flex_attention")
