@@ -85,7 +85,7 @@ METADATA = frozenset(
     is_contiguous is_floating_point is_complex is_cuda is_sparse is_sparse_csr is_quantized is_leaf is_signed is_conj is_neg
     is_inference is_same_size is_pinned is_shared is_set_to is_meta is_mkldnn is_nested is_xla is_mps is_cpu is_ipu is_maia is_mtia
     is_vulkan is_xpu is_distributed is_coalesced get_device dense_dim sparse_dim dim_order
-    requires_grad grad grad_dtype grad_fn output_nr retains_grad volatile _version _base _cdata _grad _grad_fn _backward_hooks
+    names has_names requires_grad grad grad_dtype grad_fn output_nr retains_grad volatile _version _base _cdata _grad _grad_fn _backward_hooks
     _post_accumulate_grad_hooks _is_view len hash repr format dir reduce_ex
     data_ptr const_data_ptr untyped_storage storage storage_type register_hook register_post_accumulate_grad_hook retain_grad
     _clear_non_serializable_cached_data record_stream result_type can_cast autocast
@@ -151,6 +151,9 @@ _WITHOUT_RULE = {
     indices values ccol_indices_copy col_indices_copy crow_indices_copy row_indices_copy indices_copy values_copy coalesce saddmm
     smm sspaddmm sparse_mask sparse_resize sparse_resize_and_clear resize_as_sparse to_dense to_sparse _nested_tensor_size
     _nested_tensor_storage_offsets _nested_tensor_strides
+    """,
+    "for tensors with named dimensions": """
+    align_as
     """,
     "on another device or in another layout": """
     ipu mtia xpu pin_memory to_mkldnn cuda_array_interface

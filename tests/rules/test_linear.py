@@ -53,6 +53,9 @@ def test_adds_up_and_equals_a_loop_over_pairs(name: str) -> None:
     sample = SAMPLES[name]
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    made = sample.op(torch.zeros(1, *sample.shape, dtype=torch.float64, requires_grad=True))
+    if made.grad_fn is not None and made.grad_fn.name() == "torch::autograd::NotImplemented":
+        pytest.skip("this version of torch has no derivative for it")
     model = Around(sample)
     x, background = (torch.randn(n, *sample.shape, dtype=torch.float64) for n in (_INPUTS, _BASELINES))
     explainer = DeepExplainer(model, background, additivity_tolerance=sample.tolerance)
