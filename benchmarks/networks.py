@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Size:
-    """How much to explain. ``step``: inputs that those who run every pair forward are given at once, so that the pairs fit into memory."""
+    """How much to explain.
+
+    ``step``: inputs that those who run every pair forward are given at once, so that the pairs fit into memory. captum unbinds its outputs;
+    torch 2.11's backward of that, unlike 2.13's, takes a time quadratic in their number: two minutes for the MLP's 100,000 at once.
+    """
 
     inputs: int
     baselines: int
@@ -307,10 +311,10 @@ NETWORKS = {
         "CNN for digits",
         digits_cnn,
         small=Size(20, 100, 20, (1, 8, 8)),
-        full=Size(100, 100, 100, (1, 8, 8)),
+        full=Size(100, 100, 20, (1, 8, 8)),
         target=None,
     ),
-    "mlp": Network("MLP 30-128-128-1", mlp, *[Size(1000, 100, 1000, (30,))] * 2),
+    "mlp": Network("MLP 30-128-128-1", mlp, small=Size(1000, 100, 1000, (30,)), full=Size(1000, 100, 20, (30,))),
     "resnet18": Network(
         "ResNet-18",
         lambda: resnet((2, 2, 2, 2), bottleneck=False),
@@ -323,8 +327,8 @@ NETWORKS = {
         small=Size(2, 16, 2, SMALL_IMAGES),
         full=Size(32, 50, 2, IMAGES),
     ),
-    "vit": Network("ViT-S/16", ViT, small=Size(2, 8, 2, IMAGES), full=Size(32, 50, 2, IMAGES)),
-    "bert": Network("BERT-mini", Bert, small=Size(4, 16, 4, WORDS), full=Size(32, 50, 8, WORDS)),
+    "vit": Network("ViT-S/16", ViT, small=Size(4, 8, 4, IMAGES), full=Size(32, 50, 2, IMAGES)),
+    "bert": Network("BERT-mini", Bert, small=Size(8, 16, 8, WORDS), full=Size(32, 50, 8, WORDS)),
     "bpnet": Network(
         "BPNet, 64 filters",
         lambda: BPNet(64, layers=9),
@@ -335,7 +339,7 @@ NETWORKS = {
     "chrombpnet": Network(
         "ChromBPNet, 512 filters",
         lambda: BPNet(512, layers=8),
-        small=Size(1, 8, 1, BASE_PAIRS),
+        small=Size(2, 8, 2, BASE_PAIRS),
         full=Size(100, 20, 5, BASE_PAIRS),
         sequences=True,
     ),

@@ -93,11 +93,11 @@ done
 
 part kernels 60 bash -c 'benchmark kernels --repeats 5 '"$([[ $device == cuda ]] || echo --small)"
 part precision 30 bash -c 'benchmark precision mlp resnet18 bpnet'
-networks=(resnet50 bpnet chrombpnet vit resnet18 mlp bert digits)
-[[ $device == cuda ]] || networks=(mlp resnet18)
+networks=(resnet50 bpnet chrombpnet vit resnet18 bert mlp digits)
+[[ $device == cuda ]] || networks=(resnet18 bert)
 part peers 150 bash -c 'benchmark peers "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
 part floor 60 bash -c 'benchmark floor "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
-part startup 30 bash -c 'benchmark startup --repeats 2'
+part startup 60 bash -c 'benchmark startup --repeats 2'
 deadline=$((deadline + 15)) # the page must come out
 part report 15 "$python" "$root/benchmarks/report.py" --results "$out/results" --page "$out/benchmarks.md"
 
