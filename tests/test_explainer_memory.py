@@ -220,6 +220,20 @@ def test_max_memory_bounds_the_rows_that_run_at_once() -> None:
     assert max(rows) <= 3  # the probe's
 
 
+def test_an_explainer_is_made_in_memory_for_six_rows() -> None:
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scaled = 2 * x
+            held.append((len(x), StorageWeakRef(scaled.untyped_storage())))
+            at_once.append(sum(rows for rows, storage in held if not storage.expired()))
+            return scaled.sigmoid().sum(1)
+
+    held: list[tuple[int, StorageWeakRef]] = []
+    at_once: list[int] = []
+    DeepExplainer(Watched(), torch.randn(4, 3))
+    assert max(at_once) == 6
+
+
 @pytest.mark.parametrize("max_memory", [200_000, 1_000_000])
 def test_max_memory_is_kept_to(max_memory: int) -> None:
     """What the passes take is measured on other numbers than the plan was made from."""

@@ -252,7 +252,12 @@ class Capture(TorchFunctionMode):
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             # The operand lives no longer than the result does.
             forget = partial(self._made_by.pop, id(result))
-            self._made_by[id(result)] = weakref.ref(result, forget), result._version, application.operands[0], called.name
+            self._made_by[id(result)] = (
+                weakref.ref(result, forget),
+                result._version,
+                application.operands[0],
+                called.name,
+            )
         return result
 
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:

@@ -19,7 +19,8 @@ from .layout import BATCH_FIRST, Layout
 from .tape import Entry
 
 # One batch size alone cannot tell the batch from another dimension of the same length, and one row alone misses a flip of the batch.
-_BATCHES = ((2, (0,)), (3, (0, 1)))
+_FEWER, _ROWS = 2, 3
+_CHANGED = 0, 1
 
 
 @dataclass(frozen=True)
@@ -53,33 +54,32 @@ def probe(hooks: ModelHooks, inputs: Sequence[Tensor]) -> Layouts:
     ``inputs`` are the rows to try with; one row is repeated, and one of the repetitions replaced by another row. Integer inputs are
     replaced by other rows of themselves only, keyword arguments not at all.
     """
-    base = {count: _of_any_size(hooks, inputs, count) for count, _ in _BATCHES}
-    passes = list(base.values())
+    smaller, base = (_of_any_size(hooks, inputs, count) for count in (_FEWER, _ROWS))
+    both = _explained([smaller, base])
     try:
-        _check_same_operations(passes[0], passes[1], "the number of samples in a batch")
-        places = [_by_shape(title, *tensors) for title, tensors in _aligned(passes)]
-        _check_equal_rows(places, passes)
+        _check_same_operations(smaller, base, "the number of samples in a batch")
+        places = [_by_shape(title, *tensors) for title, tensors in _aligned([smaller, base])]
+        _check_equal_rows(places, [smaller, base])
+        del smaller  # a large model's would be in memory beside what follows
         # Rows as they come may have parts in common, whose places do not show; then all of a row is changed.
         for everywhere in (False, True):
             if everywhere and all(len(place.candidates) == 1 for place in places):
                 break
-            for count, changed in _BATCHES:
-                for row in changed:
-                    variant = hooks.run(_batch(hooks, inputs, count, row, everywhere)).without_graph()
-                    _check_same_operations(base[count], variant, "the values of its input")
-                    for place, (_, (before, after)) in zip(places, _aligned([base[count], variant]), strict=True):
-                        _by_footprint(place, before, after, count, row)
-                    del variant, before, after  # a large model's would be in memory beside the next
+            for row in _CHANGED:
+                variant = hooks.run(_batch(hooks, inputs, _ROWS, row, everywhere)).without_graph()
+                _check_same_operations(base, variant, "the values of its input")
+                for place, (_, (before, after)) in zip(places, _aligned([base, variant]), strict=True):
+                    _by_footprint(place, before, after, row)
+                del variant, before, after
     except (ControlFlowError, MixedSamplesError):
         rows = _varied(hooks, inputs)
         if not all(_as_alone(hooks, some) for some in (rows, [tensor.flip(0) for tensor in rows])):
             raise
-        shapes = [_by_shape("the explained input", *tensors) for tensors in _explained(passes)]
+        shapes = [_by_shape("the explained input", *tensors) for tensors in both]
         return Layouts(None, [place.candidates[0] or BATCH_FIRST for place in shapes])
     found = iter([place.candidates[0] for place in places])
-    first = passes[0]
-    entries = [[next(found) for _ in entry.kept] for entry in first.tape.entries]
-    explained = [next(found) or BATCH_FIRST for _ in first.explained]
+    entries = [[next(found) for _ in entry.kept] for entry in base.tape.entries]
+    explained = [next(found) or BATCH_FIRST for _ in base.explained]
     return Layouts(entries, explained)
 
 
@@ -173,22 +173,21 @@ def _explained(passes: Sequence[Pass]) -> list[list[Tensor]]:
 
 def _by_shape(title: str, smaller: Tensor, larger: Tensor) -> _Place:
     """The layouts that fit the shapes of one tensor for the two batch sizes."""
-    (small, _), (large, _) = _BATCHES
     scaled = [dim for dim, (a, b) in enumerate(zip(smaller.shape, larger.shape, strict=False)) if a != b]
     if smaller.dim() != larger.dim() or len(scaled) > 1:
         raise MixedSamplesError(
-            f"{title}: a batch of {small} gives shape {list(smaller.shape)}, a batch of {large} {list(larger.shape)}: the model combines "
+            f"{title}: a batch of {_FEWER} gives shape {list(smaller.shape)}, a batch of {_ROWS} {list(larger.shape)}: the model combines "
             f"the samples of a batch"
         )
     if not scaled:
         # No batch, or no elements at all to tell.
         return _Place(title, [None])
     dim = scaled[0]
-    length, rest = divmod(smaller.shape[dim], small)
-    if rest or length * large != larger.shape[dim]:
+    length, rest = divmod(smaller.shape[dim], _FEWER)
+    if rest or length * _ROWS != larger.shape[dim]:
         raise MixedSamplesError(
-            f"{title}: dimension {dim} is {smaller.shape[dim]} long for {small} samples and {larger.shape[dim]} for {large}: the number of "
-            f"its elements depends on the values of the input"
+            f"{title}: dimension {dim} is {smaller.shape[dim]} long for {_FEWER} samples and {larger.shape[dim]} for {_ROWS}: the number "
+            f"of its elements depends on the values of the input"
         )
     return _Place(title, [Layout(dim, n, length // n) for n in range(1, length + 1) if length % n == 0])
 
@@ -209,14 +208,14 @@ def _check_equal_rows(places: Sequence[_Place], passes: Sequence[Pass]) -> None:
             )
 
 
-def _by_footprint(place: _Place, before: Tensor, after: Tensor, count: int, row: int) -> None:
+def _by_footprint(place: _Place, before: Tensor, after: Tensor, row: int) -> None:
     """Keep the layouts under which only this row has changed."""
     if before.shape != after.shape:
         raise ControlFlowError(
             f"{place.title}: shape {list(before.shape)} for one input, {list(after.shape)} for another"
         )
     changed = (before != after) & ~(before.isnan() & after.isnan())
-    others = [index for index in range(count) if index != row]
+    others = [index for index in range(_ROWS) if index != row]
     if not changed.any():
         return
     place.candidates = [
