@@ -45,7 +45,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(formatted)
 
-# Half an hour on two idle cores. --no-deps: most of what tangermeme asks for serves its other functions.
+# Three quarters of an hour on two idle cores. --no-deps: most of what tangermeme asks for serves its other functions.
 bench: $(BUILT)
 	$(BIN)/python -m pip install --no-deps 'tangermeme==1.6.*'
 	$(BIN)/python benchmarks/peers_bugs.py

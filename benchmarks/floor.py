@@ -5,7 +5,8 @@
 Two floors, neither of which explains anything:
 
 - the pairs' floor: the plain forward of every input-baseline pair and the backward for the inputs alone, parameters frozen. Any
-  implementation that runs the model on pairs pays this before its first rule, and for both sides of each pair: twice.
+  implementation that runs the model on pairs pays this before its first rule, and for both sides of each pair: twice. All inputs at once or
+  one at a time, whichever is faster.
 - the grid's floor: inputs and baselines run forward once, and one vmapped backward runs over the pairs, as in deepshap_ext, with rules
   that cost nothing: an activation hands its gradient on as it is, a pool copies it to its window, a batch norm is one affine map, a
   convolution its transpose; what is left (softmax, layer norm, products) has torch's own gradient. As many pairs at once as is fastest
@@ -19,8 +20,9 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -86,22 +88,24 @@ def contenders(it: Job) -> list[Contender]:
     free = free_rules(copy.deepcopy(it.model))
 
     def unlike_plain(found: Tensor) -> float:
-        plain = pairs_floor(it, free)
+        plain = pairs_floor(it, free, it.size.step)
         return float((found - plain).abs().max() / plain.abs().max())
 
-    pairs = fastest(partial(grid_floor, it, free), it)
+    steps = fastest(partial(pairs_floor, it, it.model), (it.size.step, 1), it)
+    pairs = fastest(partial(grid_floor, it, free), (it.size.step * it.size.baselines * 10, 256, 32), it)
     return [
-        Contender("pairs' floor", lambda: pairs_floor(it, it.model)),
+        Contender("pairs' floor", partial(pairs_floor, it, it.model, steps)),
         Contender("grid's floor", partial(grid_floor, it, free, pairs), unlike_plain),
         Contender("grid's floor, kept", partial(grid_floor, it, free, pairs, keep=True)),
         Contender("deepshap_ext", explainer, lambda values: additivity_error(sums(values, it), difference)),
     ]
 
 
-def pairs_floor(it: Job, model: nn.Module) -> Tensor:
-    """The mean over baselines of the plain gradients, ``[B, *features]`` or ``[B, *features, K]``; every pair runs forward."""
+def pairs_floor(it: Job, model: nn.Module, step: int) -> Tensor:
+    """The mean over baselines of the plain gradients, ``[B, *features]`` or ``[B, *features, K]``; the pairs of ``step`` inputs run forward
+    at once."""
     parts = []
-    for here in it.steps():
+    for here in replace(it, size=replace(it.size, step=step)).steps():
         pairs = it.pairs(here)[0].requires_grad_()
         y = model(pairs).sum(0)
         chosen = y.unbind() if it.target is None else [y[it.target]]
@@ -137,10 +141,9 @@ def grid_floor(it: Job, model: nn.Module, pairs: int, keep: bool = False) -> Ten
     return by_target(torch.cat(parts), it)
 
 
-def fastest(work: Callable[[int], Any], it: Job) -> int:
-    """How many pairs at once take the least time."""
-    choices = (it.size.step * it.size.baselines * 10, 256, 32)
-    timed = compare([Contender(str(pairs), partial(work, pairs)) for pairs in choices], 1, it.X.device)
+def fastest(work: Callable[[int], Any], choices: Sequence[int], it: Job) -> int:
+    """Which of the choices, of how much is done at once, takes the least time."""
+    timed = compare([Contender(str(choice), partial(work, choice)) for choice in choices], 1, it.X.device)
     return min(zip(choices, timed, strict=True), key=lambda pair: pair[1].median)[0]
 
 

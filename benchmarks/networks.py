@@ -328,7 +328,7 @@ NETWORKS = {
         full=Size(32, 50, 2, IMAGES),
     ),
     "vit": Network("ViT-S/16", ViT, small=Size(4, 8, 4, IMAGES), full=Size(32, 50, 2, IMAGES)),
-    "bert": Network("BERT-mini", Bert, small=Size(8, 16, 8, WORDS), full=Size(32, 50, 8, WORDS)),
+    "bert": Network("BERT-mini", Bert, small=Size(4, 16, 4, WORDS), full=Size(32, 50, 8, WORDS)),
     "bpnet": Network(
         "BPNet, 64 filters",
         lambda: BPNet(64, layers=9),

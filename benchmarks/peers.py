@@ -1,11 +1,13 @@
 """deepshap_ext, captum, shap and tangermeme on the same networks, inputs, baselines and outputs: time, memory, additivity.
 
-    python benchmarks/peers.py [names ...] [--full] [--repeats 3] [--seconds 60] [--device cpu] [--results benchmarks/results]
+    python benchmarks/peers.py [names ...] [--full] [--inputs B] [--baselines R] [--explainers deepshap_ext shap ...] [--repeats 3]
+                               [--seconds 60] [--device cpu] [--results benchmarks/results]
 
 The explainers of those who have one are made before the clock starts. Peers get what suits them best: captum's ``DeepLiftShap`` for shared
 baselines and its ``DeepLift`` on pairs where each input has its own, which ``DeepLiftShap`` cannot, in calls of as many inputs as fit
-into a GPU; shap an explainer for each input there; tangermeme the same pairs a batch as captum, and raw multipliers, which cost it
-less than its default. The additivity error is the largest |sum of values - output difference|, relative to the largest difference.
+into a GPU, on a CPU of all and of one at a time; shap an explainer for each input there; tangermeme the same pairs a batch as captum, and
+raw multipliers, which cost it less than its default. The additivity error is the largest |sum of values - output difference|, relative
+to the largest difference.
 
 Peak memory is what one call, explainer included, takes above what was there before: on a GPU what torch allocates, on a CPU the resident
 memory of a process of its own. Who crashes or is not installed gets a row that says so.
@@ -19,8 +21,9 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="networks; all by default")
     parser.add_argument("--full", action="store_true", help="the sizes for a GPU")
+    parser.add_argument("--inputs", type=int, help="as many as this, not as the table has")
+    parser.add_argument("--baselines", type=int, help="likewise")
+    parser.add_argument("--explainers", nargs="+", choices=list(EXPLAINERS), metavar="NAME", help="all by default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="start no new round of a network after that long")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -47,19 +53,22 @@ def main() -> None:
     parser.add_argument("--peak", choices=list(EXPLAINERS), help="print the peak memory of this one, and nothing else")
     arguments = parser.parse_args()
     device = arguments.device
+    size = {key: value for key in ("inputs", "baselines") if (value := getattr(arguments, key)) is not None}
     if arguments.peak:
-        print(peak(arguments.peak, arguments.names[0], arguments.full, device))
+        print(peak(arguments.peak, arguments.names[0], arguments.full, device, size))
         return
 
     in_float32()
     print(machine(device))
     measured = []
     for name in arguments.names or NETWORKS:
-        it = job(name, arguments.full, device)
+        it = job(name, arguments.full, device, **size)
         peaks: dict[str, int] = {}
-        rows = compare(contenders(it, peaks), arguments.repeats, device, seconds_at_most=arguments.seconds)
+        some = contenders(it, arguments.explainers or EXPLAINERS, peaks)
+        rows = compare(some, arguments.repeats, device, seconds_at_most=arguments.seconds)
+        rows = [row for row in rows if not (row.crash and row.name.endswith(ALONE))]  # it crashes in one call, too
         if device.type != "cuda":
-            peaks = {row.name: peak_bytes(row.name, name, arguments.full) for row in rows if not row.crash}
+            peaks = {row.name: peak_bytes(row.name, name, arguments.full, size) for row in rows if not row.crash}
         memory = [peaks.get(row.name) for row in rows]
         print(f"\n{it}\n\n{table(rows, memory)}", flush=True)
         measured.append(
@@ -73,17 +82,18 @@ def main() -> None:
             save(arguments.results, "peers", device, measured)
 
 
-def contenders(it: Job, peaks: dict[str, int]) -> list[Contender]:
+def contenders(it: Job, names: Iterable[str], peaks: dict[str, int]) -> list[Contender]:
     """Each explainer; on a GPU ``peaks`` receives the memory that its first call took."""
     difference = it.difference()
 
     def gap(values: Tensor) -> float:
         return additivity_error(sums(values, it), difference.to(values.device))
 
-    for name in EXPLAINERS:
+    names = [name for name in names if not (it.X.is_cuda and name.endswith(ALONE))]
+    for name in names:
         with suppress(ModuleNotFoundError):  # a row will say so
-            import_module(name)  # no part of the first call
-    return [Contender(name, Lazy(name, it, peaks), gap) for name in EXPLAINERS]
+            import_module(name.removesuffix(ALONE))  # no part of the first call
+    return [Contender(name, Lazy(name, it, peaks), gap) for name in names]
 
 
 class Lazy:
@@ -95,8 +105,7 @@ class Lazy:
 
     def __call__(self) -> Tensor:
         if self.work is None:
-            own = copy.copy(self.it)
-            own.model = copy.deepcopy(self.it.model)
+            own = replace(self.it, model=copy.deepcopy(self.it.model))
             found: list[Tensor] = []
 
             def first() -> None:
@@ -182,7 +191,20 @@ def tangermeme(it: Job) -> Work:
     return lambda: each_output(one, it)
 
 
-EXPLAINERS = {"deepshap_ext": deepshap_ext, "captum": captum, "shap": shap, "tangermeme": tangermeme}
+def one_input_a_call(explainer: Callable[[Job], Work]) -> Callable[[Job], Work]:
+    return lambda it: explainer(replace(it, size=replace(it.size, step=1)))
+
+
+ALONE = ", one input a call"
+
+EXPLAINERS = {
+    "deepshap_ext": deepshap_ext,
+    "captum": captum,
+    f"captum{ALONE}": one_input_a_call(captum),
+    "shap": shap,
+    "tangermeme": tangermeme,
+    f"tangermeme{ALONE}": one_input_a_call(tangermeme),
+}
 
 
 def each_output(one: Callable[[int], Tensor], it: Job) -> Tensor:
@@ -208,18 +230,19 @@ class Output(nn.Module):
 # --- memory ------------------------------------------------------------------------------------------------------------
 
 
-def peak(explainer: str, name: str, full: bool, device: torch.device) -> int:
+def peak(explainer: str, name: str, full: bool, device: torch.device, size: dict[str, int]) -> int:
     """Bytes that one call takes at most, after a small job that loads what is loaded once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         EXPLAINERS[explainer](job(name, full, device, inputs=2, baselines=2))()
-        it = job(name, full, device)
+        it = job(name, full, device, **size)
         return peak_memory(lambda: EXPLAINERS[explainer](it)(), device)
 
 
-def peak_bytes(explainer: str, name: str, full: bool) -> int:
+def peak_bytes(explainer: str, name: str, full: bool, size: dict[str, int]) -> int:
     """The same on a CPU, in a process of its own, since memory that others have freed would not count."""
-    command = [sys.executable, __file__, name, "--peak", explainer, *(["--full"] if full else [])]
+    options = [*(["--full"] if full else []), *(f"--{key}={value}" for key, value in size.items())]
+    command = [sys.executable, __file__, name, "--peak", explainer, *options]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

@@ -21,7 +21,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from results import RESULTS
 
-COLORS = {"deepshap_ext": "#1b6ca8", "captum": "#e07b39", "shap": "#8a8a8a", "tangermeme": "#5a9e6f"}
+COLORS = {
+    "deepshap_ext": "#1b6ca8",
+    "captum": "#e07b39",
+    "captum, one input a call": "#f0b48f",
+    "shap": "#8a8a8a",
+    "tangermeme": "#5a9e6f",
+    "tangermeme, one input a call": "#a9cfb4",
+}
 PAIRING_COLORS = {"grid": "#1b6ca8", "aligned": "#e07b39", "per_sample": "#5a9e6f"}
 INTRODUCTION = """# Benchmarks
 
@@ -84,7 +91,7 @@ def where(machine: Record) -> str:
 
 
 def peers(measured: Sequence[Record], picture: Picture) -> str:
-    explainers = [row["name"] for row in measured[0]["rows"]]
+    explainers = list(dict.fromkeys(row["name"] for one in measured for row in one["rows"]))
     lines = []
     for one in measured:
         ours = one["rows"][0]
@@ -104,17 +111,21 @@ def peers(measured: Sequence[Record], picture: Picture) -> str:
                     f"{row['error']:.0e}",
                 ]
             )
-    figure, (times, memory) = plt.subplots(1, 2, figsize=(13, 0.62 * len(measured) + 1.6), sharey=True)
+    figure, (times, memory) = plt.subplots(
+        1, 2, figsize=(13, 0.16 * len(measured) * len(explainers) + 1.6), sharey=True
+    )
+    step = 0.8 / (len(explainers) - 1)
     names = [one["job"].split(":")[0] for one in measured]
     for panel, quantity in ((times, over), (memory, memory_over)):
         for place, explainer in enumerate(explainers[1:]):
+            label: str | None = explainer
             for line, one in enumerate(measured):
-                row = next(row for row in one["rows"] if row["name"] == explainer)
-                value = quantity(row, one["rows"][0])
-                height = line + 0.27 * (place - 1)
-                label = explainer if line == 0 else None
-                panel.barh(height, (value or 1) - 1, 0.25, left=1, color=COLORS[explainer], label=label)
-                panel.text(max(value or 1, 1), height, f" {number(value) or excuse(row)}", va="center", fontsize=8)
+                for row in (row for row in one["rows"] if row["name"] == explainer):
+                    value = quantity(row, one["rows"][0])
+                    height = line + step * (place - len(explainers) / 2 + 1)
+                    panel.barh(height, (value or 1) - 1, 0.9 * step, left=1, color=COLORS[explainer], label=label)
+                    panel.text(max(value or 1, 1), height, f" {number(value) or excuse(row)}", va="center", fontsize=7)
+                    label = None
         panel.axvline(1, color=COLORS["deepshap_ext"], linewidth=1.5, label="deepshap_ext")
         panel.set_xscale("log")
         panel.spines[["top", "right"]].set_visible(False)
