@@ -17,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplanationError, UnsupportedOperationError
+from ..rules.attention import HELPERS
 from ..rules.integrate import integrate
-from ..rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
+from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
 from .names import Operation, operation
@@ -182,7 +183,8 @@ class Capture(TorchFunctionMode):
         # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
         with torch.set_grad_enabled(torch.is_grad_enabled() and (not step or bool(written))):
             # A model that is not trained reads values without detaching them first.
-            result = function(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
+            run = IN_MEMORY_ORDER.get(function, function)
+            result = run(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
         if called.name in METADATA:
             return result
         made = [*tensors_in(result), *written]
@@ -388,7 +390,7 @@ def _body(function: Any) -> Callable[..., Any] | None:
     blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
     copy = types.FunctionType(
         function.__code__,
-        {**function.__globals__, **blind},
+        {**function.__globals__, **blind, **HELPERS},
         function.__name__,
         function.__defaults__,
         function.__closure__,

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .registry import decomposition
+
+
+def _in_projection_packed(q: Tensor, k: Tensor, v: Tensor, w: Tensor, b: Tensor | None = None) -> Sequence[Tensor]:
+    """``F._in_projection_packed``, whose three parts of one projection are indexed: autograd pads each one's gradient with zeros and
+    adds all up. Those of ``chunk`` it puts side by side."""
+    if q is not k or k is not v:
+        return F._in_projection_packed(q, k, v, w, b)  # type: ignore[attr-defined]
+    return [part.contiguous() for part in F.linear(q, w, b).chunk(3, -1)]
+
+
+#: What stands in for functions that torch's composites call, by name.
+HELPERS = {"_in_projection_packed": _in_projection_packed}
 
 
 @decomposition("scaled_dot_product_attention")
@@ -43,7 +56,7 @@ def _attention(
             scores = scores + attn_mask.masked_fill(empty, 0.0)
     weights = torch.softmax(scores, -1)
     if dropout_p > 0:
-        weights = torch.nn.functional.dropout(weights, dropout_p)
+        weights = F.dropout(weights, dropout_p)
     result = weights @ value
     return _laid_out_as(query, result if empty is None else result.masked_fill(empty, 0.0))
 

@@ -6,6 +6,9 @@ vmapped backward equal to a plain loop.
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 _VIEWS = """
     T H mT mH adjoint alias as_strided atleast_1d atleast_2d atleast_3d broadcast_to broadcast_tensors chunk contiguous
     diagonal dsplit expand expand_as flatten getitem hsplit movedim narrow permute ravel reshape reshape_as select slice split
@@ -166,3 +169,23 @@ _WITHOUT_RULE = {
 
 #: Operations known to have no rule, with what they are; multipliers must not reach them.
 REFUSED: dict[str, str] = {name: family for family, names in _WITHOUT_RULE.items() for name in names.split()}
+
+
+def _unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """``torch.unbind``, with a gradient that lies in memory as the input does.
+
+    Autograd's lies in the order of the dimensions, and has to be copied for the view that the input is: a permuted projection to
+    queries, keys and values, say.
+    """
+    dims, strides = range(input.dim()), input.stride()
+    order = sorted(dims, key=lambda at: -strides[at])
+    if order == [*dims]:
+        return input.unbind(dim)
+    place = order.index(dims[dim])
+    rest = order[:place] + order[place + 1 :]
+    back = sorted(range(len(rest)), key=rest.__getitem__)
+    return tuple(part.permute(back) for part in input.permute(order).unbind(place))
+
+
+#: Linear operations done as torch does them, but along the dimensions as these lie in memory.
+IN_MEMORY_ORDER = {torch.unbind: _unbind, Tensor.unbind: _unbind}

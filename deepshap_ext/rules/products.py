@@ -127,6 +127,7 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         a, b = sides.midpoint(0), sides.midpoint(1)
+        grad = grad.contiguous()  # or each product would copy it
         # Autocast multiplies in another dtype than its operands have.
         found = grad @ b.to(grad.dtype).mT, a.to(grad.dtype).mT @ grad
         return [sum_to(m, shape) for m, shape in zip(found, shapes, strict=True)]
