@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +48,24 @@ class MemoryMeter(TorchDispatchMode):
 WARM = 16 << 20
 
 
-@cache
-def keep_freed_memory() -> torch.Tensor:
-    """Have glibc keep what is freed in tensors of up to WARM bytes, 256 MiB in all, for the next ones. What it returns must live on.
+#: The block behind what is kept.
+_last: list[torch.UntypedStorage] = []
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now.
 
     Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
     heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
-    takes memory by itself. Other allocators take no notice.
+    takes memory by itself. What others have taken or freed since the last time moves the end, so the block is chosen anew each time,
+    while the one before still holds what it keeps. Other allocators take no notice.
     """
 
-    def block(size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, device="cpu")
+    def block(size: int) -> torch.UntypedStorage:
+        return torch.UntypedStorage(size, device="cpu")
 
     block((32 << 20) - 8192)
-    return max([block(WARM) for _ in range(17)], key=torch.Tensor.data_ptr)
+    _last[:] = [max([block(WARM) for _ in range(17)], key=torch.UntypedStorage.data_ptr)]
 
 
 def available_memory(device: torch.device) -> int:

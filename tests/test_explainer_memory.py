@@ -1,6 +1,9 @@
 """Memory: what does not fit is explained in smaller pieces, with the same values."""
 
 import gc
+import platform
+import subprocess
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -246,6 +249,35 @@ def test_max_memory_is_kept_to(max_memory: int) -> None:
     results = sum(t.nbytes for t in (found.values, found.output, found.expected_value, found.convergence_delta))
     # Results, their float64 sums and the copies that join them are not the passes'.
     assert meter.peak <= 1.5 * max_memory + 6 * results
+
+
+FRESH_PAGES = """
+import resource, torch
+from torch import nn
+from deepshap_ext import DeepExplainer
+
+torch.set_num_threads(1)
+convolutions = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+explainer = DeepExplainer(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(512, 10)), torch.randn(100, 1, 8, 8))
+x = torch.randn(20, 1, 8, 8)
+
+def fresh():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    explainer.attribute(x)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(sorted(fresh() for _ in range(9))[4])
+data = [torch.ones(2 << 20) for _ in range(40)][::2]
+print(sorted(fresh() for _ in range(9))[4])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc's allocator")
+def test_explaining_again_takes_few_fresh_pages() -> None:
+    """Alone in its process, and among data that the process holds. Without care the median is 25,000 pages and more."""
+    done = subprocess.run([sys.executable, "-c", FRESH_PAGES], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert max(map(int, done.stdout.split())) <= 16_000
 
 
 def test_nothing_is_held_after_an_explanation() -> None:
