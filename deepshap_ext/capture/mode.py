@@ -180,10 +180,10 @@ class Capture(TorchFunctionMode):
             self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
         for tensor in written:
             self.tape.before_write(tensor)
+        run = IN_MEMORY_ORDER.get(function, function)
         # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
         with torch.set_grad_enabled(torch.is_grad_enabled() and (not step or bool(written))):
             # A model that is not trained reads values without detaching them first.
-            run = IN_MEMORY_ORDER.get(function, function)
             result = run(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
         if called.name in METADATA:
             return result
