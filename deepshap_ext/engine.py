@@ -136,7 +136,8 @@ class Engine:
 
         ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``progress``: show a bar.
         """
-        keep_freed_memory()
+        if self._baselines[0].device.type == "cpu":
+            keep_freed_memory()
         if self._layouts.entries is None:
             pairing = "alone"
         parts: list[Explained] = []

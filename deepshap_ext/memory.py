@@ -47,7 +47,6 @@ class MemoryMeter(TorchDispatchMode):
 #: time, and writing to fresh pages is several times slower than to warm ones.
 WARM = 16 << 20
 
-
 #: The block behind what is kept.
 _last: list[torch.UntypedStorage] = []
 

@@ -181,10 +181,10 @@ def _unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     order = sorted(dims, key=lambda at: -strides[at])
     if order == [*dims]:
         return input.unbind(dim)
-    place = order.index(dims[dim])
-    rest = order[:place] + order[place + 1 :]
-    back = sorted(range(len(rest)), key=rest.__getitem__)
-    return tuple(part.permute(back) for part in input.permute(order).unbind(place))
+    dim = dims[dim]
+    rest = [at for at in order if at != dim]
+    back = [rest.index(at) for at in sorted(rest)]
+    return tuple(part.permute(back) for part in input.permute(order).unbind(order.index(dim)))
 
 
 #: Linear operations done as torch does them, but along the dimensions as these lie in memory.
