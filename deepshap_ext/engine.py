@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -22,8 +22,7 @@ from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
 from .rules.normalization import wide
 from .rules.registry import Options
-
-Choose = Callable[[Tensor, slice], Tensor]
+from .targets import Choose
 
 
 @dataclass
@@ -47,19 +46,22 @@ class Moments:
 class Explained:
     """What explaining ``B`` inputs gave, ``K`` outputs each.
 
-    ``moments``: one an explained tensor; ``layers``: which of them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the
-    explained outputs for the inputs, and their mean over the baselines. ``targets``, ``[B, K]``: which of the flattened outputs these
-    are. ``inexact``: operations that keep attributions from adding up, with the positions of the inputs concerned. ``cuts``: which
-    layers' attributions add up, and together with which.
+    ``moments``: one an explained tensor; ``sums``, ``[B, K]`` in float64: of each, the sum of an input's values; ``layers``: which of
+    them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean over the
+    baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from adding
+    up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which. ``precision``: the
+    least precise dtype that the passes computed in.
     """
 
     moments: list[Moments]
+    sums: list[Tensor]
     layers: list[slice]
     outputs: Tensor
     expected: Tensor
     targets: Tensor
     inexact: dict[str, set[int]]
     cuts: list[Cut]
+    precision: torch.dtype
 
 
 class Engine:
@@ -79,7 +81,6 @@ class Engine:
         self._reference: Pass | None = None
         self._weights: list[tuple[int, int]] = []
         self._expected = torch.empty(0)
-        self.precision = torch.float64
         try:
             with self._hooks() as hooks:
                 self._layouts = probe(hooks, self._baselines)
@@ -118,7 +119,6 @@ class Engine:
                     sums = []
                     for first in range(0, number, step):
                         reference = self._shared_reference(hooks, first, step)
-                        self.precision = _coarsest(reference)
                         # Sums over baselines must not round.
                         sums.append(wide(reference.output).sum(0))
                 return torch.stack(sums).sum(0) / number
@@ -244,7 +244,10 @@ class Engine:
             else:
                 expected = theirs.unflatten(0, (-1, count)).sum(1).gather(1, targets)
             ours = outputs.gather(1, targets)
-            part = Explained(moments, graph.layers, ours, expected, targets, inexact, adding_up)
+            sums = [_sums(one.mean) for one in moments]
+            part = Explained(
+                moments, sums, graph.layers, ours, expected, targets, inexact, adding_up, _coarsest(reference)
+            )
             run = part if run is None else _with_more_baselines(run, part)
         assert run is not None
         return replace(run, expected=run.expected / baselines)
@@ -352,8 +355,11 @@ def _by_sample(moments: Moments, layout: Layout, repeats: int) -> Moments:
 
 def _with_more_baselines(one: Explained, more: Explained) -> Explained:
     moments = [a + b for a, b in zip(one.moments, more.moments, strict=True)]
+    sums = [_sums(both.mean) for both in moments]
     expected = one.expected + more.expected
-    return replace(one, moments=moments, expected=expected, inexact=_union([one, more]), cuts=_cuts([one, more]))
+    return replace(
+        one, moments=moments, sums=sums, expected=expected, inexact=_union([one, more]), cuts=_cuts([one, more])
+    )
 
 
 def _joined(parts: Sequence[Explained]) -> Explained:
@@ -362,10 +368,18 @@ def _joined(parts: Sequence[Explained]) -> Explained:
         Moments(same[0].count, torch.cat([m.mean for m in same], 1), torch.cat([m.m2 for m in same], 1))
         for same in zip(*(part.moments for part in parts), strict=True)
     ]
+    sums = [torch.cat(same) for same in zip(*(part.sums for part in parts), strict=True)]
     outputs, expected, targets = (
         torch.cat([getattr(p, name) for p in parts]) for name in ("outputs", "expected", "targets")
     )
-    return Explained(moments, parts[0].layers, outputs, expected, targets, _union(parts), _cuts(parts))
+    return Explained(
+        moments, sums, parts[0].layers, outputs, expected, targets, _union(parts), _cuts(parts), parts[0].precision
+    )
+
+
+def _sums(values: Tensor) -> Tensor:
+    """``[B, K]``: each input's values ``[K, B, *features]`` summed, in float64."""
+    return (values.double().flatten(2).sum(2) if values.dim() > 2 else values.double()).t()
 
 
 def _cuts(parts: Sequence[Explained]) -> list[Cut]:
