@@ -16,7 +16,8 @@ Array = np.ndarray[Any, Any]
 def as_tensor(label: str, value: Any) -> Tensor:
     """The numbers of ``value`` in their own dtype, without gradient; ``label`` names the argument in messages."""
     if isinstance(value, Tensor):
-        return plain(label, value)
+        with torch._C.DisableTorchFunctionSubclass():
+            return _from_tensor(label, value)
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
         return _from_numpy(label, _from_frame(label, value, pandas))
@@ -34,7 +35,7 @@ def as_tensor(label: str, value: Any) -> Tensor:
     )
 
 
-def plain(label: str, tensor: Tensor) -> Tensor:
+def _from_tensor(label: str, tensor: Tensor) -> Tensor:
     """The tensor as a ``torch.Tensor`` and no subclass, without gradient and lazy signs."""
     kind = type(tensor)
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
@@ -126,4 +127,6 @@ def _advice(label: str, value: Any) -> str:
         return ": pass its samples as one tensor, torch.stack of its items' inputs"
     if type(value).__module__.startswith("scipy.sparse"):
         return f": pass {label}.toarray()"
+    if isinstance(value, np.generic):
+        return ""
     return f": pass numpy.asarray({label})" if hasattr(value, "__array__") else ""

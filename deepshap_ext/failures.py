@@ -57,7 +57,7 @@ def model_errors(
                 raise ExplanationError(
                     f"{_message(name, rows, plain, own)}{_as_one_sample(name, rows, plain)}"
                 ) from own
-            if isinstance(error, ExplanationError) and (way := _another_batch(name, rows, plain)):
+            if isinstance(error, ExplanationError) and (way := _all_together(name, rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
 
@@ -85,12 +85,22 @@ class _Plain:
         explained = self.call.explained(inputs)
         return explained, dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))
 
-    def gives_a_row_a_sample(self, inputs: Sequence[Tensor]) -> bool:
+    def takes_any_number_of(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether it runs on batches of another size than these rows'."""
         try:
-            output = self.call.select(self(inputs))
+            for count in (2, 3):
+                self([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
         except Exception:
             return False
-        return isinstance(output, Tensor) and output.dim() > 0 and len(output) == len(inputs[0])
+        return True
+
+    def takes_as_one_sample(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether it gives two samples, each all of these rows, an output each."""
+        try:
+            output = self.call.select(self([tensor.expand(2, *tensor.shape) for tensor in inputs]))
+        except Exception:
+            return False
+        return isinstance(output, Tensor) and output.dim() > 0 and len(output) == 2
 
 
 def _message(name: str, rows: Sequence[Tensor], plain: _Plain, error: Exception) -> str:
@@ -129,19 +139,14 @@ def _takes(module: nn.Module) -> str | None:
 
 def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice to give one sample its batch dimension, where it works."""
-    if plain.gives_a_row_a_sample([tensor[None].expand(2, *tensor.shape) for tensor in rows]):
-        return f"; it runs on {name} as one sample of a batch: pass {name}[None]"
-    return ""
+    return f"; it runs on {name} as one sample of a batch: pass {name}[None]" if plain.takes_as_one_sample(rows) else ""
 
 
-def _another_batch(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
+def _all_together(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice for a model that takes the rows only all together: they may be one sample."""
-    two = [tensor[:1].expand(2, *tensor.shape[1:]) for tensor in rows]
-    if plain.gives_a_row_a_sample(two):
+    if plain.takes_any_number_of(rows):
         return ""
-    if way := _as_one_sample(name, rows, plain):
-        return way
-    return (
+    return _as_one_sample(name, rows, plain) or (
         f"; if {name} is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
         f"torch.stack([self.model(one, **kwargs) for one in x]), and pass {name}[None]"
     )

@@ -25,6 +25,12 @@ DOUBLES = X.double().numpy()
 class Image(Tensor):
     """As torchvision's, MONAI's and fastai's."""
 
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.detach:
+            raise RuntimeError("metadata is gone")
+        return super().__torch_function__(function, types, args, kwargs)
+
 
 def net(dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
@@ -379,6 +385,11 @@ def test_keyword_arguments_of_the_failing_call_are_told() -> None:
 
     with pytest.raises(ExplanationError, match=r"it was given float32 \[3, 6\], gate=float32 \[3, 5\]$"):
         DeepExplainer(Gated(), BACKGROUND, sample_kwargs={"gate": torch.ones(3, 5)})
+
+
+def test_an_output_of_the_wrong_rows_is_not_taken_for_a_missing_dimension() -> None:
+    with pytest.raises(ExplanationError, match=r"must have shape \[2, \.\.\.\] for 2 samples, got \[3\]$"):
+        DeepExplainer(net(), torch.zeros(2, 6), output=0)
 
 
 OUTPUTS: list[tuple[Any, Any, str]] = [

@@ -27,7 +27,7 @@ from deepshap_ext import DeepExplainer, ExplanationError, UnsupportedOperationEr
         (
             torch.zeros(3, 6, dtype=torch.int64),
             TypeError,
-            r"^data is of dtype torch\.int64: .* \(\(model, layer\), .* at=.output.\)$",
+            r"^data is of dtype torch\.int64: .*\(\(model, layer\), .* at=.output.\)$",
         ),
         (torch.zeros(3, 6, dtype=torch.bool), TypeError, r"^data is of dtype torch\.bool"),
         (torch.zeros(3, 6, dtype=torch.complex64), TypeError, r"^data must be real, got torch\.complex64"),
