@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -23,30 +23,39 @@ def selector(output: Any) -> Select:
     if output is None:
         return _obvious
     if isinstance(output, str) or is_integer(output):
-        return partial(_item, key=output)
+        return _Item(output)
     if callable(output):
-        return partial(_called, function=output)
+        return _Called(output)
     raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {shown(output)}")
 
 
-def _item(result: Any, key: Any) -> Tensor:
-    try:
-        if isinstance(key, str) and not isinstance(result, Mapping):
-            return getattr(result, key)
-        return result[key]
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"output={key!r} is not in what the model returns, {_described(result)}") from error
+@dataclass(frozen=True)
+class _Item:
+    key: Any
+
+    def __call__(self, result: Any) -> Tensor:
+        try:
+            if isinstance(self.key, str) and not isinstance(result, Mapping):
+                return getattr(result, self.key)
+            return result[self.key]
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"output={self.key!r} is not in what the model returns, {_described(result)}") from error
 
 
-def _called(result: Any, function: Callable[[Any], Tensor]) -> Tensor:
-    try:
-        return function(result)
-    except Exception as error:
-        if isinstance(error, ExplanationError) or is_out_of_memory(error):
-            raise
-        raise ValueError(
-            f"output={function!r} must take what the model returns, {_described(result)}, and raised {type(error).__name__}: {error}"
-        ) from error
+@dataclass(frozen=True)
+class _Called:
+    function: Select
+
+    def __call__(self, result: Any) -> Tensor:
+        try:
+            return self.function(result)
+        except Exception as error:
+            if isinstance(error, ExplanationError) or is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"output={self.function!r} must take what the model returns, {_described(result)}, and raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def _obvious(result: Any) -> Tensor:
