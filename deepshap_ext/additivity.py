@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .capture.graph import Cut
-from .engine import Explained
 from .errors import additivity_error
+from .explained import Explained
 
 #: The largest gap of additivity, relative to the largest output difference of the batch.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}

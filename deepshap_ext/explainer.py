@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,9 @@ from .additivity import check_additivity as check_that_they_add_up
 from .additivity import gaps
 from .arguments import bytes_or_none, flag, one_of, positive_or_none
 from .capture.hooks import Call
-from .engine import Engine, Explained, Moments
+from .engine import Engine
+from .explained import Explained
+from .explanation import Explanation
 from .failures import model_errors
 from .inputs import (
     check_columns,
@@ -28,6 +31,7 @@ from .inputs import (
 )
 from .keywords import check_kwargs, check_sample_kwargs
 from .layers import model_and_layers
+from .moments import Moments
 from .outputs import selector
 from .pairs import Pairing
 from .rules.registry import Options
@@ -131,7 +135,7 @@ class DeepExplainer:
         self._columns = [one.columns for one in given]
         self._dtypes = dtypes_of(self._model)
         self._device = device_of(self._model, given)
-        self._data = [tensor.to(self._device) for tensor in in_the_models_dtype(given, self._dtypes)]
+        self._data = [tensor.to(self._device, copy=True) for tensor in in_the_models_dtype(given, self._dtypes)]
         constants = check_kwargs(kwargs, sample_kwargs, self._model, len(given), self._device)
         self._by_row = tuple(sample_kwargs or ())
         rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
@@ -150,7 +154,7 @@ class DeepExplainer:
     @property
     def expected_value(self) -> np.ndarray[Any, Any]:
         """Mean of the model's output over the background, one number an output (shap's attribute)."""
-        return _numpy(self._engine.expected.reshape(self._output_shape()))
+        return _numpy(self._engine.expected().reshape(self._output_shape()))
 
     def shap_values(
         self,
@@ -177,8 +181,8 @@ class DeepExplainer:
         """
         flag("check_additivity", check_additivity)
         inputs = self._check_inputs(X)
-        choose = ranked(self._engine.expected.numel(), ranked_outputs, output_rank_order)
-        explained = self._explain(inputs, choose, None, "grid", sample_kwargs)
+        choose = ranked(math.prod(self._output_shape()), ranked_outputs, output_rank_order)
+        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, spread=False)
         check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
         outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
         result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
@@ -248,10 +252,11 @@ class DeepExplainer:
         if standard_error and number < 2:
             raise ValueError("standard_error=True needs two or more baselines, got 1")
         chosen, outputs = targeted(self._output_shape(), target, len(inputs[0]), self._device)
-        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs)
+        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error)
         check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
 
         def error(moments: Moments) -> Tensor:
+            assert moments.m2 is not None
             return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
 
         shape = (len(inputs[0]), *outputs)
@@ -275,6 +280,7 @@ class DeepExplainer:
         own: Sequence[Tensor] | None,
         pairing: str,
         sample_kwargs: Mapping[str, Any] | None,
+        spread: bool,
     ) -> Explained:
         samples = len(inputs[0])
         rows = self._check_sample_kwargs(sample_kwargs, samples)
@@ -284,7 +290,7 @@ class DeepExplainer:
             own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
         kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
         with model_errors(self._model, self._call, self._options, lambda: _rows([*inputs, *rows], own)):
-            return self._engine.explain([*inputs, *rows], choose, own, kind, self._progress)
+            return Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress).run()
 
     def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
         """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""
@@ -326,7 +332,7 @@ class DeepExplainer:
 
     def _output_shape(self) -> tuple[int, ...]:
         """One sample's outputs; a model that returns one number a sample has one output, as in shap."""
-        return tuple(self._engine.expected.shape) or (1,)
+        return self._engine.output_shape or (1,)
 
 
 def _shapes(value: Any) -> str:

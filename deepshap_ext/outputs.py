@@ -42,9 +42,16 @@ class _Item:
             raise ValueError(f"output={self.key!r} is not in what the model returns, {_described(result)}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Called:
     function: Select
+
+    def __eq__(self, other: object) -> bool:
+        # By identity: not every callable can be hashed.
+        return isinstance(other, _Called) and other.function is self.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
 
     def __call__(self, result: Any) -> Tensor:
         try:
