@@ -99,7 +99,8 @@ class DeepExplainer:
 
     Raises:
         ValueError, TypeError: an argument breaks its contract.
-        ExplanationError: the model cannot be explained; its subclasses say why.
+        ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on what it is given, and what it
+            raised is the cause.
     """
 
     def __init__(
