@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.probe import Layouts, probe
 from .errors import OutOfMemoryError
-from .memory import WARM, available_memory, is_out_of_memory
+from .memory import HEAP, WARM, available_memory, is_out_of_memory
 from .pairs import Pairing
 from .planner import Chunks, Costs, Measurement, plan
 from .rules.normalization import wide
@@ -98,10 +98,13 @@ class Engine:
         )
 
     def run(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> Pass:
-        """A pass over these rows; in place of a single one over two equal ones, where the model needs two."""
-        if len(rows[0]) == 1 and self._least_rows(hooks, rows) == 2:
-            rows = [tensor.expand(2, *tensor.shape[1:]) for tensor in rows]
-        return hooks.run(rows)
+        """A pass over as many of these rows as the model needs."""
+        copies = self.copies(hooks, rows)
+        return hooks.run([tensor.expand(copies, *tensor.shape[1:]) for tensor in rows] if copies > 1 else rows)
+
+    def copies(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> int:
+        """How often rows must be in a batch: twice for a single one where the model needs two."""
+        return self._least_rows(hooks, rows) if len(rows[0]) == 1 else 1
 
     def _least_rows(self, hooks: ModelHooks, row: Sequence[Tensor]) -> int:
         probed = self.probed
@@ -158,8 +161,11 @@ class Engine:
 
     def budget(self) -> int:
         """Bytes that may be used."""
-        # Half of what is free: torch's own workspaces and other programs take some.
-        return self._max_memory or available_memory(self.baselines[0].device) // 2
+        device = self.baselines[0].device
+        if self._max_memory is None:
+            # Half of what is free: torch's own workspaces and other programs take some.
+            return available_memory(device) // 2
+        return max(1, self._max_memory // HEAP) if device.type == "cpu" else self._max_memory
 
 
 def _described(value: Any) -> Any:

@@ -137,6 +137,10 @@ class Explanation:
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
         rows = [tensor[here] for tensor in self.inputs]
         own = None if self.own is None else [tensor[here] for tensor in self.own]
+        copies = self.engine.copies(self._hooks, rows)
+        if copies > 1:
+            rows = [tensor.expand(copies, *tensor.shape[1:]) for tensor in rows]
+            own = own and [tensor.expand(copies, *tensor.shape[1:]) for tensor in own]
         found: Explained | None = None
         graph, repeated = None, 0
         for first in range(0, self._baselines, chunks.taped):
@@ -145,7 +149,7 @@ class Explanation:
             repeats = count if self.pairing == "aligned" else 1
             if graph is None or repeats != repeated:
                 repeated = repeats
-                graph = self.engine.run(self._hooks, [tensor.repeat_interleave(repeats, 0) for tensor in rows])
+                graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
                 audit(graph)
                 separate(graph)
             part = self._against(graph, reference, here, first, count, repeats, chunks)
@@ -220,7 +224,7 @@ class Explanation:
         rows_of_all = targets.repeat_interleave(repeats, 0)
         if len(rows_of_all) < pairs.samples:
             # The model needs two rows, and has one twice.
-            rows_of_all = rows_of_all.repeat(pairs.samples, 1)
+            rows_of_all = rows_of_all.repeat(pairs.samples // len(rows_of_all), 1)
         baselines = torch.arange(1 if pairs.pairing == "aligned" else count, device=targets.device)
         layouts = self.engine.probed.layouts.explained
         by_output: list[list[Moments]] = []

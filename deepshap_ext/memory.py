@@ -59,6 +59,9 @@ class MemoryMeter(TorchDispatchMode):
 #: time, and writing to fresh pages is several times slower than to warm ones.
 WARM = 16 << 20
 
+#: How many times what lies in it at once glibc's heap takes up where tensors of many sizes come and go (measured on glibc 2.36).
+HEAP = 4
+
 #: The block behind what is kept.
 _last: list[torch.UntypedStorage] = []
 
