@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -55,13 +56,8 @@ class Engine:
         self._key = self._known_by()
         known = _PROBED.setdefault(model, {})
         if self._key not in known:
-            try:
-                with self.hooks() as hooks:
-                    self.probe(hooks)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise does_not_fit("a batch of three rows", error) from error
-                raise
+            with within_memory("a batch of three rows"), self.hooks() as hooks:
+                self.probe(hooks)
         self.probed = known[self._key]
 
     @property
@@ -177,3 +173,14 @@ def _described(value: Any) -> Any:
 
 def does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
     return OutOfMemoryError(f"{what} does not fit into memory: {error}")
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Running out of memory in this context is an :class:`OutOfMemoryError`, which names what did not fit."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise does_not_fit(what, error) from error
+        raise

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .additivity import check_additivity as check_that_they_add_up
 from .additivity import gaps
 from .capture.hooks import Call
-from .engine import Engine
+from .engine import Engine, within_memory
 from .explained import Explained
 from .explanation import Explanation
 from .inputs import as_tensors, check_kwargs, check_like, check_rows, check_sample_kwargs, device_of, dtype_of
@@ -85,6 +85,7 @@ class DeepExplainer:
         ExplanationError: the model cannot be explained; its subclasses say why.
     """
 
+    @within_memory("the explainer")
     def __init__(
         self,
         model: nn.Module | tuple[nn.Module, nn.Module | Sequence[nn.Module]],
@@ -129,10 +130,12 @@ class DeepExplainer:
         self._engine = Engine(self._model, how, [*self._data, *rows], options, max_memory)
 
     @property
+    @within_memory("the expected value")
     def expected_value(self) -> np.ndarray[Any, Any]:
         """Mean of the model's output over the background, one number an output (shap's attribute)."""
         return _numpy(self._engine.expected().reshape(self._output_shape()))
 
+    @within_memory("the explanation")
     def shap_values(
         self,
         X: Any,
@@ -184,6 +187,7 @@ class DeepExplainer:
         explanations = [Explanation(values=one, base_values=base, data=of) for one, of in zip(each, data, strict=True)]
         return explanations if isinstance(values, list) else explanations[0]
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,

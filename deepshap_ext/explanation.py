@@ -15,7 +15,7 @@ from . import ops
 from .capture.graph import audit, cuts, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
-from .engine import Engine, does_not_fit
+from .engine import Engine, does_not_fit, within_memory
 from .errors import ControlFlowError, MixedSamplesError
 from .explained import Explained
 from .memory import is_out_of_memory, keep_freed_memory
@@ -81,7 +81,8 @@ class Explanation:
                 self._bar.n = done * self._baselines * self._outputs
                 continue
             if found is None:
-                found = part if len(part.outputs) == total else self._room(part, total)
+                with within_memory(f"the result for {total} inputs"):
+                    found = part if len(part.outputs) == total else part.room(total)
             if found is not part:
                 found.put(done, part)
             done += len(part.outputs)
@@ -105,14 +106,6 @@ class Explanation:
             return False
         self._reference = None
         return True
-
-    def _room(self, part: Explained, total: int) -> Explained:
-        try:
-            return part.room(total)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise does_not_fit(f"the result for {total} inputs", error) from error
-            raise
 
     def _plan(self, inputs: int) -> Chunks:
         return self.engine.plan(inputs, self._outputs, self.own, self.pairing, self._budget)
