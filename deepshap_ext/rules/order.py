@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .registry import Application, Context, decomposition, rule
-
-_BLOCK = 64
 
 
 def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
@@ -24,30 +23,83 @@ def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
 
 @rule("order_statistics")
 def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Application:
-    """The difference of a statistic goes, in equal parts, to all elements that go past it.
+    """The Shapley values of the number of elements above each threshold, nearly, in the time of a sort.
 
-    Of elements with ``x_i >= o(x)`` and ``r_i <= o(r)``, where ``o(x) >= o(r)``, and the other way round otherwise, there is at least one:
-    too few are smaller on one side, and too many on the other. Each has a multiplier ``(o(x) - o(r)) / (x_i - r_i)`` in [0, 1], and so has
-    their mean. Of a maximum it is the one element that max-pooling routes to.
+    With ``G(k)`` the sum of the multipliers of the ``k`` largest outputs and ``N(t)`` the number of elements above ``t``, the outputs'
+    weighted sum is the integral of ``G(N(t))`` over ``t``, but for a constant. At a threshold, ``a`` elements exceed it in ``x`` alone,
+    ``b`` in ``r`` alone and ``c`` on both sides; the values change there by ``G(c + a) - G(c + b)``, and that is shared among the ``a + b``
+    that cross it (:func:`_shares`). An element's multiplier is the mean of its share over the thresholds between its two sides.
     """
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        values = order_statistics(x, ranks)
-        return values, [x, values]
+        return order_statistics(x, ranks), [x]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        x, r = (side.unsqueeze(-2) for side in sides.pair(0))
-        equal = x == r
-        found = torch.zeros_like(input)
-        # In blocks of ranks, so that memory grows as the elements do and not as their square.
-        blocks = zip(*(tensor.unsqueeze(-1).split(_BLOCK, -2) for tensor in (grad, *sides.pair(1))), strict=True)
-        for g, o_x, o_r in blocks:
-            past = torch.where(o_x >= o_r, (x >= o_x) & (r <= o_r), (x <= o_x) & (r >= o_r))
-            share = torch.where(past, torch.where(equal, 1, (o_x - o_r) / (x - r)), 0)
-            found = found + (g * share / past.sum(-1, keepdim=True)).sum(-2)
-        return [found]
+        x, r = torch.broadcast_tensors(*sides.pair(0))
+        n = input.shape[-1]
+        places = n - 1 - torch.tensor(ranks, dtype=torch.int64, device=grad.device)
+        by_rank = torch.zeros(*grad.shape[:-1], n, dtype=torch.float64, device=grad.device)  # from the largest down
+        by_rank = by_rank.scatter_add(-1, places.expand_as(grad), grad.double())
+        return [_multipliers(by_rank, x.double(), r.double()).to(grad.dtype)]
 
     return Application([input], forward, multipliers)
+
+
+def _multipliers(by_rank: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """``[..., n]``: of the elements ``x`` and ``r``, for multipliers ``by_rank`` of the sorted elements, the largest first."""
+    n = x.shape[-1]
+    # Each element's two sides are neighbours here. The sort is stable: an element that is equal on both sides keeps its sides together,
+    # also among ties, and has the multiplier of one rank, as in torch's own gradient.
+    thresholds, order = torch.stack([r, x], -1).flatten(-2).sort(dim=-1, stable=True)
+    lower_side = torch.stack([r <= x, r > x], -1).flatten(-2).gather(-1, order)
+    of_x = order % 2 == 1
+    # The numbers of elements above the threshold: in x, in r, on both sides. Thresholds lie between one side and the next.
+    in_x, in_r, in_both = (n - side.double().cumsum(-1) for side in (of_x, ~of_x, lower_side))
+    falling, rising = _shares(by_rank, in_x, in_r, in_both)
+
+    steps = thresholds.diff()
+    steps = torch.where(
+        steps.isfinite(), steps, 0
+    )  # elements that are infinite on both sides are above or below all others
+    shares = torch.stack([falling, rising], -2)
+    areas = F.pad(shares[..., :-1] * steps.unsqueeze(-2), (1, 0)).cumsum(-1).flatten(-2)
+
+    where = torch.zeros_like(order).scatter(-1, order, torch.arange(2 * n, device=x.device).expand_as(order))
+    where_r, where_x = where.unflatten(-1, (n, 2)).unbind(-1)
+    own = torch.where(where_x > where_r, 2 * n, 0)  # the rising elements' half
+    low, high = torch.minimum(where_r, where_x), torch.maximum(where_r, where_x)
+    mean = (areas.gather(-1, own + high) - areas.gather(-1, own + low)) / (x - r).abs()
+    # Of sides that are close, the areas' rounding says nothing: without a third between them their one share is the mean.
+    mean = torch.where(high - low == 1, shares.flatten(-2).gather(-1, own + low), mean)
+    return mean.clamp(by_rank.amin(-1, keepdim=True), by_rank.amax(-1, keepdim=True))
+
+
+def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tuple[Tensor, Tensor]:
+    """What each element that falls below a threshold from ``r`` to ``x``, and each that rises above it, has of the ranks' multipliers.
+
+    In the Shapley value all elements change sides at independent uniform times. Where ``a`` rise and ``b <= a`` fall, one that falls
+    finds a number of others above the threshold, and takes the multiplier of the rank that it leaves. These ranks have their mean in the
+    middle between ``in_x`` and ``in_r`` and, spread over the rank's width, the variance ``((a - b)^2 + 4a) / 12``; ours is the mean of the
+    multipliers over the ranks evenly, as wide as has the same variance. What is left of the whole change is shared by the ``a``. With
+    ``b > a`` they change places. Exact where the fewer are one or none; a mean of the ranks' multipliers in any case.
+    """
+    n = by_rank.shape[-1]
+    total = F.pad(by_rank.cumsum(-1), (1, 0))
+
+    def largest(count: Tensor) -> Tensor:
+        """The sum over the ``count`` largest, which need not be a whole number."""
+        count = count.clamp(0, n)
+        whole = count.long().clamp(max=n - 1)
+        return total.gather(-1, whole) + (count - whole) * by_rank.gather(-1, whole)
+
+    more, fewer = torch.maximum(in_x, in_r), torch.minimum(in_x, in_r)
+    width = ((more - fewer).square() + 4 * (more - in_both)).sqrt().clamp(min=1)
+    middle = (more + fewer) / 2
+    of_fewer = (largest(middle + width / 2) - largest(middle - width / 2)) / width
+    change = largest(more) - largest(fewer)
+    of_more = (change + (fewer - in_both) * of_fewer) / (more - in_both).clamp(min=1)
+    risen = in_x >= in_r
+    return torch.where(risen, of_fewer, of_more), torch.where(risen, of_more, of_fewer)
 
 
 def _along(input: Tensor, dim: int, ranks: Sequence[int]) -> Tensor:
