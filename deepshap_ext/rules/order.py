@@ -15,6 +15,8 @@ from .registry import Application, Context, decomposition, rule
 
 def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
     """``[..., n]`` to ``[..., len(ranks)]``: the elements at these ranks of the last dimension in ascending order."""
+    if input.shape[-1] == 0:
+        return input.clone()
     if has_torch_function_unary(input):
         return handle_torch_function(order_statistics, (input,), input, ranks)
     values = input.sort(-1).values
@@ -23,7 +25,7 @@ def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
 
 @rule("order_statistics")
 def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Application:
-    """The Shapley values of the number of elements above each threshold, nearly, in the time of a sort.
+    """Nearly the Shapley values, threshold by threshold, in the time of a sort: a choice among complete rules, compared in docs/rules.md.
 
     With ``G(k)`` the sum of the multipliers of the ``k`` largest outputs and ``N(t)`` the number of elements above ``t``, the outputs'
     weighted sum is the integral of ``G(N(t))`` over ``t``, but for a constant. At a threshold, ``a`` elements exceed it in ``x`` alone,
@@ -52,36 +54,37 @@ def _multipliers(by_rank: Tensor, x: Tensor, r: Tensor) -> Tensor:
     # also among ties, and has the multiplier of one rank, as in torch's own gradient.
     thresholds, order = torch.stack([r, x], -1).flatten(-2).sort(dim=-1, stable=True)
     lower_side = torch.stack([r <= x, r > x], -1).flatten(-2).gather(-1, order)
-    of_x = order % 2 == 1
-    # The numbers of elements above the threshold: in x, in r, on both sides. Thresholds lie between one side and the next.
-    in_x, in_r, in_both = (n - side.double().cumsum(-1) for side in (of_x, ~of_x, lower_side))
+    sides_of_x = order % 2 == 1
+    # How many elements lie above a threshold between one side and the next: in x, in r, and on both sides.
+    in_x, in_r, in_both = (n - side.double().cumsum(-1) for side in (sides_of_x, ~sides_of_x, lower_side))
     falling, rising = _shares(by_rank, in_x, in_r, in_both)
 
     steps = thresholds.diff()
-    steps = torch.where(
-        steps.isfinite(), steps, 0
-    )  # elements that are infinite on both sides are above or below all others
+    # Only elements that are infinite on one side cross an infinite step, and their values are no numbers anyway.
+    steps = torch.where(steps.isfinite(), steps, 0)
     shares = torch.stack([falling, rising], -2)
     areas = F.pad(shares[..., :-1] * steps.unsqueeze(-2), (1, 0)).cumsum(-1).flatten(-2)
 
-    where = torch.zeros_like(order).scatter(-1, order, torch.arange(2 * n, device=x.device).expand_as(order))
-    where_r, where_x = where.unflatten(-1, (n, 2)).unbind(-1)
-    own = torch.where(where_x > where_r, 2 * n, 0)  # the rising elements' half
-    low, high = torch.minimum(where_r, where_x), torch.maximum(where_r, where_x)
-    mean = (areas.gather(-1, own + high) - areas.gather(-1, own + low)) / (x - r).abs()
-    # Of sides that are close, the areas' rounding says nothing: without a third between them their one share is the mean.
-    mean = torch.where(high - low == 1, shares.flatten(-2).gather(-1, own + low), mean)
+    places = torch.zeros_like(order).scatter(-1, order, torch.arange(2 * n, device=x.device).expand_as(order))
+    of_r, of_x = places.unflatten(-1, (n, 2)).unbind(-1)
+    half = torch.where(of_x > of_r, 2 * n, 0)  # the falling elements' shares come first, then the rising ones'
+    low, high = half + torch.minimum(of_r, of_x), half + torch.maximum(of_r, of_x)
+    mean = (areas.gather(-1, high) - areas.gather(-1, low)) / (x - r).abs()
+    # A difference of areas is accurate relative to their sum, so between close sides it may be lost. Where no third lies between, there is
+    # one share; and a mean of shares lies between the multipliers.
+    mean = torch.where(high - low == 1, shares.flatten(-2).gather(-1, low), mean)
     return mean.clamp(by_rank.amin(-1, keepdim=True), by_rank.amax(-1, keepdim=True))
 
 
 def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tuple[Tensor, Tensor]:
     """What each element that falls below a threshold from ``r`` to ``x``, and each that rises above it, has of the ranks' multipliers.
 
-    In the Shapley value all elements change sides at independent uniform times. Where ``a`` rise and ``b <= a`` fall, one that falls
-    finds a number of others above the threshold, and takes the multiplier of the rank that it leaves. These ranks have their mean in the
-    middle between ``in_x`` and ``in_r`` and, spread over the rank's width, the variance ``((a - b)^2 + 4a) / 12``; ours is the mean of the
-    multipliers over the ranks evenly, as wide as has the same variance. What is left of the whole change is shared by the ``a``. With
-    ``b > a`` they change places. Exact where the fewer are one or none; a mean of the ranks' multipliers in any case.
+    In the Shapley value elements change sides at independent uniform times, and each takes the multiplier of the rank that it enters or
+    leaves, which depends on how many are above the threshold just then. Where ``a`` rise and ``b <= a`` fall, the rank that a falling one
+    leaves is spread about the middle of ``in_x`` and ``in_r``, with the variance ``((a - b)^2 + 4a) / 12`` if a rank is as wide as 1. Its
+    share is the mean of the multipliers over the interval of ranks with that middle and variance, ``sqrt((a - b)^2 + 4a)`` wide. The ``a``
+    share equally what is left of the whole change. Where ``b > a`` the two change places. Both shares are means of the multipliers; they
+    are exact where the fewer are one or none.
     """
     n = by_rank.shape[-1]
     total = F.pad(by_rank.cumsum(-1), (1, 0))
