@@ -54,12 +54,12 @@ def build(folder: Path, flags: str) -> Path:
             command, shell=True, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
 
-    settings = f"-DDEEPSHAP_CUDA=OFF -DCMAKE_BUILD_TYPE=Unoptimized '-DCMAKE_MODULE_LINKER_FLAGS={flags}'"
+    settings = f"-DDEEPSHAP_CUDA=OFF '-DCMAKE_MODULE_LINKER_FLAGS={flags}'"
     run(f"cmake -G Ninja -S '{ROOT}' -B . -DPython_EXECUTABLE='{sys.executable}' {settings}")
     *compilers, linker = run("ninja -t commands _cpu.so").splitlines()
     for command in compilers:
         if command.endswith(("/library.cpp", "/midpoint.cpp")):
-            run(command)
+            run(command.replace(" -O3", " -O0"))
     run(re.sub(r"\S+/(?!library|midpoint)\w+\.cpp\.o", "", linker))
     return folder / "_cpu.so"
 
