@@ -15,7 +15,7 @@ from .additivity import check_additivity as check_that_they_add_up
 from .additivity import gaps
 from .arguments import bytes_or_none, flag, one_of, positive_or_none
 from .capture.hooks import Call
-from .engine import Engine
+from .engine import Engine, within_memory
 from .explained import Explained
 from .explanation import Explanation
 from .failures import model_errors
@@ -103,6 +103,7 @@ class DeepExplainer:
             raised is the cause.
     """
 
+    @within_memory("the explainer")
     def __init__(
         self,
         model: nn.Module | tuple[nn.Module, nn.Module | str | Sequence[nn.Module | str]],
@@ -153,10 +154,12 @@ class DeepExplainer:
         return f"DeepExplainer({type(self._model).__name__}{layers}, background {data}{by_row}, {options})"
 
     @property
+    @within_memory("the expected value")
     def expected_value(self) -> np.ndarray[Any, Any]:
         """Mean of the model's output over the background, one number an output (shap's attribute)."""
         return _numpy(self._engine.expected().reshape(self._output_shape()))
 
+    @within_memory("the explanation")
     def shap_values(
         self,
         X: Any,
@@ -218,6 +221,7 @@ class DeepExplainer:
         ]
         return explanations if isinstance(found.values, tuple) else explanations[0]
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,
