@@ -39,7 +39,8 @@ def model_errors(
 ) -> Iterator[None]:
     """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
 
-    Whether an error is the model's own is tried: the plain model on the same rows, without capture.
+    Whether an error is the model's own is tried: the plain model on the same rows, without capture. A missing dimension is looked for in
+    the background alone, to whose shape later arguments are held.
     """
     try:
         yield
@@ -54,10 +55,9 @@ def model_errors(
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                raise ExplanationError(
-                    f"{_message(name, rows, plain, own)}{_as_one_sample(name, rows, plain)}"
-                ) from own
-            if isinstance(error, ExplanationError) and (way := _all_together(name, rows, plain)):
+                way = _as_one_sample(rows, plain) if name == "data" else ""
+                raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
+            if name == "data" and isinstance(error, ExplanationError) and (way := _all_together(rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
 
@@ -137,16 +137,16 @@ def _takes(module: nn.Module) -> str | None:
     return next((takes(module) for kinds, takes in _TAKES if isinstance(module, kinds)), None)
 
 
-def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
+def _as_one_sample(data: Sequence[Tensor], plain: _Plain) -> str:
     """The advice to give one sample its batch dimension, where it works."""
-    return f"; it runs on {name} as one sample of a batch: pass {name}[None]" if plain.takes_as_one_sample(rows) else ""
+    return "; it runs on data as one sample of a batch: pass data[None]" if plain.takes_as_one_sample(data) else ""
 
 
-def _all_together(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
+def _all_together(data: Sequence[Tensor], plain: _Plain) -> str:
     """The advice for a model that takes the rows only all together: they may be one sample."""
-    if plain.takes_any_number_of(rows):
+    if plain.takes_any_number_of(data):
         return ""
-    return _as_one_sample(name, rows, plain) or (
-        f"; if {name} is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
-        f"torch.stack([self.model(one, **kwargs) for one in x]), and pass {name}[None]"
+    return _as_one_sample(data, plain) or (
+        "; if data is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
+        "torch.stack([self.model(one, **kwargs) for one in x]), and pass data[None]"
     )
