@@ -26,12 +26,10 @@ class Probed:
     """What was found out about a model as it is called.
 
     ``least_rows``: 2 for a model that loses the batch dimension of a single row, as ``squeeze()`` does; None until one was tried.
-    ``call``: kept because its output's selector is known by its identity.
     """
 
     layouts: Layouts
     costs: Costs
-    call: Call
     least_rows: int | None = None
 
 
@@ -73,7 +71,7 @@ class Engine:
         """Find out about the model, as it runs now."""
         measurement = Measurement(hooks)
         layouts = probe(hooks, self.baselines, measurement.run)
-        self.probed = Probed(layouts, measurement.costs(), self._call)
+        self.probed = Probed(layouts, measurement.costs())
         _PROBED[self._model][self._key] = self.probed
 
     def _known_by(self) -> Any:
@@ -82,7 +80,7 @@ class Engine:
         names = {module: name for name, module in self._model.named_modules()}
         return (
             tuple((names[layer.module], layer.at, layer.call) for layer in call.layers),
-            id(call.select),
+            call.select,
             tuple((name, _described(value)) for name, value in call.constants.items()),
             tuple(call.by_row),
             self._options,
