@@ -179,9 +179,9 @@ def test_20_000_elements_take_no_time() -> None:
     x, r = torch.randn(2, 1, 20_000, dtype=torch.float64)
     for function in (lambda x: x.sort(1).values[:, ::3].mean(1, keepdim=True), lambda x: x.median(1, True).values):
         explain(function, x, r)
-        began = time.perf_counter()
+        began = time.process_time()
         found = explain(function, x, r)
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 2  # pairs of elements would take minutes
         torch.testing.assert_close(found.sum(1, keepdim=True), function(x) - function(r), rtol=1e-11, atol=1e-13)
 
 
