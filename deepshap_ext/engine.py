@@ -16,6 +16,7 @@ from .capture.graph import Cut, audit, cuts, separate
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe, same_outputs
+from .capture.writes import version
 from .errors import ControlFlowError, MixedSamplesError, OutOfMemoryError
 from .memory import WARM, available_memory, is_out_of_memory, keep_freed_memory
 from .pairs import Pairing, Pairs
@@ -98,7 +99,7 @@ class Engine:
     def expected(self) -> Tensor:
         """Mean of the model's output over the baselines, of the shape of one sample's output; computed anew when weights change."""
         weights = [
-            (tensor.data_ptr(), tensor._version) for tensor in (*self._model.parameters(), *self._model.buffers())
+            (tensor.data_ptr(), version(tensor)) for tensor in (*self._model.parameters(), *self._model.buffers())
         ]
         if not self._weights or weights != self._weights:
             self._reference = None

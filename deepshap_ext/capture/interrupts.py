@@ -1,0 +1,71 @@
+"""Signals that arrive while the model is being prepared or put back wait until that is done.
+
+Python runs a signal's handler between two steps of whatever the main thread does, and KeyboardInterrupt is raised there. No try
+statement can hold that off: it may come before the statement begins or while its finally runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class Interrupts:
+    """Stands in for the program's signal handlers, between ``hold`` and ``release``, where these run in the main thread.
+
+    A signal that interrupts one of ``protected``, or what one of them calls, is delivered by the next ``deliver()``; any other at once.
+    Which it is shows in the interrupted stack, so that a function is protected from its first step to its last.
+    """
+
+    def __init__(self, protected: frozenset[CodeType]) -> None:
+        self._protected = protected
+        self._ours: dict[int, tuple[Handler, Handler]] = {}
+        self._waiting: list[tuple[Handler, int, FrameType | None]] = []
+
+    def hold(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in signal.valid_signals():
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._ours[number] = handler, self._stand_in(handler)
+                signal.signal(number, self._ours[number][1])
+
+    def release(self) -> None:
+        """Put the handlers back; one that the program has meanwhile replaced itself stays."""
+        raised = None
+        while self._ours:
+            # A handler that is back may raise here before the next one is.
+            try:
+                while self._ours:
+                    number, (handler, ours) = next(reversed(self._ours.items()))
+                    if signal.getsignal(number) is ours:
+                        signal.signal(number, handler)
+                    del self._ours[number]
+            except BaseException as error:
+                raised = error
+        if raised is not None:
+            raise raised
+
+    def deliver(self) -> None:
+        """Call the handlers of the signals that wait."""
+        while self._waiting:
+            handler, number, frame = self._waiting.pop(0)
+            handler(number, frame)
+
+    def _stand_in(self, handler: Handler) -> Handler:
+        def stand_in(number: int, frame: FrameType | None) -> Any:
+            interrupted = frame
+            while interrupted is not None:
+                if interrupted.f_code in self._protected:
+                    self._waiting.append((handler, number, frame))
+                    return None
+                interrupted = interrupted.f_back
+            return handler(number, frame)
+
+        return stand_in
