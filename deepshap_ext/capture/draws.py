@@ -147,17 +147,13 @@ class ProgramGenerators:
         self._python = random.getstate()
 
     def put_back(self) -> None:
-        """Set back the generators that have moved on, unless it may have been another thread that drew."""
+        """Set the generators back, unless it may have been another thread that drew."""
         if any(thread is not threading.current_thread() and not _is_monitor(thread) for thread in threading.enumerate()):
             return
         for device, state in self._torch.items():
-            if not torch.equal(_state(device), state):
-                _set_state(device, state)
-        now: Any = np.random.get_state(legacy=False)
-        if repr(now) != repr(self._numpy) or not np.array_equal(now["state"]["key"], self._numpy["state"]["key"]):
-            np.random.set_state(self._numpy)
-        if random.getstate() != self._python:
-            random.setstate(self._python)
+            _set_state(device, state)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
 
 
 def _state(device: torch.device) -> Tensor:

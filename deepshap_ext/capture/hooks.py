@@ -20,7 +20,7 @@ from .dependence import tensors_in
 from .draws import ProgramGenerators
 from .interrupts import Interrupts
 from .mode import Capture, is_rules_own
-from .state import Content, State
+from .state import State
 from .tape import Tape
 from .undo import Undo
 from .writes import Contents, TensorState, of_the_same_memory
@@ -138,7 +138,7 @@ class ModelHooks:
         self._state = State([self._model, self.call.constants])
         tensors = TensorState(self._state.tensors)
         undo.note(tensors.restore)
-        undo.note(self._state.restore, self._state.first)
+        undo.note(self._state.restore)
         for contents in (self._unseen, self._written):
             undo.note(contents.put_back)
         torch_state.prepare(undo)
@@ -154,7 +154,7 @@ class ModelHooks:
                 layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
             else:
                 layer.module.register_forward_hook(partial(self._see_outputs, number))
-        self._start = self._state.now()
+        self._start = self._state.again()
 
     def _prepare_module(self, module: nn.Module) -> None:
         rule = MODULE_RULES.get(type(module))
@@ -180,7 +180,6 @@ class ModelHooks:
         self._running.clear()
         self._forget_layers()
         self._capture = None
-        self._start: list[Content] = []
         try:
             self._undo.run()
         finally:
@@ -207,23 +206,21 @@ class ModelHooks:
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
         capture = self._capture = Capture(self.module_path, self._options, self._written)
         self._forget_layers()
-        try:
-            with torch.enable_grad():
-                # The model may write into what it is given; a leaf that requires a gradient must not be written into.
-                given = [leaf.clone() for leaf in leaves]
-                copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
-                for tensor in (*leaves, *given):
-                    capture.dependence.mark(tensor, explained=not self.call.layers)
-                with capture, capture.saved_tensors():
-                    output = self.call.select(self._model(*given, **copies))
-                if self._options.softmax == "centered":
-                    output = _centred_logits(output, capture)
-                if isinstance(output, Tensor) and output in self._written:
-                    # A buffer, say, that the model has written its output into.
-                    output = output.clone()
-        finally:
-            self._written.put_back(capture.tape)
-            self._written.clear()
+        with torch.enable_grad():
+            # The model may write into what it is given; a leaf that requires a gradient must not be written into.
+            given = [leaf.clone() for leaf in leaves]
+            copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
+            for tensor in (*leaves, *given):
+                capture.dependence.mark(tensor, explained=not self.call.layers)
+            with capture, capture.saved_tensors():
+                output = self.call.select(self._model(*given, **copies))
+            if self._options.softmax == "centered":
+                output = _centred_logits(output, capture)
+            if isinstance(output, Tensor) and output in self._written:
+                # A buffer, say, that the model has written its output into.
+                output = output.clone()
+        self._written.put_back(capture.tape)
+        self._written.clear()
         self._running.clear()
         self._capture = None
         if not self.call.layers:
@@ -235,9 +232,11 @@ class ModelHooks:
         return Pass(capture, output, tensors, edges, layers, leaves)
 
     def _start_afresh(self) -> None:
-        """Take away what the pass before left in the modules, a count or a last state."""
+        """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
         self._interrupts.deliver()
-        self._state.restore(self._start)
+        self._written.put_back()
+        self._written.clear()
+        self._start.restore()
         self._unseen.put_back()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:

@@ -49,6 +49,17 @@ class Capture(TorchFunctionMode):
         self._made_by: dict[int, tuple[weakref.ref[Tensor], int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
+        self._below: list[int] = []
+
+    def __enter__(self) -> Capture:
+        self._below.append(torch._C._len_torch_function_stack())
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *raised: object) -> None:
+        # Torch takes a mode off for a moment in some of its functions: what interrupts one there may leave it off, or others on.
+        below = self._below.pop()
+        while torch._C._len_torch_function_stack() > below:
+            torch._C._pop_torch_function_stack()
 
     def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

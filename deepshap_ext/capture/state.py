@@ -9,7 +9,7 @@ import operator
 import random
 import sys
 import types
-from collections import OrderedDict, deque
+from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +41,9 @@ class State:
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
-        self._held: list[tuple[Any, _Kind]] = []
-        #: The contents at the walk.
-        self.first: list[Content] = []
+        self._filled: list[tuple[Any, _Kind, Content]] = []
+        #: Most of a module's containers, for hooks that nobody has registered.
+        self._empty: list[Any] = []
         self.tensors: list[Tensor] = []
         seen: dict[int, Any] = {}
         waiting = list(roots)
@@ -53,58 +53,70 @@ class State:
                 continue
             seen[id(value)] = value
             kind = type(value)
+            how = _KINDS.get(kind)
+            if how is not None:
+                waiting += self._keep(value, how)
+                continue
+            container, has_attributes, slots = _kinds(kind)
             if issubclass(kind, Tensor):
                 self.tensors.append(value)
-            inside: list[Any] = []
-            for held, how in _parts(value, kind):
-                content = how.read(held)
-                self._held.append((held, how))
-                self.first.append(content)
-                if how.leads_on:
-                    inside += content
-            if kind in _LEADING:
-                inside += _LEADING[kind](value)
-            elif issubclass(kind, tuple):
-                inside += value
-            waiting += [item for item in inside if type(item) not in _ATOMS]
+            if container is not None:
+                waiting += self._keep(value, container)
+            if has_attributes and not _is_shared(value, kind):
+                waiting += self._keep(value.__dict__, _DICT)
+            if slots is not None:
+                waiting += self._keep(value, slots)
+            if issubclass(kind, (tuple, frozenset)):
+                waiting += value
+            elif kind in _LEADING:
+                waiting += _LEADING[kind](value)
 
-    def now(self) -> list[Content]:
-        """The contents of the same objects as they are."""
-        return [kind.read(held) for held, kind in self._held]
+    def _keep(self, held: Any, how: _Kind) -> list[Any]:
+        """Keep the contents of an object; returns those of them that are to be looked into."""
+        if type(held) in _KINDS and not held:
+            self._empty.append(held)
+            return []
+        content = how.read(held)
+        self._filled.append((held, how, content))
+        return [item for item in content if type(item) not in _ATOMS] if how.leads_on else []
+
+    def again(self) -> State:
+        """The contents of the same objects as they are now."""
+        found = State(())
+        found._filled = [(held, how, how.read(held)) for held, how, _ in self._filled]
+        for held in filter(None, self._empty):
+            found._keep(held, _KINDS[type(held)])
+        found._empty = [held for held in self._empty if not held]
+        return found
 
     def replace(self, others: Mapping[int, Any]) -> None:
         """Put other objects in the place of those with these identities, wherever these are held."""
-        for (held, how), content in zip(self._held, self.first, strict=True):
+        for held, how, content in self._filled:
             if how.leads_on and any(id(item) in others for item in content):
                 how.write(held, [others.get(id(item), item) for item in content])
 
-    def restore(self, contents: Sequence[Content]) -> None:
+    def restore(self) -> None:
         """Write back what has changed."""
-        for (held, kind), before in zip(self._held, contents, strict=True):
-            after = kind.read(held)
+        for held, how, before in self._filled:
+            after = how.read(held)
             if len(after) != len(before) or not all(map(operator.is_, after, before)):
-                kind.write(held, before)
+                how.write(held, before)
+        for held in filter(None, self._empty):
+            _KINDS[type(held)].write(held, ())
 
 
-def _parts(value: Any, kind: type) -> list[tuple[Any, _Kind]]:
-    """The parts of an object whose contents are kept, each with how."""
-    container, has_attributes, slots = _kinds(kind)
-    parts = [] if container is None else [(value, container)]
-    if has_attributes:
-        attributes = value.__dict__
-        if not issubclass(kind, nn.Module) and any(type(item).__module__ in _SHARING for item in attributes.values()):
-            return []
-        parts.append((attributes, _DICT))
-    if slots is not None:
-        parts.append((value, slots))
-    return parts
+def _is_shared(value: Any, kind: type) -> bool:
+    """Whether an object is made to be used by several threads at once: it holds a lock, a thread or a queue."""
+    if issubclass(kind, (nn.Module, Tensor)):
+        return False
+    return any(type(item).__module__ in _SHARING for item in value.__dict__.values())
 
 
 @functools.lru_cache(maxsize=4096)
 def _kinds(kind: type) -> tuple[_Kind | None, bool, _Kind | None]:
     """Of a class's instances: the kind of container that they are, whether they have attributes to keep, and how to read their slots."""
-    container = next((how for base, how in _KINDS.items() if issubclass(kind, base)), None)
-    if not issubclass(kind, (nn.Module, Tensor, types.SimpleNamespace, argparse.Namespace)):
+    container = next((how for base, how in (*_KINDS.items(), *_OTHERS.items()) if issubclass(kind, base)), None)
+    if not issubclass(kind, (nn.Module, Tensor, UserDict, UserList, types.SimpleNamespace, argparse.Namespace)):
         library = kind.__module__.partition(".")[0] in sys.stdlib_module_names
         if library or issubclass(kind, (type, enum.Enum, types.ModuleType)):
             return container, False, None
@@ -188,6 +200,8 @@ _KINDS: dict[type, _Kind] = {
     list: _Kind(list.copy, lambda value, content: list.__setitem__(value, slice(None), content)),
     deque: _Kind(lambda value: tuple(deque.__iter__(value)), _write_deque),
     set: _Kind(lambda value: tuple(set.__iter__(value)), _write_set),
+}
+_OTHERS: dict[type, _Kind] = {
     bytearray: _Kind(
         lambda value: (bytes(value),), lambda value, content: value.__setitem__(slice(None), content[0]), False
     ),
@@ -207,7 +221,6 @@ _LEADING: dict[type, Callable[[Any], Sequence[Any]]] = {
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     types.MethodType: lambda value: (value.__self__,),
 }
-#: Objects that hold one of these modules' (a lock, a thread, a queue) are shared with other threads, and left to them.
 _SHARING = frozenset(
     "_thread threading queue _queue multiprocessing.queues multiprocessing.connection multiprocessing.synchronize".split()
 )

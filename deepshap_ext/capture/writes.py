@@ -103,16 +103,16 @@ class TensorState:
     """Of tensors that a model holds: ``requires_grad``, gradient, hooks, version and memory."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._tensors = [_Held(tensor) for tensor in tensors if not (is_lazy(tensor) or tensor.is_inference())]
+        self._held = [_Held(tensor) for tensor in tensors if not (tensor.is_inference() or is_lazy(tensor))]
 
     def freeze(self) -> None:
         """Let none of them require a gradient, where that can be said of it: of a leaf."""
-        for held in self._tensors:
+        for held in self._held:
             if held.requires_grad:
                 held.tensor.requires_grad_(False)
 
     def restore(self) -> None:
-        for held in self._tensors:
+        for held in self._held:
             held.restore()
 
 
@@ -124,7 +124,8 @@ class _Held:
         leaf = tensor.is_leaf
         self.requires_grad = leaf and tensor.requires_grad
         self.gradient = tensor.grad if leaf else None
-        self.hooks = [(name, hooks, hooks and dict(hooks)) for name, hooks in _hooks(tensor)]
+        hooks = tensor._backward_hooks
+        self.hooks = hooks, hooks and dict(hooks)
         self.version = tensor._version
         self.data, self.place = tensor.data, _place(tensor)
 
@@ -136,24 +137,23 @@ class _Held:
             tensor.requires_grad_(True)
         if tensor.is_leaf and tensor.grad is not self.gradient:
             tensor.grad = self.gradient
-        for (name, hooks, content), (_, now) in zip(self.hooks, _hooks(tensor), strict=True):
-            if now is not hooks:
-                setattr(tensor, name, hooks)
-            if hooks is not None and hooks != content:
-                hooks.clear()
-                hooks.update(content)
+        hooks, content = self.hooks
+        if tensor._backward_hooks is not hooks:
+            tensor._backward_hooks = hooks
+        if hooks and hooks != content:
+            hooks.clear()
+            hooks.update(content)
         set_version(tensor, self.version)
 
 
-def _hooks(tensor: Tensor) -> list[tuple[str, Any]]:
-    return [(name, getattr(tensor, name)) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]
-
-
-def _place(tensor: Tensor) -> Any:
-    """Where the tensor lies in memory; None where it does not."""
-    if tensor.layout != torch.strided or is_traceable_wrapper_subclass(tensor):
+def _place(tensor: Tensor) -> int | None:
+    """Where the tensor lies in memory; None where it has none of its own."""
+    if tensor.layout != torch.strided or (type(tensor) not in _PLAIN and is_traceable_wrapper_subclass(tensor)):
         return None
-    return tensor.data_ptr(), tensor.shape, tensor.stride()
+    return tensor.data_ptr()
+
+
+_PLAIN = frozenset({Tensor, nn.Parameter})
 
 
 def of_the_same_memory(tensor: Tensor) -> Tensor:
