@@ -158,20 +158,15 @@ class ModelHooks:
 
     def _prepare_module(self, module: nn.Module) -> None:
         rule = MODULE_RULES.get(type(module))
-        scripted = isinstance(module, torch.jit.ScriptModule)
-        if scripted:
-            # Its mode is not among the attributes that Python keeps.
-            self._undo.note(setattr, module, "training", module.training)
-        if scripted or rule is not None:
-            # What these write, outside of Python or under their rule, no mode sees.
+        if rule is not None:
+            # A rule may run the module in the pair pass, outside of the capture.
             for tensor in (*module.parameters(), *module.buffers()):
                 self._unseen.before_write(tensor)
+            module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
         module.training = False
         # They watch training's backward, not the explainer's.
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
-        if rule is not None:
-            module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
         # Restoring the module's attributes takes these hooks away again.
         module.register_forward_pre_hook(self._enter_module, prepend=True)
         module.register_forward_hook(self._leave_module, always_call=True)

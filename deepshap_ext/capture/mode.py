@@ -389,8 +389,8 @@ class _Apply(torch.autograd.Function):
 
 def _written(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that the call writes into."""
-    in_place = called.in_place or bool(kwargs.get("inplace"))
-    return [*tensors_in(args[0] if in_place else None), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
+    first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
+    return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
 
 
 def _is_off(called: Operation, args: Any, kwargs: Any) -> bool:

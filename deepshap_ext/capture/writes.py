@@ -52,7 +52,7 @@ class Contents:
     def before_operation(self, called: Operation, args: Any, kwargs: Any) -> None:
         """Keep what an operation replaces."""
         if called.name in REPLACING:
-            tensor = args[0] if args else kwargs["self"]
+            tensor = next(iter((*args, *kwargs.values())))
             self._before_replacement(tensor)
             if called.name.startswith("resize"):
                 # A storage that grows moves; the tensor's own stays where it is.
