@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
@@ -140,6 +141,7 @@ class ModelHooks:
         undo.note(tensors.restore)
         undo.note(self._state.restore)
         for contents in (self._unseen, self._written):
+            undo.note(contents.clear)
             undo.note(contents.put_back)
         torch_state.prepare(undo)
         undo.replace(torch.autograd.Function, "apply", self._apply())
@@ -235,6 +237,7 @@ class ModelHooks:
         self._unseen.put_back()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
+        self._interrupts.deliver()
         self._running.append(module)
 
     def _apply(self) -> classmethod[torch.autograd.Function, Any, Any]:
@@ -342,7 +345,11 @@ _ONE_AT_A_TIME = threading.RLock()
 #: The contexts that are open, those inside others last.
 _ACTIVE: list[ModelHooks] = []
 
-_PROTECTED = frozenset({ModelHooks.__enter__.__code__, ModelHooks.__exit__.__code__})
+#: With the weak references, since Python swallows what is raised where memory is freed: a signal would be lost there.
+_PROTECTED = frozenset(
+    function.__code__
+    for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)
+)
 
 
 def _after_fork_in_child() -> None:

@@ -65,7 +65,9 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._on:
             return self._unfollowed(operation(function), function, args, kwargs)
-        return self._call(operation(function), function, args, kwargs)
+        result = self._call(operation(function), function, args, kwargs)
+        self._contents.made(function, args, kwargs, result)
+        return result
 
     def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
         """Run an operation; what is made of an ``opaque`` one's inside is its own."""
@@ -102,8 +104,7 @@ class Capture(TorchFunctionMode):
             return
         for tensor in (*_written(called, function, args, kwargs), *undeclared(called, args, kwargs)):
             self.tape.before_write(tensor)
-            if not self.carries(tensor):
-                self._contents.before_write(tensor)
+            self._contents.before_write(tensor)
         self._contents.before_operation(called, args, kwargs)
 
     @contextmanager

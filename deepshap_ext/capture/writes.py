@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .dependence import plain, tensors_in
+from .dependence import plain, storage_key, tensors_in
 from .names import Operation
 from .tape import Tape
 
@@ -36,9 +37,22 @@ class Contents:
     def __init__(self) -> None:
         self._storages: dict[int, _Content] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
+        #: The weak reference keeps a storage's address from being another one's.
+        self._made: dict[int, StorageWeakRef] = {}
 
     def __contains__(self, tensor: Tensor) -> bool:
         return any(part.untyped_storage()._cdata in self._storages for part in _dense(tensor))
+
+    def made(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Leave out what an operation of torch has made: memory that none of its arguments has. Properties may have it from before."""
+        made = [tensor for tensor in tensors_in(result) if tensor.layout == torch.strided]
+        if not made or isinstance(function, types.MethodWrapperType) or not _is_of_torch(function):
+            return
+        given = {storage_key(tensor) for tensor in tensors_in((args, kwargs)) if tensor.layout == torch.strided}
+        for tensor in made:
+            storage = plain(tensor).untyped_storage()
+            if storage._cdata not in given and storage._cdata not in self._made:
+                self._made[storage._cdata] = StorageWeakRef(storage)
 
     def before_write(self, tensor: Tensor) -> None:
         if tensor.layout != torch.strided:
@@ -46,8 +60,9 @@ class Contents:
             self._before_replacement(tensor)
         for part in _dense(tensor):
             storage = part.untyped_storage()
-            if part.device.type != "meta" and storage._cdata not in self._storages:
-                self._storages[storage._cdata] = _Content(part, storage)
+            key = storage._cdata
+            if key not in self._made and key not in self._storages and part.device.type != "meta":
+                self._storages[key] = _Content(part, storage)
 
     def before_operation(self, called: Operation, args: Any, kwargs: Any) -> None:
         """Keep what an operation replaces."""
@@ -66,7 +81,7 @@ class Contents:
 
     def put_back(self, tape: Tape | None = None) -> None:
         """Restore all; ``tape``: that of the pass that has just run, which reads later what it kept."""
-        for content in self._storages.values():
+        for content in list(self._storages.values()):
             if tape is not None:
                 tape.before_write(content.tensor)
             content.put_back()
@@ -74,6 +89,7 @@ class Contents:
             tensor.data = before
 
     def clear(self) -> None:
+        self._made.clear()
         self._storages.clear()
         self._replaced.clear()
 
@@ -161,6 +177,11 @@ def of_the_same_memory(tensor: Tensor) -> Tensor:
     made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]
     return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+
+
+@cache
+def _is_of_torch(function: Any) -> bool:
+    return (getattr(function, "__module__", None) or "torch").partition(".")[0] == "torch"
 
 
 def _bytes(storage: torch.UntypedStorage) -> Tensor:
