@@ -19,7 +19,7 @@ from ..rules.registry import MODULE_RULES, Options, Rule
 from . import torch_state
 from .dependence import tensors_in
 from .draws import ProgramGenerators
-from .interrupts import Interrupts
+from .interrupts import Interrupts, end_generators
 from .mode import Capture, is_rules_own
 from .state import State
 from .tape import Tape
@@ -113,13 +113,14 @@ class ModelHooks:
                 self._interrupts.deliver()
             self._prepare()
             self._interrupts.deliver()
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error), error)
             raise
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
         try:
+            end_generators(error)
             self._put_back()
         finally:
             try:

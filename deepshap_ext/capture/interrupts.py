@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import _GeneratorContextManager, suppress
 from types import CodeType, FrameType
 from typing import Any
 
@@ -69,3 +70,23 @@ class Interrupts:
             return handler(number, frame)
 
         return stand_in
+
+
+def end_generators(error: BaseException | None) -> None:
+    """End the ``@contextmanager`` functions that an interrupt has kept from ending, as it came when they were being left.
+
+    They would otherwise go on when the traceback that holds them is freed: torch's put back a function mode then.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code in _MANAGERS:
+                with suppress(Exception):
+                    trace.tb_frame.f_locals["self"].gen.close()
+            trace = trace.tb_next
+        error = error.__context__
+
+
+_MANAGERS = frozenset({_GeneratorContextManager.__enter__.__code__, _GeneratorContextManager.__exit__.__code__})
