@@ -78,7 +78,7 @@ class Engine:
         self._baselines = list(baselines)
         self._max_memory = max_memory
         self._reference: Pass | None = None
-        self._weights: list[tuple[int, int]] = []
+        self._weights: list[tuple[int, int | None]] = []
         self._expected = torch.empty(0)
         self.precision = torch.float64
         try:

@@ -19,7 +19,11 @@ P = torch.full((3, 4), 0.5)
 
 #: Of each random operation of the table, calls in its spellings; each returns a tensor or several.
 CALLS: dict[str, list[Callable[[], Any]]] = {
-    "rand": [lambda: torch.rand(3, 4), lambda: torch.rand(3, 4, generator=GENERATOR), lambda: torch.ops.aten.rand([3, 4])],
+    "rand": [
+        lambda: torch.rand(3, 4),
+        lambda: torch.rand(3, 4, generator=GENERATOR),
+        lambda: torch.ops.aten.rand([3, 4]),
+    ],
     "randn": [lambda: torch.randn((3, 4), dtype=torch.float64), lambda: torch.ops.aten.randn.default([3, 4])],
     "randint": [lambda: torch.randint(5, (3, 4)), lambda: torch.randint(2, 5, (3, 4), generator=GENERATOR)],
     "randperm": [lambda: torch.randperm(7)],
@@ -32,7 +36,11 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
         lambda: torch.empty(3).normal_(),
         lambda: nn.init.normal_(torch.empty(3, 4)),
     ],
-    "bernoulli": [lambda: torch.bernoulli(P), lambda: P.bernoulli(generator=GENERATOR), lambda: torch.ones(3).bernoulli_(0.5)],
+    "bernoulli": [
+        lambda: torch.bernoulli(P),
+        lambda: P.bernoulli(generator=GENERATOR),
+        lambda: torch.ones(3).bernoulli_(0.5),
+    ],
     "multinomial": [lambda: torch.multinomial(P, 2), lambda: P.multinomial(7, replacement=True)],
     "poisson": [lambda: torch.poisson(P), lambda: torch.poisson(P, GENERATOR)],
     "binomial": [lambda: torch.binomial(10 * P, P), lambda: torch.binomial(10 * P, P, GENERATOR)],
@@ -43,7 +51,11 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
     "cauchy": [lambda: torch.empty(3).cauchy_()],
     "log_normal": [lambda: torch.empty(3).log_normal_()],
     "gumbel_softmax": [lambda: F.gumbel_softmax(P), lambda: F.gumbel_softmax(P, 0.5, hard=True, dim=0)],
-    "rrelu": [lambda: F.rrelu(-P, training=True), lambda: torch.rrelu(-P, training=True), lambda: torch.rrelu_(-P, 0.1, 0.2, True)],
+    "rrelu": [
+        lambda: F.rrelu(-P, training=True),
+        lambda: torch.rrelu(-P, training=True),
+        lambda: torch.rrelu_(-P, 0.1, 0.2, True),
+    ],
     "rrelu_with_noise": [lambda: torch._C._nn.rrelu_with_noise(-P, torch.empty_like(P), 0.1, 0.2, True)],
     "dropout": [
         lambda: F.dropout(P, training=True),
@@ -55,7 +67,10 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
     "dropout1d": [lambda: F.dropout1d(P, training=True), lambda: F.dropout1d(torch.ones(2, 3, 4), 0.3, inplace=True)],
     "dropout2d": [lambda: F.dropout2d(torch.ones(2, 3, 4, 4), training=True)],
     "dropout3d": [lambda: F.dropout3d(torch.ones(2, 3, 4, 4, 4)), lambda: F.dropout3d(torch.ones(3, 4, 4, 4))],
-    "alpha_dropout": [lambda: F.alpha_dropout(P, 0.3, training=True), lambda: torch.alpha_dropout_(P.clone(), 0.3, True)],
+    "alpha_dropout": [
+        lambda: F.alpha_dropout(P, 0.3, training=True),
+        lambda: torch.alpha_dropout_(P.clone(), 0.3, True),
+    ],
     "feature_dropout": [lambda: torch.feature_dropout(torch.ones(2, 3, 4), 0.5, True)],
     "feature_alpha_dropout": [lambda: F.feature_alpha_dropout(torch.ones(2, 3, 4), 0.5, training=True)],
     "native_dropout": [lambda: torch.native_dropout(P, 0.5, True)],
@@ -66,7 +81,12 @@ CALLS: dict[str, list[Callable[[], Any]]] = {
 
 
 def _states() -> list[Any]:
-    return [torch.get_rng_state().tolist(), GENERATOR.get_state().tolist(), repr(np.random.get_state()), random.getstate()]
+    return [
+        torch.get_rng_state().tolist(),
+        GENERATOR.get_state().tolist(),
+        repr(np.random.get_state()),
+        random.getstate(),
+    ]
 
 
 class Drawing(nn.Module):
@@ -117,7 +137,16 @@ def test_draws_leave_all_generators_alone(name: str) -> None:
         for place in range(len(usual[0])):
             values = torch.stack([one[place] for one in usual]).double()
             drawn = found[0][place].double()
-            if name not in ("normal", "randn", "randn_like", "cauchy", "log_normal", "exponential", "geometric", "random"):
+            if name not in (
+                "normal",
+                "randn",
+                "randn_like",
+                "cauchy",
+                "log_normal",
+                "exponential",
+                "geometric",
+                "random",
+            ):
                 spread = (values.max() - values.min()).clamp_min(1e-6)
                 assert (drawn >= values.min() - spread).all() and (drawn <= values.max() + spread).all()
 

@@ -24,7 +24,13 @@ from deepshap_ext.capture.hooks import _ONE_AT_A_TIME
 #: Where a model is prepared, put back, and what it writes is kept.
 OURS = tuple(f"/capture/{name}.py" for name in "hooks state writes undo torch_state interrupts draws".split())
 #: Where torch enters and leaves the modes that a pass runs in.
-TORCHS = ("/torch/overrides.py", "/autograd/graph.py", "/autograd/grad_mode.py", "/_functorch/vmap.py", "/contextlib.py")
+TORCHS = (
+    "/torch/overrides.py",
+    "/autograd/graph.py",
+    "/autograd/grad_mode.py",
+    "/_functorch/vmap.py",
+    "/contextlib.py",
+)
 
 
 class Writing(nn.Module):

@@ -148,7 +148,9 @@ class ProgramGenerators:
 
     def put_back(self) -> None:
         """Set the generators back, unless it may have been another thread that drew."""
-        if any(thread is not threading.current_thread() and not _is_monitor(thread) for thread in threading.enumerate()):
+        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+        # The thread of tqdm draws nothing.
+        if not all(isinstance(thread, TMonitor) for thread in others):
             return
         for device, state in self._torch.items():
             _set_state(device, state)
@@ -162,8 +164,3 @@ def _state(device: torch.device) -> Tensor:
 
 def _set_state(device: torch.device, state: Tensor) -> None:
     torch.set_rng_state(state) if device.type == "cpu" else torch.cuda.set_rng_state(state, device)
-
-
-def _is_monitor(thread: threading.Thread) -> bool:
-    """Whether it is the thread of tqdm, which draws nothing."""
-    return isinstance(thread, TMonitor)

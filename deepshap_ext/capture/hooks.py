@@ -104,6 +104,8 @@ class ModelHooks:
         self._has_lock = False
         self._undo = Undo()
         self._written, self._unseen = Contents(), Contents()
+        #: As the user left it, and as every pass begins.
+        self._state, self._start = State(()), State(())
 
     def __enter__(self) -> ModelHooks:
         try:
@@ -181,6 +183,8 @@ class ModelHooks:
         try:
             self._undo.run()
         finally:
+            # It holds hooks that hold this object.
+            self._start = State(())
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
 

@@ -53,7 +53,7 @@ class Capture(TorchFunctionMode):
 
     def __enter__(self) -> Capture:
         self._below.append(torch._C._len_torch_function_stack())
-        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *raised: object) -> None:
         # Torch takes a mode off for a moment in some of its functions: what interrupts one there may leave it off, or others on.

@@ -52,7 +52,7 @@ class State:
             if id(value) in seen:
                 continue
             seen[id(value)] = value
-            kind = type(value)
+            kind: type = type(value)
             how = _KINDS.get(kind)
             if how is not None:
                 waiting += self._keep(value, how)
@@ -227,7 +227,19 @@ _SHARING = frozenset(
 #: What has no parts: most of what a model's attributes are.
 _ATOMS = frozenset(
     (
-        *(bool, int, float, complex, str, bytes, range, type, type(None), types.FunctionType, types.BuiltinFunctionType),
+        *(
+            bool,
+            int,
+            float,
+            complex,
+            str,
+            bytes,
+            range,
+            type,
+            type(None),
+            types.FunctionType,
+            types.BuiltinFunctionType,
+        ),
         *(torch.Size, torch.dtype, torch.device, torch.memory_format, torch.layout),
     )
 )

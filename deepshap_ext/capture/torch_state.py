@@ -29,7 +29,7 @@ class ThreadState:
     def __init__(self) -> None:
         self._function_modes = _get_current_function_mode_stack()
         self._dispatch_modes = _get_current_dispatch_mode_stack()
-        self._torch_function = torch._C._get_torch_function_state()
+        self._torch_function = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
         self._saved_tensors_hooks = _top_saved_tensors_hooks()
         self._transforms = torch._C._functorch.get_dynamic_layer_stack_depth()
         self._autocast = [(device, torch.is_autocast_enabled(device)) for device in ("cpu", "cuda")]
@@ -38,7 +38,7 @@ class ThreadState:
     def restore(self) -> None:
         if torch._C._functorch.get_dynamic_layer_stack_depth() > self._transforms:
             torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self._transforms)
-        torch._C._set_torch_function_state(self._torch_function)
+        torch._C._set_torch_function_state(self._torch_function)  # type: ignore[attr-defined]
         _unwind(
             self._function_modes,
             _get_current_function_mode_stack,
@@ -70,7 +70,9 @@ def _top_saved_tensors_hooks() -> Any:
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-def _unwind(before: list[Any], stack: Callable[[], list[Any]], pop: Callable[[], Any], push: Callable[[Any], Any]) -> None:
+def _unwind(
+    before: list[Any], stack: Callable[[], list[Any]], pop: Callable[[], Any], push: Callable[[Any], Any]
+) -> None:
     """Make a stack of modes what it was."""
     now = stack()
     same = 0

@@ -141,7 +141,7 @@ class _Held:
         self.requires_grad = leaf and tensor.requires_grad
         self.gradient = tensor.grad if leaf else None
         hooks = tensor._backward_hooks
-        self.hooks = hooks, hooks and dict(hooks)
+        self.hooks = hooks, dict(hooks or {})
         self.version = tensor._version
         self.data, self.place = tensor.data, _place(tensor)
 
@@ -156,7 +156,7 @@ class _Held:
         hooks, content = self.hooks
         if tensor._backward_hooks is not hooks:
             tensor._backward_hooks = hooks
-        if hooks and hooks != content:
+        if hooks is not None and hooks != content:
             hooks.clear()
             hooks.update(content)
         set_version(tensor, self.version)
@@ -164,18 +164,18 @@ class _Held:
 
 def _place(tensor: Tensor) -> int | None:
     """Where the tensor lies in memory; None where it has none of its own."""
-    if tensor.layout != torch.strided or (type(tensor) not in _PLAIN and is_traceable_wrapper_subclass(tensor)):
-        return None
-    return tensor.data_ptr()
+    return None if tensor.layout != torch.strided or _is_wrapper(tensor) else tensor.data_ptr()
 
 
-_PLAIN = frozenset({Tensor, nn.Parameter})
+def _is_wrapper(tensor: Tensor) -> bool:
+    """Whether it is of a subclass that holds other tensors in place of memory."""
+    return type(tensor) not in (Tensor, nn.Parameter) and bool(is_traceable_wrapper_subclass(tensor))
 
 
 def of_the_same_memory(tensor: Tensor) -> Tensor:
     """A tensor that autograd can save, in place of one made in inference mode."""
     made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]
+    made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
     return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
 
 
@@ -186,7 +186,7 @@ def _is_of_torch(function: Any) -> bool:
 
 def _bytes(storage: torch.UntypedStorage) -> Tensor:
     """The storage as a tensor with a version counter of its own."""
-    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
 def version(tensor: Tensor) -> int | None:
@@ -203,8 +203,9 @@ def set_version(tensor: Tensor, before: int | None) -> None:
 def _dense(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors with memory that a tensor is made of."""
     tensor = plain(tensor)
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
+    if _is_wrapper(tensor):
+        names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+        for name in names:
             yield from _dense(getattr(tensor, name))
     elif tensor.layout == torch.sparse_coo:
         yield from (tensor._indices(), tensor._values())
