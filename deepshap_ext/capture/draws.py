@@ -18,9 +18,10 @@ from .names import Operation
 
 
 class Draws:
-    """Random operations of one pass, on generators of its own that begin alike in every pass.
+    """Random operations of an explanation, on generators of its own: the same numbers each time.
 
-    What is drawn does not matter: a random result that reaches what is explained is refused. Its shape, dtype and range do.
+    What is drawn does not matter, only its shape, dtype and range: a random result that reaches what is explained is refused. One that
+    Python code reads goes unseen unless it differs between two passes, which therefore draw on.
     """
 
     def __init__(self) -> None:
@@ -58,10 +59,8 @@ def _like(fill: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def filled(generator: torch.Generator, called: Operation, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         bounds = [*args, *(kwargs.pop(name) for name in ("low", "high") if name in kwargs)]
-        for unused in ("generator", "name"):
-            kwargs.pop(unused, None)
-        out = kwargs.pop("out", None)
-        made = torch.empty_like(input, **kwargs) if out is None else out.resize_as_(input)
+        kwargs.pop("generator", None)
+        made = torch.empty_like(input, **kwargs)
         return fill(made, *(bounds if len(bounds) != 1 else [0, *bounds]), generator=generator)
 
     return filled

@@ -18,7 +18,7 @@ from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
 from . import torch_state
 from .dependence import tensors_in
-from .draws import ProgramGenerators
+from .draws import Draws, ProgramGenerators
 from .interrupts import Interrupts, end_generators
 from .mode import Capture, is_rules_own
 from .state import State
@@ -103,7 +103,7 @@ class ModelHooks:
         self._interrupts = Interrupts(_PROTECTED)
         self._has_lock = False
         self._undo = Undo()
-        self._written, self._unseen = Contents(), Contents()
+        self._written, self._unseen, self._draws = Contents(), Contents(), Draws()
         #: As the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
 
@@ -206,7 +206,7 @@ class ModelHooks:
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options, self._written)
+        capture = self._capture = Capture(self.module_path, self._options, self._written, self._draws)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.

@@ -37,11 +37,11 @@ class Capture(TorchFunctionMode):
     ``module_path`` names the module that is running, for messages.
     """
 
-    def __init__(self, module_path: Callable[[], str], options: Options, contents: Contents) -> None:
+    def __init__(self, module_path: Callable[[], str], options: Options, contents: Contents, draws: Draws) -> None:
         super().__init__()
         self.options = options
         self._contents = contents
-        self._draws = Draws()
+        self._draws = draws
         self.dependence = Dependence()
         self.tape = Tape()
         self.running = Running()
