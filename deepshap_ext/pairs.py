@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from . import ops
 from .capture.hooks import Pass
@@ -31,7 +31,7 @@ class Pairs:
         alone = pairing == "alone"
         self.inputs = inputs
         self.baselines = baselines
-        self.layouts = replace(layouts, entries=None) if alone else layouts
+        self.layouts = layouts.by_row() if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0)
@@ -39,14 +39,17 @@ class Pairs:
     def sides(self, entry: Entry) -> Sides:
         return Sides(self, entry)
 
-    def multipliers(self, cotangents: Tensor, rows: Tensor) -> list[Tensor]:
-        """Multipliers ``[V, *explained.shape]`` of every explained tensor for cotangents ``[V, *output.shape]`` on baselines ``rows``."""
+    def multipliers(self, chosen: Tensor, rows: Tensor) -> list[Tensor]:
+        """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
+        baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
+        start: Any
+        start, cotangent_of = _before_last_linear(self.inputs) or (self.inputs.output, self._one_hot)
 
-        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        def one(chosen: Tensor, row: Tensor) -> tuple[Tensor, ...]:
             self.row = row
             found = torch.autograd.grad(
-                self.inputs.output, self.inputs.edges, cotangent, retain_graph=True, allow_unused=True
+                [start], self.inputs.edges, [cotangent_of(chosen)], retain_graph=True, allow_unused=True
             )
             return tuple(
                 torch.zeros_like(tensor) if grad is None else grad
@@ -54,9 +57,50 @@ class Pairs:
             )
 
         try:
-            return list(torch.func.vmap(one)(cotangents, rows))
+            return list(torch.func.vmap(one)(chosen, rows))
         finally:
             self.inputs.capture.running.pairs = None
+
+    def _one_hot(self, chosen: Tensor) -> Tensor:
+        """The cotangent of the output that takes one of its flattened elements a sample."""
+        output = self.inputs.output
+        zeros = torch.zeros_like(output).reshape(len(output), -1)
+        return zeros.scatter(1, chosen.unsqueeze(1), 1).view_as(output)
+
+    def ambiguous(self) -> bool:
+        """Whether layouts that fit equally well would compare an input with other parts of its baselines."""
+        if not self.layouts.rowwise and not self.layouts.explained_certain:
+            return True
+        return any(
+            not self._alike(x, r, candidates)
+            for one, other in zip(self.inputs.tape.entries, self.baselines.tape.entries, strict=False)
+            for x, r, candidates in zip(one.kept, other.kept, self.layouts.candidates(one), strict=False)
+            if len(candidates) > 1
+        )
+
+    def _alike(self, x: Tensor, r: Tensor, candidates: Sequence[Layout | None]) -> bool:
+        baselines = len(self.baselines.output)
+        count = {"grid": baselines, "per_sample": baselines // self.samples, "aligned": 1}[self.pairing]
+        for row in torch.arange(count, device=r.device).split(1):
+            first, *others = (self.baseline(r, layout, row).expand_as(x) for layout in candidates)
+            if not all(_equal_tensors(first, other) for other in others):
+                return False
+        return True
+
+    def baseline(self, r: Tensor, layout: Layout | None, row: Tensor) -> Tensor:
+        """Of a tensor of the baselines what the inputs are compared with where these meet baseline ``row`` ``[1]``; it broadcasts to the
+        shape of theirs."""
+        if layout is None or self.pairing == "aligned":
+            return r
+        dim = layout.dim
+        split = layout.split(r)
+        if self.pairing == "per_sample":
+            own = split.unflatten(dim + 1, (self.samples, -1)).index_select(dim + 2, row)
+            return own.flatten(dim, dim + 3)
+        one = split.index_select(dim + 1, row)
+        if layout.before > 1 or layout.after > 1:
+            one = one.expand(*one.shape[: dim + 1], self.samples, *one.shape[dim + 2 :])
+        return one.flatten(dim, dim + 2)
 
     def inexact(self) -> list[tuple[Entry, Tensor]]:
         """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned.
@@ -147,17 +191,7 @@ class Sides:
         For rules composed of torch operations: these run inside ``torch.func.vmap``, the baseline's row is a batched index.
         """
         x, r, layout = self.x[position], self.r[position], self._layouts[position]
-        if layout is None or self._pairs.pairing == "aligned":
-            return x, r
-        dim = layout.dim
-        split = layout.split(r)
-        if self._pairs.pairing == "per_sample":
-            own = split.unflatten(dim + 1, (self._pairs.samples, -1)).index_select(dim + 2, self.rows())
-            return x, own.flatten(dim, dim + 3)
-        row = split.index_select(dim + 1, self.rows())
-        if layout.before > 1 or layout.after > 1:
-            row = row.expand(*row.shape[: dim + 1], self._pairs.samples, *row.shape[dim + 2 :])
-        return x, row.flatten(dim, dim + 2)
+        return x, self._pairs.baseline(r, layout, self.rows())
 
     def midpoint(self, position: int = 0) -> Tensor:
         """The mean of the two sides of kept tensor ``position``."""
@@ -166,6 +200,26 @@ class Sides:
             x, r = self.pair(position)
             return (x + r) / 2
         return ops.midpoint(x, r, self.rows(), *self.geometry(position)).squeeze(0)
+
+
+def _before_last_linear(graph: Pass) -> tuple[GradientEdge, Callable[[Tensor], Tensor]] | None:
+    """Where a model ends in a linear layer: the layer's input in the graph, and its cotangent for the outputs chosen a sample.
+
+    That is a row of the weight for each; a one-hot cotangent of the output would take the outputs' number squared for all of them.
+    """
+    root = get_gradient_edge(graph.output).node
+    if root.name() != "AddmmBackward0" or any(edge.node is root for edge in graph.edges):
+        return None
+    bias, (hidden, number), weight = root.next_functions
+    if hidden is None or bias[0] is not None or weight[0] is not None:
+        return None
+    saved: Any = root
+    rows = saved._saved_mat2.t()
+    return GradientEdge(hidden, number), lambda chosen: saved._saved_alpha * rows.index_select(0, chosen)
+
+
+def _equal_tensors(one: Tensor, other: Tensor) -> bool:
+    return not _unequal(one[None], other[None]).any()
 
 
 def _unequal(x: Tensor, r: Tensor) -> Tensor:
