@@ -56,7 +56,7 @@ class DeepExplainer:
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
             module inside the model, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval mode and left
-            exactly as it was.
+            exactly as it was, with every tensor that it writes into; see the README for the limits.
         data: the background, baselines ``[R, *features]``; a list of them for a model of several inputs.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
