@@ -235,6 +235,38 @@ class _Counting(torch.autograd.Function):
         return 2 * grad, None
 
 
+class _Filling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        result = torch.empty_like(x)
+        result.fill_(1)
+        return result.mul_(2 * x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return 2 * grad
+
+
+def test_what_a_pass_makes_and_fills_stays() -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = torch.empty(3, dtype=x.dtype)
+            scale.fill_(3)
+            scale[1] = 4
+            SEEN[:] = [scale, _Filling.apply(x)]
+            return SEEN[1] * scale
+
+    x, background = numbers(3, 3), numbers(5, 3)
+    with register_rule(_Filling, "integrate"):
+        found = DeepExplainer(Model(), background).attribute(x)
+    assert SEEN[0].tolist() == [3, 4, 3]
+    factors = torch.diag(torch.tensor([6.0, 8, 6], dtype=x.dtype))
+    assert_same(found.values, (x - background.mean(0)).unsqueeze(2) * factors, 1e-12)
+
+
+SEEN: list[Tensor] = []
+
+
 class Counting(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()

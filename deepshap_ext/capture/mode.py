@@ -63,9 +63,8 @@ class Capture(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self._on:
-            return self._unfollowed(operation(function), function, args, kwargs)
-        result = self._call(operation(function), function, args, kwargs)
+        run = self._call if self._on else self._unfollowed
+        result = run(operation(function), function, args, kwargs)
         self._contents.made(function, args, kwargs, result)
         return result
 
