@@ -107,12 +107,8 @@ def _interrupted_at(event: int, run: Callable[[], Any], files: tuple[str, ...]) 
     sys.settrace(trace)
     try:
         run()
-    except BaseException as error:
-        # In torch's finally statements that assume that their try statements have begun another error takes its place.
-        errors: list[BaseException | None] = [error]
-        while errors[-1] is not None:
-            errors.append(errors[-1].__context__)
-        assert where is not None and any(isinstance(each, KeyboardInterrupt) for each in errors), where
+    except KeyboardInterrupt:
+        assert where is not None
     else:
         assert where is None, f"the signal at {where} was lost"
     finally:

@@ -130,8 +130,11 @@ class ModelHooks:
                     self._has_lock = False
                     _ONE_AT_A_TIME.release()
             finally:
+                interrupt = self._interrupts.behind(error)
                 self._interrupts.release()
                 self._interrupts.deliver()
+        if interrupt is not None:
+            raise interrupt from None
 
     def _prepare(self) -> None:
         undo = self._undo = Undo()

@@ -27,6 +27,7 @@ class Interrupts:
         self._protected = protected
         self._ours: dict[int, tuple[Handler, Handler]] = {}
         self._waiting: list[tuple[Handler, int, FrameType | None]] = []
+        self._raised: BaseException | None = None
 
     def hold(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -67,9 +68,42 @@ class Interrupts:
                     self._waiting.append((handler, number, frame))
                     return None
                 interrupted = interrupted.f_back
-            return handler(number, frame)
+            try:
+                return handler(number, frame)
+            except BaseException as error:
+                self._raised = error
+                raise
 
         return stand_in
+
+    def behind(self, error: BaseException | None) -> BaseException | None:
+        """What a handler has raised, where the error is another that torch, or this package, has raised on its way out.
+
+        Some finally statements of torch undo what their try statements may not have begun to do.
+        """
+        raised, self._raised = self._raised, None
+        if (
+            raised is None
+            or error is None
+            or error is raised
+            or _origin(error) not in ("torch", "contextlib", _PACKAGE)
+        ):
+            return None
+        behind = error.__context__
+        while behind is not None and behind is not raised:
+            behind = behind.__context__
+        return behind
+
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def _origin(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module.partition(".")[0]
 
 
 def end_generators(error: BaseException | None) -> None:
