@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -235,6 +236,13 @@ class ModelHooks:
             tensors, edges, layers = self._seen_layers()
         self._check_output(output, capture, len(inputs[0]))
         return Pass(capture, output, tensors, edges, layers, leaves)
+
+    @contextmanager
+    def unfollowed(self) -> Iterator[None]:
+        """In this context the model may run by itself, outside of a pass: what it writes and draws is put back all the same."""
+        capture = Capture(self.module_path, self._options, self._written, self._draws)
+        with capture.paused(), capture:
+            yield
 
     def _start_afresh(self) -> None:
         """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
