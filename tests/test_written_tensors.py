@@ -253,13 +253,17 @@ def test_what_a_pass_makes_and_fills_stays() -> None:
             scale = torch.empty(3, dtype=x.dtype)
             scale.fill_(3)
             scale[1] = 4
-            SEEN[:] = [scale, _Filling.apply(x)]
-            return SEEN[1] * scale
+            added = torch.empty(0, dtype=x.dtype)
+            torch.add(scale, 1, out=added)
+            grown = torch.ones(1, dtype=x.dtype)
+            grown.resize_(3).fill_(2)
+            SEEN[:] = [scale, added, grown, _Filling.apply(x)]
+            return SEEN[-1] * scale
 
     x, background = numbers(3, 3), numbers(5, 3)
     with register_rule(_Filling, "integrate"):
         found = DeepExplainer(Model(), background).attribute(x)
-    assert SEEN[0].tolist() == [3, 4, 3]
+    assert [seen.tolist() for seen in SEEN[:3]] == [[3, 4, 3], [4, 5, 4], [2, 2, 2]]
     factors = torch.diag(torch.tensor([6.0, 8, 6], dtype=x.dtype))
     assert_same(found.values, (x - background.mean(0)).unsqueeze(2) * factors, 1e-12)
 

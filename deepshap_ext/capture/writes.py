@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from .dependence import plain, storage_key, tensors_in
 from .names import Operation
 from .tape import Tape
+from .undo import Undo
 
 #: What gives a tensor other memory, other sizes or both.
 REPLACING = frozenset("set_data set resize resize_as".split())
@@ -69,24 +70,27 @@ class Contents:
         if called.name in REPLACING:
             tensor = next(iter((*args, *kwargs.values())))
             self._before_replacement(tensor)
-            if called.name.startswith("resize"):
+            if called.name.startswith("resize") and id(tensor) in self._replaced:
                 # A storage that grows moves; the tensor's own stays where it is.
                 tensor.data = tensor.data.clone()
         for tensor in tensors_in(kwargs.get("out")):
             self._before_replacement(tensor)
 
     def _before_replacement(self, tensor: Tensor) -> None:
-        if id(tensor) not in self._replaced:
+        own = tensor.layout == torch.strided and storage_key(tensor) in self._made
+        if not own and id(tensor) not in self._replaced:
             self._replaced[id(tensor)] = tensor, tensor.data
 
     def put_back(self, tape: Tape | None = None) -> None:
         """Restore all; ``tape``: that of the pass that has just run, which reads later what it kept."""
-        for content in list(self._storages.values()):
+        undo = Undo()
+        for tensor, before in self._replaced.values():
+            undo.note(setattr, tensor, "data", before)
+        for content in self._storages.values():
             if tape is not None:
                 tape.before_write(content.tensor)
-            content.put_back()
-        for tensor, before in self._replaced.values():
-            tensor.data = before
+            undo.note(content.put_back)
+        undo.run()
 
     def clear(self) -> None:
         self._made.clear()
