@@ -116,7 +116,7 @@ def _interrupted_at(event: int, run: Callable[[], Any], files: tuple[str, ...]) 
     return where
 
 
-@pytest.mark.parametrize(("files", "stride"), [(OURS, 60), (TORCHS, 10)], ids=["ours", "torch's"])
+@pytest.mark.parametrize(("files", "stride"), [(OURS, 100), (TORCHS, 20)], ids=["ours", "torch's"])
 def test_an_interrupt_at_any_line(files: tuple[str, ...], stride: int) -> None:
     """At some of them, drawn evenly: all would take minutes."""
     model = Writing().train()
@@ -135,7 +135,7 @@ def test_an_interrupt_at_any_line(files: tuple[str, ...], stride: int) -> None:
             assert _left() == everything, where
             event += rng.randrange(stride) + 1
             tried += 1
-    assert tried > 50 and _lock_is_free()
+    assert tried > 20 and _lock_is_free()
 
 
 def test_interrupts_at_random_moments() -> None:
@@ -154,7 +154,7 @@ def test_interrupts_at_random_moments() -> None:
 
     with _handled(signal.SIGALRM, interrupt):
         everything = _left()
-        for _ in range(200):
+        for _ in range(100):
             with unchanged(model):
                 try:
                     explaining = True
@@ -165,7 +165,7 @@ def test_interrupts_at_random_moments() -> None:
                     interrupted += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
             assert _left() == everything
-    assert interrupted > 50 and _lock_is_free()
+    assert interrupted > 20 and _lock_is_free()
 
 
 def test_waiting_for_another_thread_can_be_interrupted() -> None:
