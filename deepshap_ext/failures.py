@@ -71,7 +71,7 @@ class _Plain:
         self._options = options
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
-        with ModelHooks(self.model, self.call, self._options), torch.no_grad():
+        with ModelHooks(self.model, self.call, self._options) as hooks, hooks.unfollowed(), torch.no_grad():
             # The model may write into what it is given.
             explained, by_row = self.split([tensor.clone() for tensor in inputs])
             constants = {

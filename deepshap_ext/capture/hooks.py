@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
-from unittest.mock import patch
 
 import torch
-import torch.nn.modules.module as modules
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
+from . import torch_state
 from .dependence import tensors_in
+from .draws import Draws, ProgramGenerators
+from .interrupts import Interrupts, end_generators
 from .mode import Capture, is_rules_own
+from .state import State
 from .tape import Tape
+from .undo import Undo
+from .writes import Contents, TensorState, of_the_same_memory
 
 
 @dataclass
@@ -84,8 +87,9 @@ class Call:
 class ModelHooks:
     """A context in which a model can be run under capture.
 
-    On entry the model is put into eval mode, its parameters are frozen, and hooks follow which module runs; on exit, whatever was
-    raised, mode, ``requires_grad``, hooks, buffers and attributes of every module are as before.
+    On entry the model is put into eval mode, its parameters are frozen, and hooks follow which module runs. On exit, whatever was
+    raised or interrupted it, all is as before: mode, ``requires_grad``, gradients, hooks and contents of its tensors, attributes of its
+    modules and of what these hold, and what torch has one of. Another thread waits until the model and torch are free.
     """
 
     def __init__(self, model: nn.Module, call: Call, options: Options) -> None:
@@ -97,57 +101,102 @@ class ModelHooks:
         self._capture: Capture | None = None
         #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
         self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
-        self._start: list[tuple[nn.Module, Snapshot]] = []
-        self._undo = ExitStack()
+        self._interrupts = Interrupts(_PROTECTED)
+        self._has_lock = False
+        self._undo = Undo()
+        self._written, self._unseen, self._draws = Contents(), Contents(), Draws()
+        #: As the user left it, and as every pass begins.
+        self._state, self._start = State(()), State(())
 
     def __enter__(self) -> ModelHooks:
-        with ExitStack() as undo:
-            undo.enter_context(_ONE_AT_A_TIME)
-            undo.enter_context(torch.inference_mode(False))
-            # A model that draws random numbers is refused where they matter; drawing them must not change the user's.
-            devices = {p.device.index for p in self._model.parameters() if p.device.type == "cuda"}
-            undo.enter_context(torch.random.fork_rng(devices=devices))
-            if "torch._dynamo" in sys.modules or _FLEX_ATTENTION in sys.modules:
-                # Compiled modules run as they are written: a compiler sees the capture, not the model.
-                undo.enter_context(torch.compiler.set_stance("force_eager"))
-            if _FLEX_ATTENTION in sys.modules:
-                # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
-                undo.enter_context(patch.object(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None))
-            undo.enter_context(_without_checkpointing())
-            undo.enter_context(patch.object(torch.autograd.Function, "apply", self._apply()))
-            for watching in (modules._global_backward_hooks, modules._global_backward_pre_hooks):
-                undo.enter_context(patch.dict(watching, clear=True))
-            buffers = {module: _buffers(module) for module in self._names}
-            for module in self._names:
-                undo.callback(_restore, module, (*_attributes(module), buffers[module]))
-            for parameter in self._model.parameters():
-                undo.callback(parameter.requires_grad_, parameter.requires_grad)
-                parameter.requires_grad_(False)
-            for module in self._names:
-                module.training = False
-                # They watch training's backward, not the explainer's.
-                module._backward_hooks.clear()
-                module._backward_pre_hooks.clear()
-                if rule := MODULE_RULES.get(type(module)):
-                    module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
-                # Taken away with whatever else has come to the module's attributes.
-                module.register_forward_pre_hook(self._enter_module, prepend=True)
-                module.register_forward_hook(self._leave_module, always_call=True)
-            for number, layer in enumerate(self.call.layers):
-                if layer.at == "input":
-                    layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
-                else:
-                    layer.module.register_forward_hook(partial(self._see_outputs, number))
-            self._start = [(module, (*_attributes(module), buffers[module])) for module in self._names]
-            self._undo = undo.pop_all()
+        try:
+            self._interrupts.hold()
+            while not self._has_lock:
+                self._has_lock = _ONE_AT_A_TIME.acquire(timeout=0.1)
+                self._interrupts.deliver()
+            self._prepare()
+            self._interrupts.deliver()
+        except BaseException as error:
+            self.__exit__(type(error), error)
+            raise
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        try:
+            end_generators(error)
+            self._put_back()
+        finally:
+            try:
+                if self._has_lock:
+                    self._has_lock = False
+                    _ONE_AT_A_TIME.release()
+            finally:
+                interrupt = self._interrupts.behind(error)
+                self._interrupts.release()
+                self._interrupts.deliver()
+        if interrupt is not None:
+            raise interrupt from None
+
+    def _prepare(self) -> None:
+        undo = self._undo = Undo()
+        _ACTIVE.append(self)
+        torch_state.leave_inference_mode(undo)
+        generators = ProgramGenerators({parameter.device for parameter in self._model.parameters()})
+        undo.note_here(generators.put_back)
+        self._state = State([self._model, self.call.constants])
+        tensors = TensorState(self._state.tensors)
+        undo.note(tensors.restore)
+        undo.note(self._state.restore)
+        for contents in (self._unseen, self._written):
+            undo.note(contents.clear)
+            undo.note(contents.put_back)
+        torch_state.prepare(undo)
+        undo.replace(torch.autograd.Function, "apply", self._apply())
+        undo.note_here(torch_state.ThreadState().restore)
+        tensors.freeze()
+        if made_in_inference_mode := [tensor for tensor in self._state.tensors if tensor.is_inference()]:
+            self._state.replace({id(tensor): of_the_same_memory(tensor) for tensor in made_in_inference_mode})
+        for module in self._names:
+            self._prepare_module(module)
+        for number, layer in enumerate(self.call.layers):
+            if layer.at == "input":
+                layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
+            else:
+                layer.module.register_forward_hook(partial(self._see_outputs, number))
+        self._start = self._state.again()
+
+    def _prepare_module(self, module: nn.Module) -> None:
+        rule = MODULE_RULES.get(type(module))
+        if rule is not None:
+            # A rule may run the module in the pair pass, outside of the capture.
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._unseen.before_write(tensor)
+            module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
+        module.training = False
+        # They watch training's backward, not the explainer's.
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+        # Restoring the module's attributes takes these hooks away again.
+        module.register_forward_pre_hook(self._enter_module, prepend=True)
+        module.register_forward_hook(self._leave_module, always_call=True)
+
+    def _put_back(self) -> None:
         self._running.clear()
         self._forget_layers()
         self._capture = None
-        self._start.clear()
-        self._undo.close()
+        try:
+            self._undo.run()
+        finally:
+            # It holds hooks that hold this object.
+            self._start = State(())
+            if self in _ACTIVE:
+                _ACTIVE.remove(self)
+
+    def after_fork(self) -> None:
+        """Put all back in a child process, where the thread that explains may not exist any more."""
+        self._has_lock = False
+        self._put_back()
+        self._interrupts.release()
 
     def module_path(self) -> str:
         """The dotted name of the module that is running."""
@@ -161,7 +210,7 @@ class ModelHooks:
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options)
+        capture = self._capture = Capture(self.module_path, self._options, self._written, self._draws)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -173,6 +222,11 @@ class ModelHooks:
                 output = self.call.select(self._model(*given, **copies))
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)
+            if isinstance(output, Tensor) and output in self._written:
+                # A buffer, say, that the model has written its output into.
+                output = output.clone()
+        self._written.put_back(capture.tape)
+        self._written.clear()
         self._running.clear()
         self._capture = None
         if not self.call.layers:
@@ -183,17 +237,23 @@ class ModelHooks:
         self._check_output(output, capture, len(inputs[0]))
         return Pass(capture, output, tensors, edges, layers, leaves)
 
+    @contextmanager
+    def unfollowed(self) -> Iterator[None]:
+        """In this context the model may run by itself, outside of a pass: what it writes and draws is put back all the same."""
+        capture = Capture(self.module_path, self._options, self._written, self._draws)
+        with capture.paused(), capture:
+            yield
+
     def _start_afresh(self) -> None:
-        """Take away what the pass before left in the modules, a count or a last state."""
-        copies: dict[int, Tensor] = {}
-        for module, (attributes, containers, buffers) in self._start:
-            _restore_attributes(module, attributes, containers)
-            for name, (buffer, version, content) in buffers.items():
-                if buffer._version != version:
-                    # That pass's graph may still read what it has written.
-                    module.__dict__["_buffers"][name] = copies.setdefault(id(buffer), content.clone())
+        """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
+        self._interrupts.deliver()
+        self._written.put_back()
+        self._written.clear()
+        self._start.restore()
+        self._unseen.put_back()
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
+        self._interrupts.deliver()
         self._running.append(module)
 
     def _apply(self) -> classmethod[torch.autograd.Function, Any, Any]:
@@ -297,39 +357,30 @@ class ModelHooks:
             )
 
 
-#: A module of torch that compiles what it is called with.
-_FLEX_ATTENTION = "torch.nn.attention.flex_attention"
-
 _FUNCTION_APPLY = torch.autograd.Function.__dict__["apply"].__func__
 
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()
 
+#: The contexts that are open, those inside others last.
+_ACTIVE: list[ModelHooks] = []
 
-@contextmanager
-def _without_checkpointing() -> Iterator[None]:
-    """``torch.utils.checkpoint`` runs its function directly: replayed in the pair pass, it would run outside of the capture."""
-    checkpoint = torch.utils.checkpoint
-    saved = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
-    try:
-        checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
-        checkpoint._checkpoint_without_reentrant_generator = _nothing_around
-        yield
-    finally:
-        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = saved  # type: ignore[misc]
+#: With the weak references, since Python swallows what is raised where memory is freed: a signal would be lost there.
+_PROTECTED = frozenset(
+    function.__code__
+    for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)
+)
 
 
-class _Direct:
-    """Stands in for ``CheckpointFunction``."""
+def _after_fork_in_child() -> None:
+    """Free what a thread of the parent process had taken for an explanation; in the child it will not go on."""
+    for hooks in reversed(_ACTIVE.copy()):
+        hooks.after_fork()
+    _ONE_AT_A_TIME._at_fork_reinit()  # type: ignore[attr-defined]
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        return function(*args)
 
-
-def _nothing_around(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """Stands in for what non-reentrant checkpointing does before and after its function."""
-    yield
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _centred_logits(output: Any, capture: Capture) -> Tensor:
@@ -338,51 +389,3 @@ def _centred_logits(output: Any, capture: Capture) -> Tensor:
     if made is None or made[1] != "softmax":
         raise ExplanationError("softmax='centered' explains a model whose output is a softmax; this one's is not")
     return made[0] - made[0].mean(-1, keepdim=True)
-
-
-#: Contents of the attributes that can be written into: torch's containers, caches and lists of the model's own.
-Containers = dict[str, dict[Any, Any] | list[Any] | set[Any] | tuple[()]]
-#: Each buffer with its version and its contents.
-Buffers = dict[str, tuple[Tensor, int, Tensor]]
-Snapshot = tuple[dict[str, Any], Containers, Buffers]
-
-
-_CONTAINERS: dict[type, Callable[[Any], Any]] = {dict: dict, OrderedDict: dict, list: list, set: set}
-
-
-def _attributes(module: nn.Module) -> tuple[dict[str, Any], Containers]:
-    attributes = dict(module.__dict__)
-    contents = {
-        # Most are empty: hooks that nobody has registered.
-        name: _CONTAINERS[type(value)](value) if value else ()
-        for name, value in attributes.items()
-        if type(value) in _CONTAINERS
-    }
-    return attributes, contents
-
-
-def _buffers(module: nn.Module) -> Buffers:
-    return {
-        name: (buffer, buffer._version, buffer.detach().clone())
-        for name, buffer in module.__dict__["_buffers"].items()
-        if buffer is not None
-    }
-
-
-def _restore(module: nn.Module, snapshot: Snapshot) -> None:
-    attributes, containers, buffers = snapshot
-    _restore_attributes(module, attributes, containers)
-    for buffer, version, content in buffers.values():
-        if buffer._version != version:
-            with torch.no_grad():
-                buffer.copy_(content)
-
-
-def _restore_attributes(module: nn.Module, attributes: dict[str, Any], containers: Containers) -> None:
-    for name in set(module.__dict__) - set(attributes):
-        del module.__dict__[name]
-    module.__dict__.update(attributes)
-    for name, content in containers.items():
-        container = module.__dict__[name]
-        container.clear()
-        container.extend(content) if isinstance(container, list) else container.update(content)

@@ -22,8 +22,10 @@ from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
+from .draws import Draws
 from .names import Operation, operation
 from .tape import Entry, Factor, Tape
+from .writes import Contents, declared, undeclared
 
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
@@ -35,9 +37,11 @@ class Capture(TorchFunctionMode):
     ``module_path`` names the module that is running, for messages.
     """
 
-    def __init__(self, module_path: Callable[[], str], options: Options) -> None:
+    def __init__(self, module_path: Callable[[], str], options: Options, contents: Contents, draws: Draws) -> None:
         super().__init__()
         self.options = options
+        self._contents = contents
+        self._draws = draws
         self.dependence = Dependence()
         self.tape = Tape()
         self.running = Running()
@@ -45,26 +49,32 @@ class Capture(TorchFunctionMode):
         self._made_by: dict[int, tuple[weakref.ref[Tensor], int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
+        self._below: list[int] = []
+
+    def __enter__(self) -> Capture:
+        self._below.append(torch._C._len_torch_function_stack())
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *raised: object) -> None:
+        # Torch takes a mode off for a moment in some of its functions: what interrupts one there may leave it off, or others on.
+        below = self._below.pop()
+        while torch._C._len_torch_function_stack() > below:
+            torch._C._pop_torch_function_stack()
 
     def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self._on:
-            return function(*args, **kwargs)
-        return self._call(operation(function), function, args, kwargs)
+        run = self._call if self._on else self._unfollowed
+        result = run(operation(function), function, args, kwargs)
+        self._contents.made(function, args, kwargs, result)
+        return result
 
     def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
         """Run an operation; what is made of an ``opaque`` one's inside is its own."""
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        self._before_writes(called, function, args, kwargs)
         if called.name in RANDOM and not _is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent)
-        written = _written(called, args, kwargs)
-        if called.name not in METADATA and any(isinstance(tensor, nn.Parameter) for tensor in written):
-            self._refuse(
-                called, "writes into a parameter of the model, which is not to be changed: run the model once before"
-            )
         if not dependent:
-            for tensor in written:
-                self.tape.before_write(tensor)
             return function(*args, **kwargs)
         active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
@@ -79,6 +89,22 @@ class Capture(TorchFunctionMode):
             if self.options.on_unsupported == "integrate":
                 return self._apply(called, integrate(function, args, kwargs, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
+
+    def _unfollowed(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation that is a part of one with a rule, or of a hand-written Function."""
+        self._before_writes(called, function, args, kwargs)
+        if called.name in RANDOM and not _is_off(called, args, kwargs):
+            return self._draws(called, function, args, kwargs)
+        return function(*args, **kwargs)
+
+    def _before_writes(self, called: Operation, function: Any, args: Any, kwargs: Any) -> None:
+        """Keep what the operation writes into: for the pair pass, and for the user unless this pass itself has made it."""
+        if called.name in METADATA:
+            return
+        for tensor in (*_written(called, function, args, kwargs), *undeclared(called, args, kwargs)):
+            self.tape.before_write(tensor)
+            self._contents.before_write(tensor)
+        self._contents.before_operation(called, args, kwargs)
 
     @contextmanager
     def saved_tensors(self) -> Iterator[None]:
@@ -173,7 +199,7 @@ class Capture(TorchFunctionMode):
         """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
         if called.name == "set_data":
             self._refuse(called, "replaces the data of a tensor that depends on the explained input")
-        written = _written(called, args, kwargs)
+        written = _written(called, function, args, kwargs)
         step = called.name in STEPS
         if active and not step and called.name not in METADATA:
             operands = dependent if called.name not in SHAPED_LIKE else dependent[:1]
@@ -269,8 +295,8 @@ class Capture(TorchFunctionMode):
                 called,
                 "is random: pass training=self.training where it has that argument, or explain a model without it",
             )
-        result = function(*args, **kwargs)
-        self._mark(called, (*tensors_in(result), *_written(called, args, kwargs)), dependent, called.title)
+        result = self._draws(called, function, args, kwargs)
+        self._mark(called, (*tensors_in(result), *_written(called, function, args, kwargs)), dependent, called.title)
         return result
 
     def _join(self, called: Operation, passive: list[Tensor]) -> None:
@@ -361,10 +387,10 @@ class _Apply(torch.autograd.Function):
         return (None, None, None, None, *multipliers)
 
 
-def _written(called: Operation, args: Any, kwargs: Any) -> list[Tensor]:
+def _written(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that the call writes into."""
-    in_place = called.in_place or bool(kwargs.get("inplace"))
-    return [*tensors_in(args[0] if in_place else None), *tensors_in(kwargs.get("out"))]
+    first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
+    return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
 
 
 def _is_off(called: Operation, args: Any, kwargs: Any) -> bool:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..capture.dependence import tensors_in
+from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
 from .registry import Application
 
@@ -48,7 +50,15 @@ def integrate(
 
     def gradients(grad: Tensor, *points: Tensor) -> Sequence[Tensor]:
         if opaque:
-            return _OneByOne.apply(run, grad, *points)  # type: ignore[no-untyped-call]
+            # It runs outside of the capture here, and may write into what it is given besides the operands.
+            contents = Contents()
+            for tensor in tensors_in((args, kwargs)):
+                if not any(tensor is operand for operand in unique):
+                    contents.before_write(tensor)
+            try:
+                return _OneByOne.apply(run, grad, *points)  # type: ignore[no-untyped-call]
+            finally:
+                contents.put_back()
         return torch.func.vjp(run, *points)[1](grad)
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:

@@ -102,7 +102,7 @@ RANDOM = frozenset(
     """
     rand randn randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson binomial uniform
     random exponential geometric cauchy log_normal gumbel_softmax rrelu rrelu_with_noise dropout dropout1d dropout2d dropout3d
-    alpha_dropout feature_dropout feature_alpha_dropout native_dropout
+    alpha_dropout feature_dropout feature_alpha_dropout native_dropout kaiming_uniform _standard_gamma _sample_dirichlet
     """.split()
 )
 
