@@ -36,8 +36,8 @@ class Pairs:
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0)
 
-    def sides(self, entry: Entry) -> Sides:
-        return Sides(self, entry)
+    def sides(self, entry: Entry, grads: Sequence[Tensor]) -> Sides:
+        return Sides(self, entry, grads)
 
     def multipliers(self, cotangents: Tensor, rows: Tensor) -> list[Tensor]:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor for cotangents ``[V, *output.shape]`` on baselines ``rows``."""
@@ -122,9 +122,13 @@ class Pairs:
 
 
 class Sides:
-    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``)."""
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``).
 
-    def __init__(self, pairs: Pairs, entry: Entry) -> None:
+    ``grads``: the multipliers of all outputs of the operation, in order.
+    """
+
+    def __init__(self, pairs: Pairs, entry: Entry, grads: Sequence[Tensor]) -> None:
+        self.grads = grads
         self._pairs = pairs
         self._layouts = pairs.layouts.of(entry)
         self.x: Sequence[Tensor] = entry.kept

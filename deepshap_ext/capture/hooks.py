@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
-from ..rules.registry import MODULE_RULES, Options, Rule
+from ..rules.registry import Application, Context, Options, Rule, in_force
 from .dependence import tensors_in
 from .mode import Capture, is_rules_own
+from .names import Operation, operation
 from .tape import Tape
+from .written import APPLY, Interception
 
 
 @dataclass
@@ -92,6 +95,8 @@ class ModelHooks:
         self._model = model
         self.call = call
         self._options = options
+        #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
+        self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._capture: Capture | None = None
@@ -114,7 +119,11 @@ class ModelHooks:
                 # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
                 undo.enter_context(patch.object(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None))
             undo.enter_context(_without_checkpointing())
-            undo.enter_context(patch.object(torch.autograd.Function, "apply", self._apply()))
+            self._rules = in_force()
+            functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
+            interception = Interception([APPLY, *functions], self._apply)
+            undo.callback(interception.remove)
+            interception.install()
             for watching in (modules._global_backward_hooks, modules._global_backward_pre_hooks):
                 undo.enter_context(patch.dict(watching, clear=True))
             buffers = {module: _buffers(module) for module in self._names}
@@ -128,7 +137,7 @@ class ModelHooks:
                 # They watch training's backward, not the explainer's.
                 module._backward_hooks.clear()
                 module._backward_pre_hooks.clear()
-                if rule := MODULE_RULES.get(type(module)):
+                if rule := self._rules.get(type(module)):
                     module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
                 # Taken away with whatever else has come to the module's attributes.
                 module.register_forward_pre_hook(self._enter_module, prepend=True)
@@ -161,7 +170,7 @@ class ModelHooks:
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options)
+        capture = self._capture = Capture(self.module_path, self._options, self._rules)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -196,25 +205,25 @@ class ModelHooks:
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._running.append(module)
 
-    def _apply(self) -> classmethod[torch.autograd.Function, Any, Any]:
-        """In place of ``autograd.Function.apply``, which no function mode sees: hand-written ones are operations too."""
-        thread = threading.get_ident()
-
-        def apply(written: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-            plain = partial(_FUNCTION_APPLY, written)
-            if self._capture is None or threading.get_ident() != thread or is_rules_own(written):
-                return plain(*args, **kwargs)
-            return self._capture.function(written, plain, args, kwargs)
-
-        return classmethod(apply)
+    def _apply(
+        self, function: types.FunctionType, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Stands in for ``autograd.Function.apply``, and for the user's own functions that have a rule."""
+        capture = self._capture
+        if capture is None or (function is APPLY and is_rules_own(args[0])) or not capture.sees():
+            return original(*args, **kwargs)
+        if function is APPLY:
+            return capture.function(args[0], partial(original, args[0]), args[1:], kwargs)
+        return capture.unit(operation(function), self._rules[function], original, args, kwargs)
 
     def _run_by_rule(
         self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if self._capture is None:
-            # The rule's own call, in the pair pass.
+        if self._capture is None or not self._capture.sees():
+            # The rule's own call.
             return forward(*args, **kwargs)
-        return self._capture.module(rule, module, forward, args, kwargs)
+        called = Operation(type(module), type(module).__name__, False)
+        return self._capture.unit(called, partial(_of_module, rule, module), forward, args, kwargs)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:
@@ -296,10 +305,12 @@ class ModelHooks:
 #: A module of torch that compiles what it is called with.
 _FLEX_ATTENTION = "torch.nn.attention.flex_attention"
 
-_FUNCTION_APPLY = torch.autograd.Function.__dict__["apply"].__func__
-
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()
+
+
+def _of_module(rule: Rule, module: nn.Module, context: Context, *args: Any, **kwargs: Any) -> Application | None:
+    return rule(context, module, *args, **kwargs)
 
 
 @contextmanager

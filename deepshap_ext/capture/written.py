@@ -1,0 +1,69 @@
+"""Python functions that no function mode sees: calls of them are handed to the capture, whatever name they are called by."""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+#: Takes the function, the same without interception, and the call's arguments.
+Handler = Callable[[types.FunctionType, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+#: The one function that every ``Cube.apply`` is a bound method of, a module's ``cube = Cube.apply`` included.
+APPLY: types.FunctionType = torch.autograd.Function.__dict__["apply"].__func__
+
+
+class Interception:
+    """Hands calls of functions to a handler between ``install()`` and ``remove()``, in the thread that made it.
+
+    A function's ``__code__`` is exchanged, not a name that it has: an alias, a default argument or a method bound before lead to the same
+    function object. Calls on other threads run the function as it is. ``install`` and ``remove`` may be called any number of times.
+    """
+
+    def __init__(self, functions: Iterable[types.FunctionType], handler: Handler) -> None:
+        thread = threading.get_ident()
+        self._codes = {
+            function: (function.__code__, _stub(function, _dispatcher(function, handler, thread)))
+            for function in functions
+        }
+
+    def install(self) -> None:
+        for function, (_, stub) in self._codes.items():
+            function.__code__ = stub
+
+    def remove(self) -> None:
+        for function, (code, _) in self._codes.items():
+            function.__code__ = code
+
+
+def _dispatcher(function: types.FunctionType, handler: Handler, thread: int) -> Callable[..., Any]:
+    original = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    original.__kwdefaults__ = function.__kwdefaults__
+
+    def dispatch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() != thread:
+            return original(*args, **kwargs)
+        return handler(function, original, args, kwargs)
+
+    return dispatch
+
+
+def _stub(function: types.FunctionType, dispatch: Callable[..., Any]) -> types.CodeType:
+    """Code that passes a call on, and that the function takes in place of its own.
+
+    A code has no closure to hold ``dispatch``: it is a constant of the code, in the place of the string. CPython takes only a code with as
+    many free variables as the function's closure has.
+    """
+
+    def template(*args: Any, **kwargs: Any) -> Any:
+        handed_to: Any = "dispatch"
+        return handed_to(args, kwargs)
+
+    code = template.__code__
+    constants = tuple(dispatch if constant == "dispatch" else constant for constant in code.co_consts)
+    return code.replace(co_consts=constants, co_freevars=function.__code__.co_freevars)
