@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .capture.graph import Cut
-from .capture.hooks import Call, Layer
-from .engine import Choose, Engine, Explained, Moments
-from .errors import additivity_error
+from .additivity import check_additivity as check_that_they_add_up
+from .additivity import gaps
+from .capture.hooks import Call
+from .engine import Engine
+from .explained import Explained
+from .explanation import Explanation
 from .inputs import as_tensors, check_kwargs, check_like, check_rows, check_sample_kwargs, device_of, dtype_of
+from .layers import model_and_layers
+from .moments import Moments
 from .outputs import selector
 from .pairs import Pairing
 from .rules.registry import Options
-
-#: The largest gap of additivity, relative to the largest output difference of the batch.
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
-
-_RANK_ORDERS = ("max", "min", "max_abs")
+from .targets import Choose, ranked, targeted
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class DeepExplainer:
         max_memory: int | None = None,
         progress: bool = False,
     ) -> None:
-        self._model, layers, self._several_layers = _model_and_layers(model, at, call)
+        self._model, layers, self._several_layers = model_and_layers(model, at, call)
         if additivity_tolerance is not None and not additivity_tolerance > 0:
             raise ValueError(f"additivity_tolerance must be positive, got {additivity_tolerance}")
         if max_memory is not None and not max_memory > 0:
@@ -110,7 +110,7 @@ class DeepExplainer:
         baselines, self._listed = as_tensors("data", data, dtype_of(self._model))
         check_rows("data", baselines, self._listed, integers=bool(layers))
         self._device = device_of(self._model, baselines)
-        self._data = [tensor.to(self._device) for tensor in baselines]
+        self._data = [tensor.to(self._device, copy=True) for tensor in baselines]
         constants = check_kwargs(kwargs, sample_kwargs, self._device)
         self._by_row = tuple(sample_kwargs or ())
         rows = check_sample_kwargs(sample_kwargs, self._by_row, len(self._data[0]), self._device)
@@ -131,7 +131,7 @@ class DeepExplainer:
     @property
     def expected_value(self) -> np.ndarray[Any, Any]:
         """Mean of the model's output over the background, one number an output (shap's attribute)."""
-        return _numpy(self._engine.expected.reshape(self._output_shape()))
+        return _numpy(self._engine.expected().reshape(self._output_shape()))
 
     def shap_values(
         self,
@@ -157,9 +157,9 @@ class DeepExplainer:
             ``[N, ranked_outputs]``.
         """
         inputs = self._check_inputs(X)
-        choose = self._ranked(ranked_outputs, output_rank_order)
-        explained = self._explain(inputs, choose, None, "grid", sample_kwargs)
-        self._check_additivity(explained, raises=check_additivity)
+        choose = ranked(math.prod(self._output_shape()), ranked_outputs, output_rank_order)
+        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, spread=False)
+        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
         outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
         result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
         return result if ranked_outputs is None else (result, explained.targets.cpu())
@@ -174,7 +174,8 @@ class DeepExplainer:
             ) from error
         values = self.shap_values(X, sample_kwargs=sample_kwargs)
         each = _flat(values)
-        base = np.broadcast_to(self.expected_value, (len(each[0]), *self.expected_value.shape))
+        expected = self.expected_value
+        base = np.broadcast_to(expected, (len(each[0]), *expected.shape))
         if self._layers:
             # The values are those of the layer's inputs, which X is not.
             data: list[Any] = [None] * len(each)
@@ -215,11 +216,12 @@ class DeepExplainer:
         number = len(self._data[0]) if own is None else own[0].shape[1]
         if standard_error and number < 2:
             raise ValueError("standard_error=True needs two or more baselines, got 1")
-        chosen, outputs = self._targets(target, len(inputs[0]))
-        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs)
-        self._check_additivity(explained, raises=check_additivity)
+        chosen, outputs = targeted(self._output_shape(), target, len(inputs[0]), self._device)
+        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error)
+        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
 
         def error(moments: Moments) -> Tensor:
+            assert moments.m2 is not None
             return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
 
         shape = (len(inputs[0]), *outputs)
@@ -227,7 +229,7 @@ class DeepExplainer:
         deltas: list[Tensor] = [difference] * len(explained.layers)
         for cut in explained.cuts:
             for layer in cut.layers:
-                deltas[layer] = (_sums(explained, cut).to(difference.dtype) - difference).reshape(shape)
+                deltas[layer] = gaps(explained, cut).to(difference.dtype).reshape(shape)
         return Attribution(
             values=self._by_layer(explained, lambda moments: _outputs_last(moments.mean, outputs), tuple),
             output=explained.outputs.reshape(shape),
@@ -243,6 +245,7 @@ class DeepExplainer:
         own: Sequence[Tensor] | None,
         pairing: str,
         sample_kwargs: Mapping[str, Any] | None,
+        spread: bool,
     ) -> Explained:
         samples = len(inputs[0])
         rows = check_sample_kwargs(sample_kwargs, self._by_row, samples, self._device)
@@ -251,7 +254,7 @@ class DeepExplainer:
             own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
             own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
         kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
-        return self._engine.explain([*inputs, *rows], choose, own, kind, self._progress)
+        return Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress).run()
 
     def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
         """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""
@@ -292,189 +295,7 @@ class DeepExplainer:
 
     def _output_shape(self) -> tuple[int, ...]:
         """One sample's outputs; a model that returns one number a sample has one output, as in shap."""
-        return tuple(self._engine.expected.shape) or (1,)
-
-    def _ranked(self, ranked_outputs: int | None, order: str) -> Choose:
-        if order not in _RANK_ORDERS:
-            raise ValueError(f"output_rank_order must be one of {', '.join(map(repr, _RANK_ORDERS))}, got {order!r}")
-        number = self._engine.expected.numel()
-        if ranked_outputs is None:
-            return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1)
-        if isinstance(ranked_outputs, bool) or not isinstance(ranked_outputs, (int, np.integer)):
-            raise TypeError(f"ranked_outputs must be None or an integer, got {ranked_outputs!r}")
-        if not 1 <= ranked_outputs <= number:
-            raise ValueError(
-                f"ranked_outputs must be between 1 and the number of outputs, {number}, got {ranked_outputs}"
-            )
-
-        def choose(outputs: Tensor, here: slice) -> Tensor:
-            ranking = outputs.abs() if order == "max_abs" else outputs
-            return torch.sort(ranking, descending=order != "min").indices[:, :ranked_outputs]
-
-        return choose
-
-    def _targets(self, target: Any, samples: int) -> tuple[Choose, tuple[int, ...]]:
-        """What to explain, and the shape that the explained outputs of a sample have."""
-        shape = self._output_shape()
-        if target is None:
-            return self._ranked(None, "max"), shape
-        if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-            target = (int(target),)
-        if isinstance(target, tuple) and len(target) == len(shape):
-            flat = 0
-            for index, size in zip(target, shape, strict=True):
-                if not -size <= index < size:
-                    raise ValueError(f"target must be an index into outputs of shape {list(shape)}, got {target}")
-                flat = flat * size + index % size
-            return lambda outputs, here: torch.full((len(outputs), 1), flat, device=outputs.device), ()
-        try:
-            indices = torch.as_tensor(target, device=self._device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}"
-            ) from None
-        if indices.is_floating_point() or indices.dtype == torch.bool or indices.shape != (samples,) or len(shape) != 1:
-            raise ValueError(
-                f"target must be None, an index into outputs of shape {list(shape)}, or, where outputs have one dimension, {samples} "
-                f"integers, one a sample; got {target!r}"
-            )
-        outside = (indices < 0) | (indices >= shape[0])
-        if outside.any():
-            row = int(outside.nonzero()[0])
-            raise ValueError(f"target[{row}] must be between 0 and {shape[0] - 1}, got {int(indices[row])}")
-        column = indices.to(torch.int64).unsqueeze(1)
-        return lambda outputs, here: column[here], ()
-
-    def _check_additivity(self, explained: Explained, raises: bool) -> None:
-        """Raise or warn where values do not add up, and say where they cannot."""
-        problems = [
-            f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the output "
-            f"belongs to no input"
-            for title, rows in explained.inexact.items()
-        ]
-        partial = [layer for cut in explained.cuts if not cut.whole for layer in cut.layers]
-        if partial:
-            which = (
-                f"layer(s) {', '.join(map(str, partial))} of the list"
-                if self._several_layers
-                else "the explained layer"
-            )
-            warnings.warn(
-                f"something leads from the model's inputs past {which} to the output: the attributions there are right, but they are not "
-                f"all there is and do not add up to the output difference",
-                stacklevel=3,
-            )
-        if not problems:
-            problems = [gap for cut in explained.cuts if cut.whole for gap in self._gap(explained, cut)]
-        if not problems:
-            return
-        message = "; ".join(problems)
-        if raises:
-            raise additivity_error(
-                f"the attributions do not add up: {message}. check_additivity=False returns them all the same"
-            )
-        warnings.warn(f"the attributions do not add up: {message}", stacklevel=3)
-
-    def _gap(self, explained: Explained, cut: Cut) -> list[str]:
-        """The largest gap of additivity, if it is beyond the tolerance."""
-        # Of the least precise dtype: some float64 models compute parts in float32.
-        dtype = self._engine.precision
-        if dtype == torch.float32 and self._device.type == "cuda" and _tf32():
-            # Its mantissa has as many bits as half precision's.
-            dtype = torch.float16
-        tolerance = TOLERANCES[dtype] if self._tolerance is None else self._tolerance
-        outputs, expected = explained.outputs.double(), explained.expected.double()
-        infinite = ~(outputs - expected).isfinite()
-        if infinite.any():
-            rows = set(infinite.any(1).nonzero()[:, 0].tolist())
-            return [f"the model's output is not finite for sample(s) {_listing(rows)} or for the baselines"]
-        gaps = (_sums(explained, cut) - (outputs - expected)).abs()
-        scale = float((outputs - expected).abs().max())
-        # The model's own rounding of its outputs is no error of the attributions.
-        rounding = 4 * torch.finfo(dtype).eps * float(torch.maximum(outputs.abs(), expected.abs()).max())
-        worst = float(gaps.max())
-        if worst <= tolerance * scale + rounding:
-            return []
-        sample, column = divmod(int(gaps.argmax()), gaps.shape[1])
-        output, relative = int(explained.targets[sample, column]), worst / max(scale, 1e-300)
-        return [
-            f"sample {sample}, output {output} is off by {worst:.3g}, {relative:.3g} of the largest output difference {scale:.3g}, "
-            f"where {tolerance:.3g} is allowed (additivity_tolerance=)"
-        ]
-
-
-def _model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[Layer], bool]:
-    """The model, the layers to explain, and whether they were given as a list."""
-    layer = None
-    if isinstance(model, tuple):
-        if len(model) != 2:
-            raise TypeError(f"model must be a torch.nn.Module or the pair (model, layer), got a tuple of {len(model)}")
-        model, layer = model
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module or the pair (model, layer), got {type(model).__name__}"
-            + (": explain its module()" if isinstance(model, torch.export.ExportedProgram) else "")
-        )
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{'model' if not name else f'model.{name}'} is a TorchScript module, whose operations cannot be followed: explain the "
-                f"module it was scripted or traced from"
-            )
-        if type(module).__module__.startswith("torch.ao.nn") and "quantized" in type(module).__module__:
-            raise TypeError(
-                f"{'model' if not name else f'model.{name}'} is a quantized module, which has no gradient: explain the "
-                f"module it was made from"
-            )
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if torch.nn.parameter.is_lazy(tensor):
-            raise ValueError(f"model.{name} is not initialized: call the model once on a batch")
-    several = isinstance(layer, (list, tuple))
-    modules: list[Any] = [*layer] if isinstance(layer, (list, tuple)) else [] if layer is None else [layer]
-    if several and not modules:
-        raise ValueError("layer must be a module or a list of modules, got an empty list")
-    for module in modules:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"layer must be a torch.nn.Module inside the model, got {type(module).__name__}")
-        if all(module is not other for other in model.modules()):
-            raise ValueError(
-                f"layer must be a module inside the model, got a {type(module).__name__} that is not in {type(model).__name__}"
-            )
-    places, calls = _one_a_layer("at", at, modules, several), _one_a_layer("call", call, modules, several)
-    for place in places:
-        if place not in ("input", "output"):
-            raise ValueError(f"at must be one of 'input', 'output', got {place!r}")
-    for which in calls:
-        if which is not None and (isinstance(which, bool) or not isinstance(which, int) or which < 0):
-            raise ValueError(f"call must be None or an integer from 0, got {which!r}")
-    if not modules and (at != "input" or call is not None):
-        raise ValueError(
-            f"at and call are about the layer of (model, layer), and there is none: got at={at!r}, call={call!r}"
-        )
-    return model, [Layer(*each) for each in zip(modules, places, calls, strict=False)], several
-
-
-def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: bool) -> list[Any]:
-    if not isinstance(value, (list, tuple)):
-        # Checked also where there is no layer.
-        return [value] * max(len(modules), 1)
-    if not several or len(value) != len(modules):
-        raise ValueError(f"{name} must be one value, or a list of one a layer for {len(modules)} layers, got {value!r}")
-    return list(value)
-
-
-def _tf32() -> bool:
-    """Whether float32 products may be computed in TensorFloat-32 on the GPU, as convolutions are by default."""
-    backends: Any = torch.backends
-    return "tf32" in (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
-
-
-def _sums(explained: Explained, cut: Cut) -> Tensor:
-    """``[N, K]``: each sample's values in these layers summed, in float64."""
-    parts = [moments.mean for layer in cut.layers for moments in explained.moments[explained.layers[layer]]]
-    return (
-        torch.stack([part.double().flatten(2).sum(2) if part.dim() > 2 else part.double() for part in parts]).sum(0).t()
-    )
+        return self._engine.output_shape or (1,)
 
 
 def _flat(values: Any) -> list[Any]:
@@ -490,8 +311,3 @@ def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
 def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _listing(rows: set[int]) -> str:
-    shown = sorted(rows)
-    return ", ".join(map(str, shown[:5])) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .capture.dependence import tensors_in
@@ -17,30 +17,42 @@ class MemoryMeter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.live = 0
         self.peak = 0
         self.largest = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._alive: set[int] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # Guarding against compilation, which happens nowhere here, would import all of torch._dynamo: seconds.
         return False
 
-    @property
-    def live(self) -> int:
-        self._alive = {key: found for key, found in self._alive.items() if not found[0].expired()}
-        return sum(size for _, size in self._alive.values())
-
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        given = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
+        given: set[int] | None = None
         for tensor in tensors_in(result):
             storage = tensor.untyped_storage()
-            if storage._cdata not in given and storage._cdata not in self._alive:
-                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-                self.largest = max(self.largest, storage.nbytes())
+            key = storage._cdata
+            if key in self._alive:
+                continue
+            if given is None:
+                given = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
+            if key not in given:
+                self._made(storage, key)
         self.peak = max(self.peak, self.live)
         return result
+
+    def _made(self, storage: torch.UntypedStorage, key: int) -> None:
+        size = storage.nbytes()
+        self._alive.add(key)
+        self.live += size
+        self.largest = max(self.largest, size)
+        # The storage's Python object lives as long as the memory does, also where only the autograd graph holds it.
+        finalize(storage, self._freed, key, size).atexit = False
+
+    def _freed(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self.live -= size
 
 
 #: Bytes of a tensor on the CPU that is made and freed over and over. glibc gives larger blocks (from 32 MiB on) back to the system each
@@ -51,20 +63,27 @@ WARM = 16 << 20
 _last: list[torch.UntypedStorage] = []
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now.
+def keep_freed_memory(budget: int) -> None:
+    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now, ``budget`` at most.
 
     Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
     heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
-    takes memory by itself. What others have taken or freed since the last time moves the end, so the block is chosen anew each time,
-    while the one before still holds what it keeps. Other allocators take no notice.
+    takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken or freed since the last time
+    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps. Other allocators take no notice.
     """
+    blocks = min(budget // WARM, 16)
+    if not blocks:
+        return
 
     def block(size: int) -> torch.UntypedStorage:
         return torch.UntypedStorage(size, device="cpu")
 
-    block((32 << 20) - 8192)
-    _last[:] = [max([block(WARM) for _ in range(17)], key=torch.UntypedStorage.data_ptr)]
+    try:
+        block((32 << 20) - 8192)
+        _last[:] = [max([block(WARM) for _ in range(blocks + 1)], key=torch.UntypedStorage.data_ptr)]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def available_memory(device: torch.device) -> int:

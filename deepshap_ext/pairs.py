@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -31,7 +30,7 @@ class Pairs:
         alone = pairing == "alone"
         self.inputs = inputs
         self.baselines = baselines
-        self.layouts = replace(layouts, entries=None) if alone else layouts
+        self.layouts = layouts.by_row() if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0)
@@ -41,24 +40,61 @@ class Pairs:
     def sides(self, entry: Entry, grads: Sequence[Tensor]) -> Sides:
         return Sides(self, entry, grads)
 
-    def multipliers(self, cotangents: Tensor, rows: Tensor) -> list[Tensor]:
-        """Multipliers ``[V, *explained.shape]`` of every explained tensor for cotangents ``[V, *output.shape]`` on baselines ``rows``."""
+    def multipliers(self, chosen: Tensor, rows: Tensor) -> list[Tensor]:
+        """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
+        baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
+        output = self.inputs.output
 
-        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        def one(chosen: Tensor, row: Tensor) -> tuple[Tensor, ...]:
             self.row = row
-            found = torch.autograd.grad(
-                self.inputs.output, self.inputs.edges, cotangent, retain_graph=True, allow_unused=True
-            )
+            places = torch.zeros_like(output).reshape(len(output), -1)
+            cotangent = places.scatter(1, chosen.unsqueeze(1), 1).view_as(output)
+            found = torch.autograd.grad(output, self.inputs.edges, cotangent, retain_graph=True, allow_unused=True)
             return tuple(
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
             )
 
         try:
-            return list(torch.func.vmap(one)(cotangents, rows))
+            return list(torch.func.vmap(one)(chosen, rows))
         finally:
             self.inputs.capture.running.pairs = None
+
+    def ambiguous(self) -> bool:
+        """Whether layouts that fit equally well would compare an input with other parts of its baselines."""
+        if not self.layouts.rowwise and not self.layouts.explained_certain:
+            return True
+        return any(
+            not self._alike(x, r, candidates)
+            for one, other in zip(self.inputs.tape.entries, self.baselines.tape.entries, strict=False)
+            for x, r, candidates in zip(one.kept, other.kept, self.layouts.candidates(one), strict=False)
+            if len(candidates) > 1
+        )
+
+    def _alike(self, x: Tensor, r: Tensor, candidates: Sequence[Layout | None]) -> bool:
+        baselines = len(self.baselines.output)
+        count = {"grid": baselines, "per_sample": baselines // self.samples, "aligned": 1}[self.pairing]
+        for row in torch.arange(count, device=r.device).split(1):
+            first, *others = (self.baseline(r, layout, row).expand_as(x) for layout in candidates)
+            if not all(_equal_tensors(first, other) for other in others):
+                return False
+        return True
+
+    def baseline(self, r: Tensor, layout: Layout | None, row: Tensor) -> Tensor:
+        """Of a tensor of the baselines what the inputs are compared with where these meet baseline ``row`` ``[1]``; it broadcasts to the
+        shape of theirs."""
+        if layout is None or self.pairing == "aligned":
+            return r
+        dim = layout.dim
+        split = layout.split(r)
+        if self.pairing == "per_sample":
+            own = split.unflatten(dim + 1, (self.samples, -1)).index_select(dim + 2, row)
+            return own.flatten(dim, dim + 3)
+        one = split.index_select(dim + 1, row)
+        if layout.before > 1 or layout.after > 1:
+            one = one.expand(*one.shape[: dim + 1], self.samples, *one.shape[dim + 2 :])
+        return one.flatten(dim, dim + 2)
 
     def inexact(self) -> list[tuple[Entry, Tensor]]:
         """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned.
@@ -164,17 +200,7 @@ class Sides:
         For rules composed of torch operations: these run inside ``torch.func.vmap``, the baseline's row is a batched index.
         """
         x, r, layout = self.x[position], self.r[position], self._layouts[position]
-        if layout is None or self._pairs.pairing == "aligned":
-            return x, r
-        dim = layout.dim
-        split = layout.split(r)
-        if self._pairs.pairing == "per_sample":
-            own = split.unflatten(dim + 1, (self._pairs.samples, -1)).index_select(dim + 2, self.rows())
-            return x, own.flatten(dim, dim + 3)
-        row = split.index_select(dim + 1, self.rows())
-        if layout.before > 1 or layout.after > 1:
-            row = row.expand(*row.shape[: dim + 1], self._pairs.samples, *row.shape[dim + 2 :])
-        return x, row.flatten(dim, dim + 2)
+        return x, self._pairs.baseline(r, layout, self.rows())
 
     def midpoint(self, position: int = 0) -> Tensor:
         """The mean of the two sides of kept tensor ``position``."""
@@ -183,6 +209,10 @@ class Sides:
             x, r = self.pair(position)
             return (x + r) / 2
         return ops.midpoint(x, r, self.rows(), *self.geometry(position)).squeeze(0)
+
+
+def _equal_tensors(one: Tensor, other: Tensor) -> bool:
+    return not _unequal(one[None], other[None]).any()
 
 
 def _unequal(x: Tensor, r: Tensor) -> Tensor:

@@ -41,26 +41,39 @@ class Chunks:
         return self.inputs == self.taped == self.outputs == 1
 
 
-def measure(hooks: ModelHooks, layouts: Layouts, inputs: Sequence[Tensor]) -> Costs:
-    """Measure the costs on one and two rows, and on one and two cotangents: the difference leaves out what does not grow."""
-    taped, held, largest, passes = [], [], [], []
-    for rows in (1, 2):
+class Measurement:
+    """The costs, measured on passes over two numbers of rows, on one cotangent and on two: the differences leave out what does not grow."""
+
+    def __init__(self, hooks: ModelHooks) -> None:
+        self._hooks = hooks
+        self._rows: list[int] = []
+        self._forward: list[tuple[int, int, int]] = []
+        self._backward: list[tuple[int, int]] = []
+
+    def run(self, inputs: Sequence[Tensor]) -> Pass:
+        """A pass, measured, without its graph."""
         with MemoryMeter() as meter:
-            passes.append(hooks.run([tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in inputs]))
-            held.append(meter.live)
-            largest.append(meter.largest)
-        taped.append(_tape_bytes(passes[-1]))
-    one = passes[0]
-    audit(one)
-    pairs = Pairs(one, one, layouts, "grid")
-    peaks, travelling = [], []
-    for count in (1, 2):
-        cotangents = torch.ones(count, *one.output.shape, dtype=one.output.dtype, device=one.output.device)
-        with MemoryMeter() as meter:
-            pairs.multipliers(cotangents, torch.zeros(count, dtype=torch.int64, device=cotangents.device))
-        peaks.append(meter.peak)
-        travelling.append(meter.largest)
-    return Costs(*(max(two - one, 1) for one, two in (held, taped, peaks, largest, travelling)))
+            graph = self._hooks.run(inputs)
+            held = meter.live
+        self._rows.append(len(inputs[0]))
+        self._forward.append((held, _tape_bytes(graph), meter.largest))
+        if not self._backward:
+            audit(graph)
+            # Every row with itself: layouts, which are not known yet, do not matter for the memory.
+            pairs = Pairs(graph, graph, Layouts([], [], rowwise=True), "alone")
+            for count in (1, 2):
+                zeros = torch.zeros(count, len(graph.output), dtype=torch.int64, device=graph.output.device)
+                with MemoryMeter() as meter:
+                    pairs.multipliers(zeros, zeros[:, 0])
+                self._backward.append((meter.peak, meter.largest))
+        return graph.without_graph()
+
+    def costs(self) -> Costs:
+        rows = self._rows[1] - self._rows[0]
+        of_row = [(two - one) // rows for one, two in zip(*self._forward, strict=True)]
+        of_pair = [(two - one) // self._rows[0] for one, two in zip(*self._backward, strict=True)]
+        (held, taped, largest), (peak, travelling) = of_row, of_pair
+        return Costs(*(max(each, 1) for each in (held, taped, peak, largest, travelling)))
 
 
 def plan(
