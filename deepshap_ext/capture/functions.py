@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
@@ -39,8 +41,9 @@ class Attempt:
         needs_grad = tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in self._args)
         options, capture.options = capture.options, replace(capture.options, on_unsupported="error")
         try:
-            self.result = run_forward(self._written, needs_grad, self._args, self._kwargs)
-            self._cause = self._lost(any(map(capture.carries, given)), nodes)
+            with _Addresses(capture) as addresses:
+                self.result = run_forward(self._written, needs_grad, self._args, self._kwargs)
+            self._cause = addresses.read or self._lost(any(map(capture.carries, given)), nodes)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -104,6 +107,44 @@ class Attempt:
             seen.add(node)
             stack.extend(following for following, _ in node.next_functions)
         return ""
+
+
+class _Addresses(TorchFunctionMode):
+    """Notices where the memory of a tensor that carries multipliers is handed out: to a kernel, whose result no operation makes."""
+
+    def __init__(self, capture: Capture) -> None:
+        super().__init__()
+        self.read = ""
+        self._capture = capture
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        called = operation(function)
+        if called.name in ("data_ptr", "const_data_ptr") and self._capture.carries(args[0]):
+            self.read = f"reads memory by {called.title}, for what is no operation of torch's"
+        return function(*args, **(kwargs or {}))
+
+
+def connected(result: Any, operands: list[Tensor]) -> Any:
+    """The result of an operation that autograd has no derivative for, tied to its operands: the walk over the graph is to find it."""
+
+    def tied(tensor: Tensor) -> Tensor:
+        loose = tensor.is_floating_point() and not tensor.requires_grad
+        return _Tied.apply(tensor, *operands) if loose else tensor  # type: ignore[no-any-return, no-untyped-call]
+
+    return tree_map_only(Tensor, tied, result)
+
+
+class _Tied(torch.autograd.Function):
+    """The first argument, with an edge to the others that nothing flows through."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, *operands: Tensor) -> Tensor:
+        ctx.operands = len(operands)
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return (None,) * (1 + ctx.operands)
 
 
 class StandIn:

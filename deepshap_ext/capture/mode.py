@@ -22,7 +22,7 @@ from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
-from .functions import Attempt
+from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
 from .tape import Entry, Factor, Tape
 
@@ -215,8 +215,10 @@ class Capture(TorchFunctionMode):
             result = run(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
         if called.name in METADATA:
             return result
+        if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
+            result = connected(result, active)
         made = [*tensors_in(result), *written]
-        if active and self._needs_rule(called, args, kwargs):
+        if without_rule:
             self._without_rule(called, made)
         if not made and result is not None and not isinstance(function, types.MethodWrapperType):
             if isinstance(result, np.ndarray) or type(result).__name__ == "PyCapsule":
@@ -378,7 +380,10 @@ class _Apply(torch.autograd.Function):
     def forward(
         ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor
     ) -> Any:
-        output, kept = application.forward(*operands)
+        try:
+            output, kept = application.forward(*operands)
+        except UnsupportedOperationError as error:
+            raise UnsupportedOperationError(f"{entry} {error}") from None
         # Autograd lets nobody write into a view that a Function returns.
         output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
         entry.kept = list(kept)

@@ -114,6 +114,11 @@ def unregister(entry: Registered) -> None:
         _registered = tuple(other for other in _registered if other is not entry)
 
 
+def registered() -> tuple[Registered, ...]:
+    """All rules of the user's, in the order of their registration."""
+    return _registered
+
+
 def in_force() -> dict[Any, Rule]:
     """The rule for each key as things are now: the last one registered, and where there is none the built-in one."""
     return {**RULES, **{entry.key: entry.rule for entry in _registered}}
