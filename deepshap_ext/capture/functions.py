@@ -127,6 +127,9 @@ class _Addresses(TorchFunctionMode):
 def connected(result: Any, operands: list[Tensor]) -> Any:
     """The result of an operation that autograd has no derivative for, tied to its operands: the walk over the graph is to find it."""
 
+    if torch._C._are_functorch_transforms_active():
+        return result
+
     def tied(tensor: Tensor) -> Tensor:
         loose = tensor.is_floating_point() and not tensor.requires_grad
         return _Tied.apply(tensor, *operands) if loose else tensor  # type: ignore[no-any-return, no-untyped-call]

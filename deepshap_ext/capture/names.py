@@ -121,10 +121,10 @@ class Operation:
 
 def operation(function: Any) -> Operation:
     """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
-    if is_of_torch(function):
-        return _of_torch(function)
     if isinstance(function, type) and issubclass(function, torch.autograd.Function):
         return Operation(function, f"autograd.Function {function.__name__}", False)
+    if is_of_torch(function):
+        return _of_torch(function)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return Operation(function, f"{getattr(function, '__module__', '')}.{name}", False)
 
@@ -136,8 +136,6 @@ def is_of_torch(function: Any) -> bool:
         home = function.__globals__.get("__name__")
     elif isinstance(function, (OpOverload, OpOverloadPacket, types.MethodWrapperType)):
         return True
-    elif isinstance(function, type):
-        return False
     else:
         home = getattr(getattr(function, "__objclass__", function), "__module__", None)
     return str(home).partition(".")[0] in _OWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import types
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,14 +57,25 @@ def _dispatcher(function: types.FunctionType, handler: Handler, thread: int) -> 
 def _stub(function: types.FunctionType, dispatch: Callable[..., Any]) -> types.CodeType:
     """Code that passes a call on, and that the function takes in place of its own.
 
-    A code has no closure to hold ``dispatch``: it is a constant of the code, in the place of the string. CPython takes only a code with as
-    many free variables as the function's closure has.
+    A code has no closure to hold ``dispatch``: it is a constant of the code, in the place of the string.
     """
+    code = _template(len(function.__code__.co_freevars))
+    return code.replace(co_consts=tuple(dispatch if value == "dispatch" else value for value in code.co_consts))
 
-    def template(*args: Any, **kwargs: Any) -> Any:
-        handed_to: Any = "dispatch"
-        return handed_to(args, kwargs)
 
-    code = template.__code__
-    constants = tuple(dispatch if constant == "dispatch" else constant for constant in code.co_consts)
-    return code.replace(co_consts=constants, co_freevars=function.__code__.co_freevars)
+@cache
+def _template(free: int) -> types.CodeType:
+    """The stub's code for a function of so many free variables: CPython takes no other, and looks at them in every frame."""
+    names = [f"free_{number}" for number in range(free)]
+    source = f"""
+def around({", ".join(names)}):
+    def stub(*args, **kwargs):
+        dispatch = "dispatch"
+        return dispatch(args, kwargs)
+        {"; ".join(names)}
+    return stub
+"""
+    scope: dict[str, Any] = {}
+    exec(source, scope)
+    code: types.CodeType = scope["around"](*names).__code__
+    return code
