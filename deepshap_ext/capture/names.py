@@ -157,7 +157,9 @@ def _of_torch(function: Any) -> Operation:
         raw, title = prefix + attribute, f"torch.Tensor.{attribute}"
     else:
         raw = getattr(function, "__name__", type(function).__name__)
-        title = resolve_name(function) or f"{getattr(function, '__module__', '')}.{raw}"
+        module = getattr(function, "__module__", None) or ""
+        # This package's own have names that say what they are.
+        title = resolve_name(function) or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
     name = _BY_TITLE.get(title, raw)
     in_place = False
     if name.startswith("__") and name.endswith("__"):

@@ -82,7 +82,7 @@ _UNLISTED = """
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
     upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d col2im slice alias rmul vecdot logsigmoid as_tensor asarray flex_attention
-    order_statistics lstm_unit
+    order_statistics recurrent_layer
     names has_names align_as const_data_ptr
 """.split()
 
