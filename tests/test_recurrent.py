@@ -164,7 +164,9 @@ def test_lengths_of_the_samples() -> None:
     x, background = numbers(3), numbers(2)
     model = spread(Packed()).double()
     explainer = DeepExplainer(model, background, sample_kwargs={"lengths": torch.full((2,), 1)})
-    with pytest.raises(UnsupportedOperationError, match=r"explain the samples of each length by themselves \(x\[i:i \+ 1\]"):
+    with pytest.raises(
+        UnsupportedOperationError, match=r"explain the samples of each length by themselves \(x\[i:i \+ 1\]"
+    ):
         explainer.attribute(x, sample_kwargs={"lengths": torch.tensor([3, 1, 2])})
     found = explainer.attribute(x[1:2], sample_kwargs={"lengths": torch.tensor([1])})
     assert found.values[0, 0].abs().sum() > 0 and not found.values[0, 1:].any()

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
 from .dependence import tensors_in
-from .names import Operation, operation
+from .names import operation
 
 if TYPE_CHECKING:
     from .mode import Capture
@@ -71,8 +71,8 @@ class Attempt:
     def _reason(self) -> str:
         called, name = operation(self._written), self._written.__name__
         return (
-            f"{called.title} in {self._capture.module_path()} {self._cause}: give the Function a rule with register_rule({name}, ...), write "
-            f"it with operations that have one, explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
+            f"{called.title} in {self._capture.module_path()} {self._cause}: give the Function a rule with register_rule({name}, ...), "
+            f"write it with operations that have one, explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
         )
 
     def _called(self, error: Exception) -> str:
@@ -93,8 +93,8 @@ class Attempt:
         for tensor in made:
             if tensor not in capture.dependence:
                 return (
-                    f"makes its result of shape {list(tensor.shape)} outside of torch's operations (in an extension, a kernel or numpy), where "
-                    f"it cannot be followed"
+                    f"makes its result of shape {list(tensor.shape)} outside of torch's operations (in an extension, a kernel or numpy), "
+                    f"where it cannot be followed"
                 )
         new, seen = set(self._new()), {None, *given}
         stack = [tensor.grad_fn for tensor in made]
@@ -132,7 +132,7 @@ def connected(result: Any, operands: list[Tensor]) -> Any:
 
     def tied(tensor: Tensor) -> Tensor:
         loose = tensor.is_floating_point() and not tensor.requires_grad
-        return _Tied.apply(tensor, *operands) if loose else tensor  # type: ignore[no-any-return, no-untyped-call]
+        return _Tied.apply(tensor, *operands) if loose else tensor  # type: ignore[no-untyped-call]
 
     return tree_map_only(Tensor, tied, result)
 

@@ -81,7 +81,8 @@ class _Integrated:
     def multipliers(self, _: Tensor, sides: Any) -> list[Tensor]:
         grads = [grad for grad in sides.grads if grad is not None and grad.is_floating_point()]
         pairs = [sides.pair(position) for position in range(len(self._operands) + len(grads))]
-        rows = [Rows(*sides.geometry(position)[:2], sides.batch_dim(position)) for position in range(len(pairs))]
+        shapes = [sides.geometry(position) for position in range(len(pairs))]
+        rows = [Rows(outer, batch, sides.batch_dim(position)) for position, (outer, batch, _) in enumerate(shapes)]
         if len({one.batch for one in rows}) > 1:
             rows = [Rows(1, 1)] * len(rows)
         x, r = [x for x, _ in pairs], [r.expand_as(x) for x, r in pairs]
@@ -95,15 +96,15 @@ class _Integrated:
     def gradients(self, grads: Sequence[Tensor], *points: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The same, and the gradients at these points."""
         if not self.opaque:
-            outputs, pull_back = torch.func.vjp(self.outputs, *points)
-            return outputs, pull_back(tuple(grads))
+            values, pull_back, *_ = torch.func.vjp(self.outputs, *points)
+            return values, pull_back(tuple(grads))
         with torch.enable_grad():
             leaves = [point.detach().requires_grad_() for point in points]
             outputs = self.outputs(*leaves)
             active = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
             if not active:
                 return outputs, [torch.zeros_like(leaf) for leaf in leaves]
-            ends, cotangents = zip(*active, strict=True)
+            ends, cotangents = [output for output, _ in active], [grad for _, grad in active]
             found = torch.autograd.grad(ends, leaves, cotangents, materialize_grads=True, allow_unused=True)
         return [output.detach() for output in outputs], found
 
@@ -166,9 +167,7 @@ class _MeanGradient(torch.autograd.Function):
 
 def _parted(tensors: Sequence[Tensor], *numbers: int) -> list[Sequence[Tensor]]:
     starts = [sum(numbers[:number]) for number in range(len(numbers) + 1)]
-    return [
-        tensors[first:last] for first, last in zip(starts, [*starts[1:], len(tensors)], strict=True)
-    ]
+    return [tensors[first:last] for first, last in zip(starts, [*starts[1:], len(tensors)], strict=True)]
 
 
 class _Pairs:
@@ -203,7 +202,7 @@ class _Pairs:
         if self._folds:
             found = self._integrated.outputs(*_each(Rows.fold, self._rows, points))
             return [rows.unfold(one, self._number) for rows, one in zip(self._output_rows, found, strict=True)]
-        return self._batched(self._integrated.outputs)(*points)  # type: ignore[no-any-return]
+        return self._batched(self._integrated.outputs)(*points)
 
     def gradients(self, grads: Sequence[Tensor], *points: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         if self._folds:
@@ -214,7 +213,7 @@ class _Pairs:
                 [rows.unfold(one, self._number) for rows, one in zip(self._output_rows, outputs, strict=True)],
                 [rows.unfold(one, self._number) for rows, one in zip(self._rows, found, strict=True)],
             )
-        return self._batched(self._integrated.gradients)(tuple(grads), *points)  # type: ignore[no-any-return]
+        return self._batched(self._integrated.gradients)(tuple(grads), *points)
 
     @property
     def _folds(self) -> bool:

@@ -29,12 +29,14 @@ def recurrent_layer(cell: str, projected: Tensor, state: Sequence[Tensor], weigh
     """
     if has_torch_function((projected, *state)):
         # The function mode's own result.
-        return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)  # type: ignore[no-any-return]
+        return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)
     return _CELLS[cell].forward(projected, state, weights)[0]
 
 
 @rule("recurrent_layer")
-def _recurrent_layer(context: Context, cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights) -> Application:
+def _recurrent_layer(
+    context: Context, cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights
+) -> Application:
     every = (projected, *state)
     active = [number for number, tensor in enumerate(every) if context.carries(tensor)]
 
@@ -88,10 +90,12 @@ class _Lstm:
             both = torch.cat([grad if projection is None else grad @ projection, of_cell], -1)
             # The steps are the outermost dimension of what was kept.
             one = x, r, x_values, r_values, sides.rows(), max(1, outer // len(grads)), *geometry
-            of_gates, of_cell = ops.lstm(both.unsqueeze(0), *one).squeeze(0).split([weight.shape[0], of_cell.shape[-1]], -1)
+            of_gates, of_cell = (
+                ops.lstm(both.unsqueeze(0), *one).squeeze(0).split([weight.shape[0], of_cell.shape[-1]], -1)
+            )
             carried = of_gates @ weight
             found.append(of_gates)
-        return [torch.stack(found[::-1]), carried, of_cell]  # type: ignore[list-item]
+        return [torch.stack(found[::-1]), carried, of_cell]
 
 
 class _Gru:

@@ -32,8 +32,8 @@ NODES = tuple(
     for node, kronrod, gauss in half
 )
 
-#: Subintervals that one segment is divided into at most.
-LIMIT = 64
+#: Subintervals of one segment that are looked at, at most: 15 gradients each, and one a split.
+LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -107,36 +107,42 @@ class _Quadrature:
         absolute = [g.abs() for g in segment.grads]
         values = [a.abs() + b.abs() for a, b in zip(segment.f_x, segment.f_r, strict=True)]
         self._size = self._along(absolute, values)
-        self._rounding = 4 * max(torch.finfo(tensor.dtype).eps for tensor in (*segment.x, *segment.f_x))
+        self._rounding = 2 * max(torch.finfo(tensor.dtype).eps for tensor in (*segment.x, *segment.f_x))
 
     def run(self) -> tuple[list[Tensor], float]:
         at_r, at_x = (self._along(self._segment.grads, f) for f in (self._segment.f_r, self._segment.f_x))
         zero = torch.zeros_like(at_x)
-        # Subintervals by sample, first in, first out: their ends, the function there, and the gap of what they were split from.
-        queue = torch.stack([zero, zero + 1, at_r, at_x, zero + math.inf])[..., None].expand(*[-1] * 3, LIMIT).clone()
+        # Subintervals by sample, first in, first out: their ends, the function and its slopes there, and the gap before their split.
+        first = torch.stack([zero, zero + 1, at_r, at_x, zero + math.nan, zero + math.nan, zero + math.inf])
+        queue = first[..., None].expand(*[-1] * 3, LIMIT).clone()
         taken, filled = zero.long(), zero.long() + 1
         totals = [torch.zeros_like(step) for step in self._steps]
         while (left := taken < filled).any():
             head = taken.clamp(max=LIMIT - 1)
-            a, b, f_a, f_b, before = queue.gather(3, head.expand(5, *head.shape)[..., None]).squeeze(3)
+            a, b, f_a, f_b, *slopes, before = queue.gather(3, head.expand(7, *head.shape)[..., None]).squeeze(3)
             found = self._rules(a, b)
-            gap = (found.adding_up - (f_b - f_a)).abs()
+            excess = found.adding_up - (f_b - f_a)
+            gap = excess.abs()
             rounding = self._rounding * (self._size + found.size)
-            done = ~(gap > rounding) & ~(found.apart > math.sqrt(self._rounding) * (self._size + found.size))
-            # No gain by the last split: the function is rounded more than its result shows, or it jumps.
-            done |= (gap > before / 4) & (gap <= 32 * rounding)
-            done |= (gap > 0.9 * before) & (b - a < 1 / 256)
+            # The last split gained little: the function is rounded more than its result shows.
+            noise = (gap > before / 4) & (gap <= 32 * rounding)
+            done = ~(gap > rounding) | noise
+            # What adds up by chance does not make both rules agree.
+            done &= ~(found.apart > math.sqrt(self._rounding) * (self._size + found.size))
+            # Nothing gained at all: the function jumps.
+            done |= (gap > 0.9 * before) & (gap > rounding) & (b - a < 1e-4)
             done |= filled + 2 > LIMIT
             for total, part, rows in zip(totals, found.parts, self._segment.rows, strict=True):
                 total += torch.where(rows.spread(left & done, part).bool(), part, 0)
             taken += left
             if (split := left & ~done).any():
-                c = self._split_at(a, b, found)
-                f_c = self._along(self._segment.grads, self._segment.outputs(*self._points(c)))
-                for first in (torch.stack([a, c, f_a, f_c, gap]), torch.stack([c, b, f_c, f_b, gap])):
-                    place = filled.clamp(max=LIMIT - 1).expand(5, *filled.shape)[..., None]
+                c = self._split_at(a, b, found, slopes, excess)
+                outputs, gradients = self._segment.gradients(self._segment.grads, *self._points(c))
+                f_c, slope = self._along(self._segment.grads, outputs), self._adding_up(gradients)
+                for half in ([a, c, f_a, f_c, slopes[0], slope, gap], [c, b, f_c, f_b, slope, slopes[1], gap]):
+                    place = filled.clamp(max=LIMIT - 1).expand(7, *filled.shape)[..., None]
                     old = queue.gather(3, place)
-                    queue.scatter_(3, place, torch.where(split[..., None], first[..., None], old))
+                    queue.scatter_(3, place, torch.where(split[..., None], torch.stack(half)[..., None], old))
                     filled += split
         gap = self._adding_up(totals) - (at_x - at_r)
         parts = [total.to(x.dtype) for total, x in zip(totals, self._segment.x, strict=True)]
@@ -166,25 +172,35 @@ class _Quadrature:
             parts, self._adding_up(parts), size, apart, torch.stack(places), torch.stack(values), torch.stack(slopes)
         )
 
-    def _split_at(self, a: Tensor, b: Tensor, found: _Found) -> Tensor:
-        """The middle; or, where the slope changes at one place, where its tangents on both sides meet: there a kink is."""
-        changes = found.slopes.diff(dim=0)
+    def _split_at(self, a: Tensor, b: Tensor, found: _Found, slopes: Sequence[Tensor], excess: Tensor) -> Tensor:
+        """Where to split: at a kink, where the slope changes most, or in the middle where no change stands out.
+
+        A kink is where the tangents on both sides meet. Where the function is curved that misses it by a little, and then the kink lies
+        between an end and the first node: the slope at the end, one of ``slopes``, is not what the nodes lead to. The difference, and what
+        the multipliers are in ``excess`` by, tell how far from the end it is.
+        """
+        changes, places = found.slopes.diff(dim=0), found.places
         largest, at = changes.abs().max(0)
         f, g, s, t, x, y = (
             table.gather(0, number[None])[0]
-            for table in (found.values, found.slopes, found.places)
+            for table in (found.values, found.slopes, places)
             for number in (at, at + 1)
         )
         meet = x + (g - f - t * (y - x)) / (s - t)
         inside = (meet > x) & (meet < y) & (3 * largest > changes.abs().sum(0))
-        return torch.where(inside, meet, (a + b) / 2)
+        c = torch.where(inside, meet, (a + b) / 2)
+        bends = changes / places.diff(dim=0)
+        for end, slope, first, sign in ((a, slopes[0], 0, 1), (b, slopes[1], -1, -1)):
+            change = found.slopes[first] - bends[first] * (places[first] - end) - slope
+            kink = end + sign * excess / change
+            close = ((kink - end).abs() < (places[first] - end).abs()) & (kink > a) & (kink < b)
+            c = torch.where(close & (change.abs() > largest), kink, c)
+        return c
 
     def _points(self, place: Tensor) -> list[Tensor]:
         return [
             (start + rows.spread(place, step) * step).to(x.dtype)
-            for start, rows, step, x in zip(
-                self._start, self._segment.rows, self._steps, self._segment.x, strict=True
-            )
+            for start, rows, step, x in zip(self._start, self._segment.rows, self._steps, self._segment.x, strict=True)
         ]
 
     def _along(self, grads: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:

@@ -83,7 +83,9 @@ def _key(target: Any) -> Any:
     if isinstance(target, types.MethodType):
         if target.__func__ is APPLY:
             return target.__self__
-        raise _unreachable(target, f"is a method of one object: pass the function itself, {target.__func__.__qualname__}")
+        raise _unreachable(
+            target, f"is a method of one object: pass the function itself, {target.__func__.__qualname__}"
+        )
     if isinstance(target, nn.Module):
         raise _unreachable(target, f"is one module: pass its class, {type(target).__name__}")
     if isinstance(target, functools.partial):
@@ -107,7 +109,8 @@ def _key(target: Any) -> Any:
         return target
     if callable(target) and not isinstance(target, type):
         raise _unreachable(
-            target, "is compiled, or an object that is called: call it in a Python function or in a module, and pass that function or class"
+            target,
+            "is compiled, or an object that is called: call it in a Python function or in a module, and pass that function or class",
         )
     raise _unreachable(target, "is none of these")
 
