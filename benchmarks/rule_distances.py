@@ -145,6 +145,13 @@ def product_with_reciprocal(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
     return torch.stack([to_a, to_b], 1).unsqueeze(2)
 
 
+def to_all_past(_: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    """The difference of each element of a sort in equal parts to all elements that go past it, in its direction."""
+    x, r, o_x, o_r = x.unsqueeze(2), r.unsqueeze(2), x.sort(1).values.unsqueeze(1), r.sort(1).values.unsqueeze(1)
+    past = torch.where(o_x >= o_r, (x >= o_x) & (r <= o_r), (x <= o_x) & (r >= o_r))
+    return past * (o_x - o_r) / past.sum(1, keepdim=True)
+
+
 def table(title: str, columns: Mapping[str, Case], methods: Mapping[str, Method | Sequence[Method]]) -> None:
     """A table with the operands beside each other; a method may be several, one a column."""
     print(f"| {title} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
@@ -416,6 +423,16 @@ def main() -> None:
         ),
     }
     overview("matrices `2 + tanh(x) / 2`", operations(matrices, (1, 1)), gradients)
+    sorted_values = Operation(lambda x: x.sort(1).values)
+    table(
+        "sort, scale of x / of r",
+        {
+            f"{n} elements, {a} / {b}": (sorted_values, *normal(pairs, n, scales=(a, b)))
+            for n in (5, 11)
+            for a, b in ((1, 1), (3, 0.3))
+        },
+        {"ours": explained(), "equal parts to all that go past": to_all_past, "path integral": path_integral},
+    )
 
 
 if __name__ == "__main__":

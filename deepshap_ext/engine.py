@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.probe import Layouts, probe
 from .errors import OutOfMemoryError
-from .memory import WARM, available_memory, is_out_of_memory
+from .memory import HEAP, WARM, available_memory, is_out_of_memory
 from .pairs import Pairing
 from .planner import Chunks, Costs, Measurement, plan
 from .rules.normalization import wide
@@ -25,12 +26,10 @@ class Probed:
     """What was found out about a model as it is called.
 
     ``least_rows``: 2 for a model that loses the batch dimension of a single row, as ``squeeze()`` does; None until one was tried.
-    ``call``: kept because its output's selector is known by its identity.
     """
 
     layouts: Layouts
     costs: Costs
-    call: Call
     least_rows: int | None = None
 
 
@@ -55,13 +54,8 @@ class Engine:
         self._key = self._known_by()
         known = _PROBED.setdefault(model, {})
         if self._key not in known:
-            try:
-                with self.hooks() as hooks:
-                    self.probe(hooks)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise does_not_fit("a batch of three rows", error) from error
-                raise
+            with within_memory("a batch of three rows"), self.hooks() as hooks:
+                self.probe(hooks)
         self.probed = known[self._key]
 
     @property
@@ -77,7 +71,7 @@ class Engine:
         """Find out about the model, as it runs now."""
         measurement = Measurement(hooks)
         layouts = probe(hooks, self.baselines, measurement.run)
-        self.probed = Probed(layouts, measurement.costs(), self._call)
+        self.probed = Probed(layouts, measurement.costs())
         _PROBED[self._model][self._key] = self.probed
 
     def _known_by(self) -> Any:
@@ -86,7 +80,7 @@ class Engine:
         names = {module: name for name, module in self._model.named_modules()}
         return (
             tuple((names[layer.module], layer.at, layer.call) for layer in call.layers),
-            id(call.select),
+            call.select,
             tuple((name, _described(value)) for name, value in call.constants.items()),
             tuple(call.by_row),
             self._options,
@@ -99,10 +93,13 @@ class Engine:
         )
 
     def run(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> Pass:
-        """A pass over these rows; in place of a single one over two equal ones, where the model needs two."""
-        if len(rows[0]) == 1 and self._least_rows(hooks, rows) == 2:
-            rows = [tensor.expand(2, *tensor.shape[1:]) for tensor in rows]
-        return hooks.run(rows)
+        """A pass over as many of these rows as the model needs."""
+        copies = self.copies(hooks, rows)
+        return hooks.run([tensor.expand(copies, *tensor.shape[1:]) for tensor in rows] if copies > 1 else rows)
+
+    def copies(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> int:
+        """How often rows must be in a batch: twice for a single one where the model needs two."""
+        return self._least_rows(hooks, rows) if len(rows[0]) == 1 else 1
 
     def _least_rows(self, hooks: ModelHooks, row: Sequence[Tensor]) -> int:
         probed = self.probed
@@ -159,8 +156,11 @@ class Engine:
 
     def budget(self) -> int:
         """Bytes that may be used."""
-        # Half of what is free: torch's own workspaces and other programs take some.
-        return self._max_memory or available_memory(self.baselines[0].device) // 2
+        device = self.baselines[0].device
+        if self._max_memory is None:
+            # Half of what is free: torch's own workspaces and other programs take some.
+            return available_memory(device) // 2
+        return max(1, self._max_memory // HEAP) if device.type == "cpu" else self._max_memory
 
 
 def _described(value: Any) -> Any:
@@ -172,3 +172,14 @@ def _described(value: Any) -> Any:
 
 def does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
     return OutOfMemoryError(f"{what} does not fit into memory: {error}")
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Running out of memory in this context is an :class:`OutOfMemoryError`, which names what did not fit."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise does_not_fit(what, error) from error
+        raise

@@ -13,11 +13,23 @@ from torch import Tensor, nn
 
 from .additivity import check_additivity as check_that_they_add_up
 from .additivity import gaps
+from .arguments import bytes_or_none, flag, one_of, positive_or_none
 from .capture.hooks import Call
-from .engine import Engine
+from .engine import Engine, within_memory
 from .explained import Explained
 from .explanation import Explanation
-from .inputs import as_tensors, check_kwargs, check_like, check_rows, check_sample_kwargs, device_of, dtype_of
+from .failures import model_errors
+from .inputs import (
+    check_columns,
+    check_integers,
+    check_rows,
+    device_of,
+    dtypes_of,
+    in_the_models_dtype,
+    like,
+    taken,
+)
+from .keywords import check_kwargs, check_sample_kwargs
 from .layers import model_and_layers
 from .moments import Moments
 from .outputs import selector
@@ -26,7 +38,7 @@ from .rules.registry import Options
 from .targets import Choose, ranked, targeted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution:
     """Attributions of ``N`` samples, tensors on the model's device.
 
@@ -46,6 +58,9 @@ class Attribution:
     convergence_delta: Any
     standard_error: Any = None
 
+    def __repr__(self) -> str:
+        return f"Attribution({', '.join(f'{name}={_shapes(value)}' for name, value in vars(self).items())})"
+
 
 class DeepExplainer:
     """DeepSHAP values of a PyTorch model (arXiv 1705.07874, section 4.2; DeepLIFT, arXiv 1704.02685).
@@ -55,9 +70,11 @@ class DeepExplainer:
 
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
-            module inside the model, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval mode and left
-            exactly as it was.
-        data: the background, baselines ``[R, *features]``; a list of them for a model of several inputs.
+            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval
+            mode and left exactly as it was.
+        data: the background, baselines ``[R, *features]``, a tensor, a numpy array or a data frame; a list of them for a model of
+            several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a later argument to
+            the background's.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
@@ -83,12 +100,14 @@ class DeepExplainer:
 
     Raises:
         ValueError, TypeError: an argument breaks its contract.
-        ExplanationError: the model cannot be explained; its subclasses say why.
+        ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on what it is given, and what it
+            raised is the cause.
     """
 
+    @within_memory("the explainer")
     def __init__(
         self,
-        model: nn.Module | tuple[nn.Module, nn.Module | Sequence[nn.Module]],
+        model: nn.Module | tuple[nn.Module, nn.Module | str | Sequence[nn.Module | str]],
         data: Any,
         *,
         at: Literal["input", "output"] | Sequence[Literal["input", "output"]] = "input",
@@ -103,37 +122,45 @@ class DeepExplainer:
         max_memory: int | None = None,
         progress: bool = False,
     ) -> None:
-        self._model, layers, self._several_layers = model_and_layers(model, at, call)
-        if additivity_tolerance is not None and not additivity_tolerance > 0:
-            raise ValueError(f"additivity_tolerance must be positive, got {additivity_tolerance}")
-        if max_memory is not None and not max_memory > 0:
-            raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory}")
-        baselines, self._listed = as_tensors("data", data, dtype_of(self._model))
-        check_rows("data", baselines, self._listed, integers=bool(layers))
-        self._device = device_of(self._model, baselines)
-        self._data = [tensor.to(self._device, copy=True) for tensor in baselines]
-        constants = check_kwargs(kwargs, sample_kwargs, self._device)
-        self._by_row = tuple(sample_kwargs or ())
-        rows = check_sample_kwargs(sample_kwargs, self._by_row, len(self._data[0]), self._device)
-        self._tolerance = additivity_tolerance
+        self._model, self._layers, self._several_layers = model_and_layers(model, at, call)
+        self._tolerance = positive_or_none("additivity_tolerance", additivity_tolerance)
+        max_memory = bytes_or_none("max_memory", max_memory)
+        flag("progress", progress)
         self._progress = progress
-        for name, value, choices in (
-            ("rules", rules, ("deeplift", "shapley")),
-            ("softmax", softmax, ("logmean", "rescale", "centered")),
-            ("on_unsupported", on_unsupported, ("error", "gradient", "integrate")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-        options = Options(rules, softmax, on_unsupported)
-        self._layers = len(layers)
-        how = Call(layers, selector(output), constants, self._by_row)
-        self._engine = Engine(self._model, how, [*self._data, *rows], options, max_memory)
+        one_of("rules", rules, ("deeplift", "shapley"))
+        one_of("softmax", softmax, ("logmean", "rescale", "centered"))
+        one_of("on_unsupported", on_unsupported, ("error", "gradient", "integrate"))
+        self._options = Options(rules, softmax, on_unsupported)
+        given, self._listed = taken("data", data)
+        check_rows("data", given)
+        if not self._layers:
+            check_integers(given, self._model)
+        self._columns = [one.columns for one in given]
+        self._dtypes = dtypes_of(self._model)
+        self._device = device_of(self._model, given)
+        self._data = [tensor.to(self._device, copy=True) for tensor in in_the_models_dtype(given, self._dtypes)]
+        constants = check_kwargs(kwargs, sample_kwargs, self._model, len(given), self._device)
+        self._by_row = tuple(sample_kwargs or ())
+        rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
+        self._call = Call(self._layers, selector(output), constants, self._by_row)
+        with model_errors(self._model, self._call, self._options, lambda: {"data": [*self._data, *rows]}):
+            self._engine = Engine(self._model, self._call, [*self._data, *rows], self._options, max_memory)
+
+    def __repr__(self) -> str:
+        data = ", ".join(f"{str(tensor.dtype)[6:]} {list(tensor.shape)}" for tensor in self._data)
+        names = {module: name or "the model" for name, module in self._model.named_modules()}
+        layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
+        by_row = f", sample_kwargs {list(self._by_row)}" if self._by_row else ""
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self._options).items())
+        return f"DeepExplainer({type(self._model).__name__}{layers}, background {data}{by_row}, {options})"
 
     @property
+    @within_memory("the expected value")
     def expected_value(self) -> np.ndarray[Any, Any]:
         """Mean of the model's output over the background, one number an output (shap's attribute)."""
         return _numpy(self._engine.expected().reshape(self._output_shape()))
 
+    @within_memory("the explanation")
     def shap_values(
         self,
         X: Any,
@@ -146,7 +173,7 @@ class DeepExplainer:
         """DeepSHAP values as numpy arrays; signature, shapes and meanings are those of shap's DeepExplainer.
 
         Args:
-            X: samples ``[N, *features]``, a tensor on any device or a numpy array; a list of them for several inputs.
+            X: samples ``[N, *features]``, a tensor on any device, a numpy array or a data frame; a list of them for several inputs.
             ranked_outputs: explain only that many outputs a sample, those that rank first.
             output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
             check_additivity: raise :class:`AdditivityError` if the values do not add up.
@@ -157,6 +184,7 @@ class DeepExplainer:
             ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
             ``[N, ranked_outputs]``.
         """
+        flag("check_additivity", check_additivity)
         inputs = self._check_inputs(X)
         choose = ranked(math.prod(self._output_shape()), ranked_outputs, output_rank_order)
         explained = self._explain(inputs, choose, None, "grid", sample_kwargs, spread=False)
@@ -165,26 +193,36 @@ class DeepExplainer:
         result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
         return result if ranked_outputs is None else (result, explained.targets.cpu())
 
-    def __call__(self, X: Any, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
-        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap."""
+    def __call__(self, X: Any, target: Any = None, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
+        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap.
+
+        ``target``: as :meth:`attribute` takes it. Of one target a sample, values are ``[N, *features]``, which shap's plots take; of all
+        outputs ``[N, *features, outputs]``, of a single output too, as in shap: take ``[..., 0]`` of the Explanation, or
+        ``target=0``. The columns of a data frame, X or else the background, become the feature names.
+        """
         try:
             from shap import Explanation
         except ImportError as error:
             raise ImportError(
                 "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
             ) from error
-        values = self.shap_values(X, sample_kwargs=sample_kwargs)
-        each = _flat(values)
-        expected = self.expected_value
-        base = np.broadcast_to(expected, (len(each[0]), *expected.shape))
+        found = self.attribute(X, target, sample_kwargs=sample_kwargs)
+        values, base = _flat(found.values), _numpy(found.expected_value)
         if self._layers:
             # The values are those of the layer's inputs, which X is not.
-            data: list[Any] = [None] * len(each)
+            described: list[tuple[Any, Any]] = [(None, None)] * len(values)
         else:
-            data = [_numpy(x) if isinstance(x, Tensor) else np.asarray(x) for x in (X if self._listed else [X])]
-        explanations = [Explanation(values=one, base_values=base, data=of) for one, of in zip(each, data, strict=True)]
-        return explanations if isinstance(values, list) else explanations[0]
+            described = [
+                (_numpy(one.tensor), one.columns or columns)
+                for one, columns in zip(taken("X", X)[0], self._columns, strict=True)
+            ]
+        explanations = [
+            Explanation(values=_numpy(one), base_values=base, data=data, feature_names=names)
+            for one, (data, names) in zip(values, described, strict=True)
+        ]
+        return explanations if isinstance(found.values, tuple) else explanations[0]
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,
@@ -200,8 +238,9 @@ class DeepExplainer:
 
         Args:
             X: samples ``[N, *features]``; a list or tuple of them for several inputs.
-            target: None for every output; an int (a tuple of ints for outputs of several dimensions) for one; integers ``[N]`` for
-                one a sample.
+            target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
+                sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
+                ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end.
             baselines: each sample's own, ``[N, R, *features]``; None for the background.
             pairing: ``"grid"`` runs each input and each baseline forward once; ``"aligned"`` runs every pair forward, which is
                 slower and gives the same values: a check on the model's layout.
@@ -210,9 +249,10 @@ class DeepExplainer:
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with. Every sample's
                 baselines then run with its rows, which costs a forward pass over all pairs.
         """
+        one_of("pairing", pairing, ("grid", "aligned"))
+        flag("standard_error", standard_error)
+        flag("check_additivity", check_additivity)
         inputs = self._check_inputs(X)
-        if pairing not in ("grid", "aligned"):
-            raise ValueError(f"pairing must be 'grid' or 'aligned', got {pairing!r}")
         own = None if baselines is None else self._check_baselines(baselines, len(inputs[0]))
         number = len(self._data[0]) if own is None else own[0].shape[1]
         if standard_error and number < 2:
@@ -249,13 +289,14 @@ class DeepExplainer:
         spread: bool,
     ) -> Explained:
         samples = len(inputs[0])
-        rows = check_sample_kwargs(sample_kwargs, self._by_row, samples, self._device)
+        rows = self._check_sample_kwargs(sample_kwargs, samples)
         if rows:
             # A sample and its baselines have the same keyword arguments: the baselines are its own.
             own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
             own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
         kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
-        return Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress).run()
+        with model_errors(self._model, self._call, self._options, lambda: _rows([*inputs, *rows], own)):
+            return Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress).run()
 
     def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
         """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""
@@ -266,23 +307,24 @@ class DeepExplainer:
         return several(found) if self._several_layers else found[0]
 
     def _check_inputs(self, X: Any) -> list[Tensor]:
-        tensors, listed = as_tensors("X", X, self._data_dtype())
+        given, listed = taken("X", X)
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
         if self._listed and not listed:
             raise TypeError(
                 f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
             )
-        check_like("X", tensors, self._data, listed)
-        check_rows("X", tensors, listed, integers=self._layers > 0)
+        check_rows("X", given)
+        tensors = like("X", given, self._data, ["samples"])
+        check_columns(given, self._columns)
         return [tensor.to(self._device) for tensor in tensors]
 
     def _check_baselines(self, baselines: Any, samples: int) -> list[Tensor]:
-        tensors, listed = as_tensors("baselines", baselines, self._data_dtype())
+        given, listed = taken("baselines", baselines)
         if listed != self._listed:
             raise TypeError("baselines must be a list of tensors exactly where the background is one")
-        check_like("baselines", tensors, self._data, listed, leading=2)
-        check_rows("baselines", tensors, listed, integers=self._layers > 0)
+        check_rows("baselines", given)
+        tensors = like("baselines", given, self._data, ["samples", "baselines"])
         for tensor in tensors:
             if tensor.shape[0] != samples or tensor.shape[1] == 0:
                 raise ValueError(
@@ -290,17 +332,28 @@ class DeepExplainer:
                 )
         return [tensor.to(self._device) for tensor in tensors]
 
-    def _data_dtype(self) -> torch.dtype:
-        floating = [tensor.dtype for tensor in self._data if tensor.is_floating_point()]
-        return floating[0] if floating else dtype_of(self._model)
+    def _check_sample_kwargs(self, values: Any, samples: int) -> list[Tensor]:
+        dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()
+        return check_sample_kwargs(values, self._by_row, samples, dtype, self._device)
 
     def _output_shape(self) -> tuple[int, ...]:
         """One sample's outputs; a model that returns one number a sample has one output, as in shap."""
         return self._engine.output_shape or (1,)
 
 
+def _shapes(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shapes, value))}{',' if len(value) == 1 else ''})"
+    return f"{str(value.dtype)[6:]} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
 def _flat(values: Any) -> list[Any]:
-    return [one for value in values for one in _flat(value)] if isinstance(values, list) else [values]
+    return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]
+
+
+def _rows(inputs: Sequence[Tensor], own: Sequence[Tensor] | None) -> dict[str, Sequence[Tensor]]:
+    """What the model is run on, by the arguments that it comes from."""
+    return {"X": inputs} | ({} if own is None else {"baselines": [tensor.flatten(0, 1) for tensor in own]})
 
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:

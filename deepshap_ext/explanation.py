@@ -15,7 +15,7 @@ from . import ops
 from .capture.graph import audit, cuts, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
-from .engine import Engine, does_not_fit
+from .engine import Engine, does_not_fit, within_memory
 from .errors import ControlFlowError, MixedSamplesError, integrate_instead
 from .explained import Explained
 from .memory import is_out_of_memory, keep_freed_memory
@@ -81,7 +81,8 @@ class Explanation:
                 self._bar.n = done * self._baselines * self._outputs
                 continue
             if found is None:
-                found = part if len(part.outputs) == total else self._room(part, total)
+                with within_memory(f"the result for {total} inputs"):
+                    found = part if len(part.outputs) == total else part.room(total)
             if found is not part:
                 found.put(done, part)
             done += len(part.outputs)
@@ -106,14 +107,6 @@ class Explanation:
         self._reference = None
         return True
 
-    def _room(self, part: Explained, total: int) -> Explained:
-        try:
-            return part.room(total)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise does_not_fit(f"the result for {total} inputs", error) from error
-            raise
-
     def _plan(self, inputs: int) -> Chunks:
         return self.engine.plan(inputs, self._outputs, self.own, self.pairing, self._budget)
 
@@ -137,6 +130,10 @@ class Explanation:
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
         rows = [tensor[here] for tensor in self.inputs]
         own = None if self.own is None else [tensor[here] for tensor in self.own]
+        copies = self.engine.copies(self._hooks, rows)
+        if copies > 1:
+            rows = [tensor.expand(copies, *tensor.shape[1:]) for tensor in rows]
+            own = own and [tensor.expand(copies, *tensor.shape[1:]) for tensor in own]
         found: Explained | None = None
         graph, repeated = None, 0
         for first in range(0, self._baselines, chunks.taped):
@@ -145,7 +142,7 @@ class Explanation:
             repeats = count if self.pairing == "aligned" else 1
             if graph is None or repeats != repeated:
                 repeated = repeats
-                graph = self.engine.run(self._hooks, [tensor.repeat_interleave(repeats, 0) for tensor in rows])
+                graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
                 audit(graph)
                 separate(graph)
             part = self._against(graph, reference, here, first, count, repeats, chunks)
@@ -222,7 +219,7 @@ class Explanation:
         rows_of_all = targets.repeat_interleave(repeats, 0)
         if len(rows_of_all) < pairs.samples:
             # The model needs two rows, and has one twice.
-            rows_of_all = rows_of_all.repeat(pairs.samples, 1)
+            rows_of_all = rows_of_all.repeat(pairs.samples // len(rows_of_all), 1)
         baselines = torch.arange(1 if pairs.pairing == "aligned" else count, device=targets.device)
         layouts = self.engine.probed.layouts.explained
         by_output: list[list[Moments]] = []

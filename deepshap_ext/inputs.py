@@ -1,131 +1,175 @@
-"""What the user passes in, checked and brought to the model's device before anything runs."""
+"""The model's inputs as the user passes them, checked and brought to the dtypes that the model takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .arrays import as_tensor, columns_of
 
-def device_of(model: nn.Module, data: Sequence[Tensor]) -> torch.device:
+
+@dataclass(frozen=True)
+class Given:
+    """One tensor of an argument, in the dtype that it came in; ``label`` names it in messages.
+
+    ``array``: whether it came as a numpy array or a data frame; ``columns``: the frame's.
+    """
+
+    label: str
+    tensor: Tensor
+    array: bool
+    columns: list[str] | None
+
+
+def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
     """The device of the model's parameters and buffers; that of the background where it has none."""
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1:
         raise ValueError(f"model: all parameters and buffers must be on one device, got {sorted(map(str, devices))}")
-    device = devices.pop() if devices else data[0].device
+    device = devices.pop() if devices else data[0].tensor.device
     if device.type == "meta":
         raise ValueError("model: its parameters are on the meta device and have no values")
     return device
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The dtype that numpy inputs are converted to: that of the model's first floating-point parameter."""
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return parameter.dtype
-    return torch.get_default_dtype()
+def dtypes_of(model: nn.Module) -> list[torch.dtype]:
+    """The floating-point dtypes of the model's parameters, in their order."""
+    return [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
 
 
-def as_tensors(name: str, value: Any, dtype: torch.dtype) -> tuple[list[Tensor], bool]:
-    """``value`` as a list of tensors, and whether it was a list; numpy arrays of floats become tensors of ``dtype``."""
+def taken(name: str, value: Any) -> tuple[list[Given], bool]:
+    """The tensors of ``value``, and whether it was a list of them."""
     listed = isinstance(value, (list, tuple))
     values = list(value) if listed else [value]
     if not values:
         raise ValueError(f"{name} must have at least one tensor, got an empty list")
-    tensors = []
+    given = []
     for number, item in enumerate(values):
         label = f"{name}[{number}]" if listed else name
-        if hasattr(item, "to_numpy"):
-            item = item.to_numpy()
-        if isinstance(item, np.ndarray):
-            if item.dtype.kind not in "fiub":
-                raise TypeError(f"{label} must hold numbers, got a numpy array of dtype {item.dtype}")
-            item = torch.from_numpy(np.ascontiguousarray(item))
-            item = item.to(dtype) if item.is_floating_point() else item
-        if not isinstance(item, Tensor):
-            raise TypeError(f"{label} must be a torch tensor or a numpy array, got {type(item).__name__}")
-        if item.device.type == "meta":
-            raise ValueError(f"{label} is on the meta device and has no values")
-        if item.layout != torch.strided:
-            raise TypeError(f"{label} must be a dense tensor, got layout {item.layout}")
-        tensors.append(item.detach())
-    devices = sorted({str(tensor.device) for tensor in tensors})
+        given.append(Given(label, as_tensor(label, item), not isinstance(item, Tensor), columns_of(item)))
+    devices = sorted({str(one.tensor.device) for one in given})
     if len(devices) > 1:
         raise ValueError(f"{name}: all tensors must be on one device, got {devices}")
-    return tensors, listed
+    return given, listed
 
 
-def check_rows(name: str, tensors: Sequence[Tensor], listed: bool, integers: bool) -> None:
-    """Batches that are not empty, of one length, finite; integer dtypes only where ``integers``."""
-    for number, tensor in enumerate(tensors):
-        label = f"{name}[{number}]" if listed else name
-        if tensor.dim() == 0:
-            raise ValueError(f"{label} must have shape [samples, ...], got a single number")
-        if len(tensor) == 0:
-            raise ValueError(f"{label} must have at least one sample, got shape {list(tensor.shape)}")
-        if len(tensor) != len(tensors[0]):
+def check_rows(name: str, given: Sequence[Given]) -> None:
+    """Batches of real and finite numbers that are not empty and of one length."""
+    for one in given:
+        if one.tensor.dim() == 0:
+            raise ValueError(f"{one.label} must have shape [samples, ...], got a single number")
+        if len(one.tensor) == 0:
+            raise ValueError(f"{one.label} must have at least one sample, got shape {list(one.tensor.shape)}")
+        if len(one.tensor) != len(given[0].tensor):
             raise ValueError(
-                f"{name}: all inputs must have the same number of samples, got {[len(each) for each in tensors]}"
+                f"{name}: all inputs must have the same number of samples, got {[len(each.tensor) for each in given]}; what is the same "
+                f"for all samples, such as a graph's edges, goes into kwargs, and the nodes of one graph are one sample, nodes[None]"
             )
-        if tensor.is_complex():
-            raise TypeError(f"{label} must be real, got {tensor.dtype}")
-        if not tensor.is_floating_point():
-            if not integers:
-                raise TypeError(
-                    f"{label} is of dtype {tensor.dtype}: integers have no attributions of their own; explain the layer that takes "
-                    f"their embedding with (model, layer)"
-                )
+        if one.tensor.is_complex():
+            raise TypeError(f"{one.label} must be real, got {one.tensor.dtype}")
+        if one.tensor.is_floating_point():
+            _check_finite(f"{one.label} must be finite", one.tensor, one.tensor)
+
+
+def check_integers(given: Sequence[Given], model: nn.Module) -> None:
+    """Refuse integers where the model's own inputs are explained, and say what to pass instead."""
+    embeddings = [name for name, module in model.named_modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
+    for one in given:
+        if one.tensor.is_floating_point():
             continue
-        finite = tensor.isfinite()
-        if not finite.all():
-            index = tuple((~finite).nonzero()[0].tolist())
-            raise ValueError(f"{label} must be finite, got {tensor[index].item()} at index {list(index)}")
-
-
-def check_like(name: str, tensors: Sequence[Tensor], data: Sequence[Tensor], listed: bool, leading: int = 1) -> None:
-    """As many tensors as the background has, of its feature shapes and dtypes, behind ``leading`` dimensions."""
-    if len(tensors) != len(data):
-        raise ValueError(f"{name}: the background has {len(data)} input(s), got {len(tensors)}")
-    for number, (tensor, background) in enumerate(zip(tensors, data, strict=True)):
-        label = f"{name}[{number}]" if listed else name
-        if tensor.shape[leading:] != background.shape[1:]:
-            raise ValueError(
-                f"{label} must have shape [{'samples' if leading == 1 else 'samples, baselines'}, "
-                f"{', '.join(map(str, background.shape[1:]))}] like the background, got {list(tensor.shape)}"
+        title = f"{one.label} is of dtype {one.tensor.dtype}"
+        if one.tensor.dim() >= 3 and bool(((one.tensor == 0) | (one.tensor == 1)).all()):
+            raise TypeError(f"{title} and holds only zeros and ones: pass {_as_floats(one)}")
+        if embeddings:
+            others = f"; also {', '.join(embeddings[1:])}, or a list of those that it feeds" if embeddings[1:] else ""
+            raise TypeError(
+                f"{title}: integers have no attributions of their own; explain what their embedding returns: "
+                f'DeepExplainer((model, {_in_python(embeddings[0])}), ..., at="output"){others}'
             )
-        if tensor.dtype != background.dtype:
-            raise TypeError(f"{label} must be of the background's dtype {background.dtype}, got {tensor.dtype}")
-
-
-def check_kwargs(constants: Any, by_row: Any, device: torch.device) -> dict[str, Any]:
-    """The model's constant keyword arguments, tensors among them on its device."""
-    for name, value in (("kwargs", constants), ("sample_kwargs", by_row)):
-        if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
-            raise TypeError(f"{name} must be a dict of the model's keyword arguments, got {value!r}")
-    both = sorted(set(constants or ()) & set(by_row or ()))
-    if both:
-        raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in (constants or {}).items()}
-
-
-def check_sample_kwargs(values: Any, names: Sequence[str], samples: int, device: torch.device) -> list[Tensor]:
-    """A tensor ``[samples, ...]`` for each name, in their order, on the model's device."""
-    if set(values or ()) != set(names):
-        raise ValueError(
-            f"sample_kwargs must have the names that the explainer was made with, {list(names)}, got {list(values or ())}"
+        raise TypeError(
+            f"{title}: integers have no attributions of their own; if they are quantities pass {_as_floats(one)}, if they are looked up "
+            f'explain what the layer that does it returns: DeepExplainer((model, layer), ..., at="output")'
         )
-    rows = []
-    for name in names:
-        value = values[name]
-        value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        if not isinstance(value, Tensor):
-            raise TypeError(f"sample_kwargs[{name!r}] must be a tensor, got {type(value).__name__}")
-        if value.dim() == 0 or len(value) != samples:
+
+
+def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    """Floating-point numbers in the first of the model's ``dtypes``.
+
+    Tensors that have another of them stay as they are, and so do all tensors for a model without parameters.
+    """
+    first = dtypes[0] if dtypes else torch.get_default_dtype()
+    return [
+        _converted(one, first) if one.array or (dtypes and one.tensor.dtype not in dtypes) else one.tensor
+        for one in given
+    ]
+
+
+def like(name: str, given: Sequence[Given], data: Sequence[Tensor], leading: Sequence[str]) -> list[Tensor]:
+    """As many tensors as the background has, of its feature shapes behind the ``leading`` dimensions, in its dtypes."""
+    if len(given) != len(data):
+        raise ValueError(f"{name}: the background has {len(data)} input(s), got {len(given)}")
+    tensors = []
+    for one, background in zip(given, data, strict=True):
+        shape, features = list(one.tensor.shape), list(background.shape[1:])
+        if len(shape) < len(leading) or shape[len(leading) :] != features:
             raise ValueError(
-                f"sample_kwargs[{name!r}] must have shape [{samples}, ...] for {samples} samples, got {list(value.shape)}"
+                f"{one.label} must have shape [{', '.join([*leading, *map(str, features)])}] like the background, got {shape}"
+                + _missing_dimension(one.label, shape, features, len(leading))
             )
-        rows.append(value.detach().to(device))
-    return rows
+        floating = background.is_floating_point()
+        if one.tensor.dtype != background.dtype and not (floating and one.tensor.is_floating_point()):
+            integers = f"astype('{str(background.dtype)[6:]}')" if one.array else f"to({background.dtype})"
+            raise TypeError(
+                f"{one.label} must be of the background's dtype {background.dtype}, got {one.tensor.dtype}: pass "
+                f"{_as_floats(one) if floating else f'{one.label}.{integers}'}"
+            )
+        tensors.append(_converted(one, background.dtype))
+    return tensors
+
+
+def _missing_dimension(label: str, shape: list[int], features: list[int], leading: int) -> str:
+    if leading == 1:
+        return f": one sample is {label}[None]" if shape == features else ""
+    return ": baselines for all samples are the data of an explainer" if shape[1:] == features else ""
+
+
+def check_columns(given: Sequence[Given], background: Sequence[list[str] | None]) -> None:
+    """Where both are data frames, the background's columns in its order."""
+    for one, columns in zip(given, background, strict=True):
+        if one.columns is not None and columns is not None and one.columns != columns:
+            raise ValueError(
+                f"{one.label} must have the background's columns in its order, {columns}, got {one.columns}: pass "
+                f"{one.label}[list(background.columns)]"
+            )
+
+
+def _converted(one: Given, dtype: torch.dtype) -> Tensor:
+    """Floating-point numbers in ``dtype``, which must be wide enough for them."""
+    if not one.tensor.is_floating_point() or one.tensor.dtype == dtype:
+        return one.tensor
+    converted = one.tensor.to(dtype)
+    _check_finite(f"{one.label} must fit into {dtype}, which the model takes", converted, one.tensor)
+    return converted
+
+
+def _check_finite(contract: str, tensor: Tensor, original: Tensor) -> None:
+    finite = tensor.isfinite()
+    if not finite.all():
+        index = tuple((~finite).nonzero()[0].tolist())
+        raise ValueError(f"{contract}, got {original[index].item()} at index {list(index)}")
+
+
+def _as_floats(one: Given) -> str:
+    return f"{one.label}.astype(float)" if one.array else f"{one.label}.float()"
+
+
+def _in_python(path: str) -> str:
+    """How the pair (model, layer) names a module of the model: as an attribute where that is Python, else by its path."""
+    if not path:
+        return "model"
+    return f"model.{path}" if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", path) else f'"{path}"'

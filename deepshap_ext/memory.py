@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .capture.dependence import tensors_in
+from .errors import ExplanationError
 
 
 class MemoryMeter(TorchDispatchMode):
@@ -59,6 +60,9 @@ class MemoryMeter(TorchDispatchMode):
 #: time, and writing to fresh pages is several times slower than to warm ones.
 WARM = 16 << 20
 
+#: How many times what lies in it at once, at most, glibc's heap takes up where tensors of many sizes come and go (measured on glibc 2.36).
+HEAP = 5
+
 #: The block behind what is kept.
 _last: list[torch.UntypedStorage] = []
 
@@ -103,7 +107,12 @@ def available_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch could not allocate: CUDA has an error type of its own, the CPU allocator only a message."""
+    """Whether torch could not allocate: CUDA has an error type of its own, the CPU allocator only a message.
+
+    This package's own error is none: what can be done about it has been tried.
+    """
+    if isinstance(error, ExplanationError):
+        return False
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
+from .arguments import is_integer, shown
+from .errors import ExplanationError
+from .memory import is_out_of_memory
 
 Select = Callable[[Any], Tensor]
 
@@ -18,20 +22,47 @@ def selector(output: Any) -> Select:
     """
     if output is None:
         return _obvious
-    if isinstance(output, (str, int)) and not isinstance(output, bool):
-        return partial(_item, key=output)
+    if isinstance(output, str) or is_integer(output):
+        return _Item(output)
     if callable(output):
-        return output
-    raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {output!r}")
+        return _Called(output)
+    raise TypeError(f"output must be None, a key, a position or a function of the model's output, got {shown(output)}")
 
 
-def _item(result: Any, key: Any) -> Tensor:
-    try:
-        if isinstance(key, str) and not isinstance(result, Mapping):
-            return getattr(result, key)
-        return result[key]
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"output={key!r} is not in what the model returns, {_described(result)}") from error
+@dataclass(frozen=True)
+class _Item:
+    key: Any
+
+    def __call__(self, result: Any) -> Tensor:
+        try:
+            if isinstance(self.key, str) and not isinstance(result, Mapping):
+                return getattr(result, self.key)
+            return result[self.key]
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"output={self.key!r} is not in what the model returns, {_described(result)}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Called:
+    function: Select
+
+    def __eq__(self, other: object) -> bool:
+        # By identity: not every callable can be hashed.
+        return isinstance(other, _Called) and other.function is self.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __call__(self, result: Any) -> Tensor:
+        try:
+            return self.function(result)
+        except Exception as error:
+            if isinstance(error, ExplanationError) or is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"output={self.function!r} must take what the model returns, {_described(result)}, and raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def _obvious(result: Any) -> Tensor:
@@ -54,8 +85,13 @@ def _obvious(result: Any) -> Tensor:
 
 
 def _described(result: Any) -> str:
+    kind = type(result).__name__
     if isinstance(result, Mapping):
-        return f"{type(result).__name__} with the keys {list(result)}"
+        return f"{kind} with the keys {list(result)}"
     if isinstance(result, (list, tuple)):
-        return f"{type(result).__name__} of {[type(value).__name__ for value in result]}"
-    return type(result).__name__
+        names = f" named {list(result._fields)}" if hasattr(result, "_fields") else ""
+        return f"{kind} of {[type(value).__name__ for value in result]} at positions 0 to {len(result) - 1}{names}"
+    if isinstance(result, Tensor):
+        return f"a tensor of shape {list(result.shape)}"
+    attributes = [name for name, value in getattr(result, "__dict__", {}).items() if isinstance(value, Tensor)]
+    return f"{kind} with the tensors {attributes}" if attributes else kind

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from . import ops
 from .capture.hooks import Pass
@@ -44,13 +45,14 @@ class Pairs:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
         baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
-        output = self.inputs.output
+        start: Any
+        start, cotangent_of = _before_last_linear(self.inputs) or (self.inputs.output, self._one_hot)
 
         def one(chosen: Tensor, row: Tensor) -> tuple[Tensor, ...]:
             self.row = row
-            places = torch.zeros_like(output).reshape(len(output), -1)
-            cotangent = places.scatter(1, chosen.unsqueeze(1), 1).view_as(output)
-            found = torch.autograd.grad(output, self.inputs.edges, cotangent, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(
+                [start], self.inputs.edges, [cotangent_of(chosen)], retain_graph=True, allow_unused=True
+            )
             return tuple(
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
@@ -60,6 +62,12 @@ class Pairs:
             return list(torch.func.vmap(one)(chosen, rows))
         finally:
             self.inputs.capture.running.pairs = None
+
+    def _one_hot(self, chosen: Tensor) -> Tensor:
+        """The cotangent of the output that takes one of its flattened elements a sample."""
+        output = self.inputs.output
+        zeros = torch.zeros_like(output).reshape(len(output), -1)
+        return zeros.scatter(1, chosen.unsqueeze(1), 1).view_as(output)
 
     def ambiguous(self) -> bool:
         """Whether layouts that fit equally well would compare an input with other parts of its baselines."""
@@ -209,6 +217,22 @@ class Sides:
             x, r = self.pair(position)
             return (x + r) / 2
         return ops.midpoint(x, r, self.rows(), *self.geometry(position)).squeeze(0)
+
+
+def _before_last_linear(graph: Pass) -> tuple[GradientEdge, Callable[[Tensor], Tensor]] | None:
+    """Where a model ends in a linear layer: the layer's input in the graph, and its cotangent for the outputs chosen a sample.
+
+    That is a row of the weight for each; a one-hot cotangent of the output would take the outputs' number squared for all of them.
+    """
+    root = get_gradient_edge(graph.output).node
+    if root.name() != "AddmmBackward0" or any(edge.node is root for edge in graph.edges):
+        return None
+    bias, (hidden, number), weight = root.next_functions
+    if hidden is None or bias[0] is not None or weight[0] is not None:
+        return None
+    saved: Any = root
+    rows = saved._saved_mat2.t()
+    return GradientEdge(hidden, number), lambda chosen: saved._saved_alpha * rows.index_select(0, chosen)
 
 
 def _equal_tensors(one: Tensor, other: Tensor) -> bool:

@@ -1,28 +1,27 @@
-"""Which of a model's outputs are explained: of every sample all, one, or those that rank first."""
+"""Which of a model's outputs are explained: of every sample all, one, several, or those that rank first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import is_integer, one_of, shown
+
 #: From flattened outputs ``[b, outputs]`` of a slice of the samples to the indices ``[b, K]`` of those to explain.
 Choose = Callable[[Tensor, slice], Tensor]
 
-_RANK_ORDERS = ("max", "min", "max_abs")
 
-
-def ranked(number: int, ranked_outputs: int | None, order: str) -> Choose:
+def ranked(number: int, ranked_outputs: Any, order: Any) -> Choose:
     """The ``ranked_outputs`` of ``number`` outputs that come first in each sample's own order; all of them for None."""
-    if order not in _RANK_ORDERS:
-        raise ValueError(f"output_rank_order must be one of {', '.join(map(repr, _RANK_ORDERS))}, got {order!r}")
+    one_of("output_rank_order", order, ("max", "min", "max_abs"))
     if ranked_outputs is None:
         return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1)
-    if isinstance(ranked_outputs, bool) or not isinstance(ranked_outputs, (int, np.integer)):
-        raise TypeError(f"ranked_outputs must be None or an integer, got {ranked_outputs!r}")
+    if not is_integer(ranked_outputs):
+        raise TypeError(f"ranked_outputs must be None or an integer, got {shown(ranked_outputs)}")
     if not 1 <= ranked_outputs <= number:
         raise ValueError(f"ranked_outputs must be between 1 and the number of outputs, {number}, got {ranked_outputs}")
 
@@ -34,32 +33,66 @@ def ranked(number: int, ranked_outputs: int | None, order: str) -> Choose:
 
 
 def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.device) -> tuple[Choose, tuple[int, ...]]:
-    """What ``target`` chooses of outputs of this ``shape`` a sample, and the shape that a sample's explained outputs have."""
+    """What ``target`` chooses of outputs of this ``shape`` a sample, and the shape that a sample's explained outputs have.
+
+    None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array or tensor of
+    integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end.
+    """
     if target is None:
         return ranked(int(np.prod(shape)), None, "max"), shape
-    if isinstance(target, (int, np.integer)) and not isinstance(target, bool):
-        target = (int(target),)
-    if isinstance(target, tuple) and len(target) == len(shape):
-        flat = 0
-        for index, size in zip(target, shape, strict=True):
-            if not -size <= index < size:
-                raise ValueError(f"target must be an index into outputs of shape {list(shape)}, got {target}")
-            flat = flat * size + index % size
+    if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
+        integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
+        if not integers:
+            raise TypeError(f"target must hold integers, got {shown(target)}")
+        target = target.tolist()
+    if not isinstance(target, list):
+        flat = _flat("target", target, shape)
         return lambda outputs, here: torch.full((len(outputs), 1), flat, device=outputs.device), ()
-    try:
-        indices = torch.as_tensor(target, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
-            f"target must be None, an integer, a tuple of integers or one integer a sample, got {target!r}"
-        ) from None
-    if indices.is_floating_point() or indices.dtype == torch.bool or indices.shape != (samples,) or len(shape) != 1:
+    if len(target) != samples:
         raise ValueError(
-            f"target must be None, an index into outputs of shape {list(shape)}, or, where outputs have one dimension, {samples} "
-            f"integers, one a sample; got {target!r}"
+            f"target must be one index, or a list of one a sample for {samples} samples, got {len(target)}"
         )
-    outside = (indices < 0) | (indices >= shape[0])
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        raise ValueError(f"target[{row}] must be between 0 and {shape[0] - 1}, got {int(indices[row])}")
-    column = indices.to(torch.int64).unsqueeze(1)
-    return lambda outputs, here: column[here], ()
+    several = isinstance(target[0], list)
+    rows = [
+        [_flat(f"target[{row}][{column}]", one, shape) for column, one in enumerate(chosen)]
+        if isinstance(chosen, list)
+        else [_flat(f"target[{row}]", chosen, shape)]
+        for row, chosen in enumerate(target)
+    ]
+    if not rows[0] or any(
+        isinstance(c, list) != several or len(r) != len(rows[0]) for c, r in zip(target, rows, strict=True)
+    ):
+        raise ValueError(f"target must have the same number of indices for every sample, got {shown(target)}")
+    columns = torch.tensor(rows, device=device)
+    return lambda outputs, here: columns[here], (len(rows[0]),) if several else ()
+
+
+def _flat(label: str, index: Any, shape: Sequence[int]) -> int:
+    """The position in flattened outputs of an index into outputs of this ``shape``."""
+    each = index if isinstance(index, tuple) else (index,)
+    contract = f"{label} must be an index into outputs of shape {list(shape)}"
+    numbers = [_integer(contract, one) for one in each]
+    if len(numbers) != len(shape):
+        way = "one a sample is a list" if len(shape) == 1 else f"a tuple of {len(shape)} integers"
+        raise ValueError(f"{contract}, got {index}: {way}")
+    flat = 0
+    for number, size in zip(numbers, shape, strict=True):
+        if not -size <= number < size:
+            raise ValueError(f"{contract}, got {index}")
+        flat = flat * size + number % size
+    return flat
+
+
+def _integer(contract: str, value: Any) -> int:
+    """An integer, also one in a tensor or an array of no dimensions."""
+    if is_integer(value):
+        return int(value)
+    if isinstance(value, Tensor) and value.ndim == 0 and _is_integer_dtype(value.dtype):
+        return int(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
+        return int(value)
+    raise TypeError(f"{contract}, an integer or a tuple of integers, got {shown(value)}")
+
+
+def _is_integer_dtype(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)

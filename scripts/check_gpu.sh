@@ -72,7 +72,8 @@ else
 fi
 part build_info 30 "$python" -c 'import deepshap_ext, pprint; print(deepshap_ext.__file__); pprint.pprint(deepshap_ext.build_info())'
 
-pytest=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -q)
+# pytest-benchmark, where it is installed, warns beside pytest-xdist; a warning is an error here.
+pytest=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -p no:benchmark -q)
 "$python" -c 'import xdist' 2>/dev/null && parallel=(-n 6) || parallel=()
 if [[ $device == cuda ]]; then
   part tests 110 "${pytest[@]}" "${parallel[@]}" -k cuda "$root"/tests/{test_cuda.py,ops,rules/test_linear.py}

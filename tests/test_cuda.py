@@ -18,6 +18,15 @@ on_gpu = pytest.mark.parametrize("device", [GPU])
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
+class FunctionOf(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +94,16 @@ def test_values_are_those_of_the_cpu_in_float64(device: str, name: str, dtype: t
         found = explainer.attribute(x, standard_error=True)
     assert found.values.device.type == device
     assert distance(found.values, expected.values) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("function", [F.hardswish, F.hardsigmoid])
+@on_gpu
+def test_hard_gates_in_float64_are_those_that_torch_computes(device: str, function: Callable[[Tensor], Tensor]) -> None:
+    """Its kernels multiply by one sixth in float, which is 3e-8 off."""
+    x, r = (3 * torch.randn(50, 8, dtype=torch.float64, device=device) for _ in range(2))
+    model = FunctionOf(lambda x: function(x).sum(1, keepdim=True))
+    found = DeepExplainer(model, r[:1]).attribute(x, baselines=r.unsqueeze(1)).values[..., 0]
+    torch.testing.assert_close(found, function(x) - function(r), rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("pairing", ["aligned", "per_sample"])

@@ -203,7 +203,8 @@ def test_other_errors_are_not_retried() -> None:
     model.fail = True
     with pytest.raises(RuntimeError, match="mine"):
         explainer.attribute(torch.randn(5, 4))
-    assert len(calls) == 1
+    # The explanation's own run, and that of the plain model on X, which tells whose error it is.
+    assert len(calls) == 2 and calls[1] == 5
 
 
 def test_max_memory_bounds_the_rows_that_run_at_once() -> None:
@@ -249,6 +250,86 @@ def test_max_memory_is_kept_to(max_memory: int) -> None:
     results = sum(t.nbytes for t in (found.values, found.output, found.expected_value, found.convergence_delta))
     # Results, their float64 sums and the copies that join them are not the passes'.
     assert meter.peak <= 1.5 * max_memory + 6 * results
+
+
+MANY = """
+import resource, sys, torch
+from torch import nn
+from deepshap_ext import DeepExplainer
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+what, count = sys.argv[1], int(sys.argv[2])
+if what == "inputs":
+    model, x = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1)), torch.randn(count, 20)
+elif what == "outputs":
+    model, x = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, count)), torch.randn(2, 20)
+elif what == "outputs behind a softmax":
+    model, x = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, count), nn.Softmax(1)), torch.randn(2, 20)
+else:
+    class Routed(nn.Module):
+        def forward(self, x):
+            y = x[:, :1].expand(-1, 200_000).tanh().sin().tanh().mean(1, keepdim=True)
+            out, gate = torch.zeros_like(y), x.detach()[:, 0] > 0
+            for rows in (gate.nonzero()[:, 0], gate.logical_not().nonzero()[:, 0]):
+                if rows.numel():
+                    out = out.index_put((rows,), torch.tanh(y[rows]))
+            return out
+    model, x = Routed(), torch.rand(count, 20) + 0.1
+explainer = DeepExplainer(model, torch.rand(10 if what != "routed" else 1, 20) + 0.1, max_memory=100 << 20)
+explainer.attribute(x[:2], target=0)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+found = explainer.attribute(x)
+results = found.values.nbytes + 10 * found.output.nbytes
+print((peak() - before) * 1024 - results)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="measured on glibc's allocator")
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [
+        ("inputs", 50_000),
+        ("inputs", 200_000),
+        ("outputs", 10_000),
+        ("outputs behind a softmax", 3_000),
+        ("routed", 100),
+    ],
+)
+def test_max_memory_bounds_a_process(what: str, count: int) -> None:
+    """By what its resident memory grows, but for the results; 100 MiB are allowed."""
+    done = subprocess.run([sys.executable, "-c", MANY, what, str(count)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 110 << 20
+
+
+ADDRESSES = """
+import resource, sys, torch
+from torch import nn
+from deepshap_ext import DeepExplainer, OutOfMemoryError
+
+torch.set_num_threads(1)
+model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 5)
+explainer = DeepExplainer(model, torch.randn(6, 5), max_memory=10 << 20)
+many = torch.randn(2_000_000, 5)
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (60 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+print(explainer.shap_values(x).shape)
+try:
+    explainer.shap_values(many)
+except OutOfMemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's addresses as Linux does")
+def test_a_process_with_few_addresses_left() -> None:
+    done = subprocess.run([sys.executable, "-c", ADDRESSES], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    shape, error = done.stdout.splitlines()[:2]
+    assert shape == "(4, 5, 3)"
+    assert "does not fit into memory" in error
 
 
 FRESH_PAGES = """

@@ -214,8 +214,10 @@ def test_an_embedding_that_is_the_same_for_both_has_no_part() -> None:
 
 def test_integer_inputs_without_a_layer() -> None:
     tokens = torch.randint(11, (4, 5))
-    with pytest.raises(TypeError, match=r"integers have no attributions .* \(model, layer\)"):
-        DeepExplainer(spread(Tokens()), tokens)
+    model = spread(Tokens())
+    with pytest.raises(TypeError, match=r"DeepExplainer\(\(model, model\.embedding\), \.\.\., at=\"output\"\)$"):
+        DeepExplainer(model, tokens)
+    assert DeepExplainer((model, model.embedding), tokens, at="output").shap_values(tokens).shape == (4, 5, 6, 4)
 
 
 def test_integers_beside_floats() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -110,9 +111,27 @@ def test_what_a_row_adds_to_both_sides_cancels() -> None:
         ({}, {"mask": MASK}, ValueError, r"must have the names that the explainer was made with, \[\], got \['mask'\]"),
         ({"mask": ALL}, None, ValueError, r"made with, \['mask'\], got \[\]"),
         ({"mask": ALL}, {"mask": ALL}, ValueError, r"sample_kwargs\['mask'\] must have shape \[3, ...\] for 3 samples"),
-        ({"mask": ALL}, {"mask": [1, 2, 3]}, TypeError, r"sample_kwargs\['mask'\] must be a tensor, got list"),
+        (
+            {"mask": ALL},
+            {"mask": [1, 2, 3]},
+            TypeError,
+            r"\['mask'\] must be a tensor or .* got \[1, 2, 3\]: pass torch\.tensor",
+        ),
         ({"mask": MASK}, None, ValueError, r"sample_kwargs\['mask'\] must have shape \[4, ...\] for 4 samples"),
         ([ALL], None, TypeError, "sample_kwargs must be a dict"),
+        (3, None, TypeError, "sample_kwargs must be a dict of the model's keyword arguments by name, got 3"),
+        ({1: ALL}, None, TypeError, "sample_kwargs must be a dict of the model's keyword arguments by name"),
+        ({"mask": ALL}, 3, TypeError, "sample_kwargs must be a dict of the model's keyword arguments by name, got 3"),
+        ({"mask": ALL.to("meta")}, None, ValueError, r"sample_kwargs\['mask'\] is on the meta device"),
+        ({"mask": ALL.to_sparse()}, None, TypeError, r"sample_kwargs\['mask'\] must be a dense tensor"),
+        ({"mask": "all"}, None, TypeError, r"sample_kwargs\['mask'\] must be a torch tensor or a numpy array, got str"),
+        (
+            {"mask": ALL / 0 * 0},
+            None,
+            ValueError,
+            r"sample_kwargs\['mask'\] must not hold NaN, got one at index \[0, 0\]",
+        ),
+        ({"x": ALL}, None, ValueError, "sample_kwargs must not name x: the model takes data as x$"),
     ],
 )
 def test_bad_keyword_arguments_are_named(made_with: Any, given: Any, error: type[Exception], message: str) -> None:
@@ -126,3 +145,31 @@ def test_an_argument_is_constant_or_has_rows_but_not_both() -> None:
         DeepExplainer(Masked(), BACKGROUND, kwargs={"mask": ALL[:1]}, sample_kwargs={"mask": ALL})
     with pytest.raises(TypeError, match="kwargs must be a dict of the model's keyword arguments"):
         DeepExplainer(Masked(), BACKGROUND, kwargs=3)
+    with pytest.raises(ValueError, match=r"^kwargs must not name x: the model takes data as x$"):
+        DeepExplainer(Masked(), BACKGROUND, kwargs={"x": BACKGROUND})
+    with pytest.raises(ValueError, match=r"^kwargs\['mask'\] is on the meta device"):
+        DeepExplainer(Masked(), BACKGROUND, kwargs={"mask": ALL.to("meta")})
+
+
+def test_rows_that_are_arrays_take_the_models_dtype_and_infinities_are_taken() -> None:
+    class Added(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor, *, bias: Tensor) -> Tensor:
+            return torch.softmax(self.linear(x) + bias, 1)
+
+    model, x, background = Added(), torch.randn(3, 5), torch.randn(4, 5)
+    bias = torch.zeros(3, 5).masked_fill(~MASK, -torch.inf)
+    explainer = DeepExplainer(model, background, sample_kwargs={"bias": np.zeros((4, 5))})
+    found = explainer.attribute(x, sample_kwargs={"bias": bias.double().numpy()})
+    assert found.values.dtype == torch.float32
+    assert torch.equal(found.values, explainer.attribute(x, sample_kwargs={"bias": bias}).values)
+
+
+def test_base_values_of_an_explanation_are_those_under_the_samples_rows(shap: ModuleType) -> None:
+    explainer = DeepExplainer(Masked(), BACKGROUND, sample_kwargs={"mask": ALL})
+    explanation = explainer(X, sample_kwargs={"mask": MASK})
+    total = explanation.values.sum((1, 2)) + explanation.base_values
+    np.testing.assert_allclose(total, Masked()(X, mask=MASK).detach().numpy(), rtol=1e-12)

@@ -186,7 +186,7 @@ def test_layers_of_which_one_is_no_cut_say_which() -> None:
         ([], {}, "got an empty list"),
         (["block", "head"], {"at": ["input"]}, "at must be one value, or a list of one a layer for 2 layers"),
         (["block", "head"], {"call": [0, -1]}, "call must be None or an integer from 0, got -1"),
-        (["head", None], {}, "layer must be a torch.nn.Module inside the model, got NoneType"),
+        (["head", None], {}, "layer must be a torch.nn.Module inside the model or its name, got None"),
     ],
 )
 def test_bad_lists_of_layers_are_named(layers: list[Any], options: dict[str, Any], message: str) -> None:

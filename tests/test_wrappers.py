@@ -284,7 +284,7 @@ TRANSFORMED: dict[str, Callable[[Any, Tensor], Tensor]] = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_rules_inside_a_transform_are_refused_by_name(name: str) -> None:
-    model = Function(TRANSFORMED[name], linear=nn.Linear(4, 5))
+    model = Function(TRANSFORMED[name], linear=nn.Linear(4, 5)).double()
     inside = r"in Function runs inside a transform of torch\.func \(vmap, grad, \.\.\.\), where its rule cannot"
     with pytest.raises(
         UnsupportedOperationError, match=rf"{inside}|runs grad, vjp, jacrev or hessian, transforms of torch"

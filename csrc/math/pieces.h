@@ -28,34 +28,37 @@ struct Threshold : Symmetric<Threshold> {
   }
 };
 
-// relu6(x + 3) / 6.
+// relu6(x + 3) * sixth. One sixth is a parameter, for there are two: see deepshap_ext/rules/elementwise.py.
 struct Hardsigmoid : Symmetric<Hardsigmoid> {
-  static constexpr int parameters = 0;
-  DEEPSHAP_HOST_DEVICE explicit Hardsigmoid(const double*) {}
+  static constexpr int parameters = 1;
+  double sixth;
+  DEEPSHAP_HOST_DEVICE explicit Hardsigmoid(const double* p) : sixth(p[0]) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
     const double bounds[2] = {-3.0, 3.0};
-    return Hardtanh(bounds).ordered(hi, lo) / 6;
+    return Hardtanh(bounds).ordered(hi, lo) * T(sixth);
   }
 };
 
-// x relu6(x + 3) / 6.
+// x relu6(x + 3) * sixth.
 struct Hardswish : Symmetric<Hardswish> {
-  static constexpr int parameters = 0;
-  DEEPSHAP_HOST_DEVICE explicit Hardswish(const double*) {}
+  static constexpr int parameters = 1;
+  double sixth;
+  DEEPSHAP_HOST_DEVICE explicit Hardswish(const double* p) : sixth(p[0]) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
+    const T scale = T(sixth), top = 6 * scale;  // the slope above 3
     // Inside: (x + r + 3) / 6, the sum with what its rounding lost.
-    const T sum = hi + lo, inside = ((sum + 3) - difference_error(hi, -lo, sum) * T(-1)) / 6;
-    // Above 3 the slope is 1; from there down to lo it is f[3, lo] = (lo + 6) / 6.
-    const T above = over_distance(hi - 3, hi, lo) + over_distance(3 - lo, hi, lo) * ((lo + 6) / 6);
-    const T below = over_distance(hi * ((hi + 3) / 6), hi, lo);
-    const T across = chord(hi, T(0), hi, lo, T(0), T(1));
+    const T sum = hi + lo, inside = ((sum + 3) - difference_error(hi, -lo, sum) * T(-1)) * scale;
+    // From 3 down to lo it is f[3, lo] = (lo + 6) / 6.
+    const T above = over_distance(hi - 3, hi, lo) * top + over_distance(3 - lo, hi, lo) * ((lo + 6) * scale);
+    const T below = over_distance(hi * ((hi + 3) * scale), hi, lo);
+    const T across = chord(hi, T(0), hi, lo, T(0), T(1)) * top;
     const bool low = lo <= -3, high = hi >= 3;
     const T from_low = high ? across : lo == -infinity<T>() ? T(0) : below;
-    const T from_inside = !high ? inside : hi == infinity<T>() ? T(1) : above;
+    const T from_inside = !high ? inside : hi == infinity<T>() ? top : above;
     const T crossing = low ? from_low : from_inside;
-    return hi <= -3 ? T(0) : lo >= 3 ? T(1) : crossing;
+    return hi <= -3 ? T(0) : lo >= 3 ? top : crossing;
   }
 };
 

@@ -2,7 +2,7 @@
 // "operation: contract, got value"; std::invalid_argument arrives in Python as a ValueError.
 #pragma once
 
-#include <sstream>
+#include <concepts>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -12,19 +12,24 @@
 
 namespace deepshap::ops {
 
+// Messages are put together without streams: where libstdc++ is linked statically, its locales are not those of the
+// libstdc++ that the process runs with, and writing a number to a stream ends the process.
+inline std::string text(const char* piece) { return piece; }
+inline std::string text(const std::string& piece) { return piece; }
+template <std::integral Number>
+std::string text(Number number) {
+  return std::to_string(number);
+}
+
 template <class... Pieces>
 [[noreturn]] void fail(const Pieces&... pieces) {
-  std::ostringstream message;
-  (message << ... << pieces);
-  throw std::invalid_argument(message.str());
+  throw std::invalid_argument((text(pieces) + ...));
 }
 
 inline std::string shape_text(IntHeaderOnlyArrayRef sizes) {
-  std::ostringstream text;
-  text << '[';
-  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
-  text << ']';
-  return text.str();
+  std::string shape;
+  for (const int64_t size : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + shape + "]";
 }
 inline std::string shape_text(const Tensor& tensor) { return shape_text(tensor.sizes()); }
 
@@ -109,13 +114,14 @@ inline Geometry check_geometry(const char* op, const Tensor& x, const Tensor& r,
   Geometry geometry;
   if (outer < 1 || batch < 1) fail(op, ": outer and batch must be at least 1, got ", outer, " and ", batch);
   const int64_t numel = x.numel();
-  if (numel % (outer * batch) != 0) {
+  // Not by outer * batch, which may overflow, even to 0.
+  if (numel % outer != 0 || numel / outer % batch != 0) {
     fail(op, ": ", x_name, " must have outer * batch * inner elements for outer = ", outer, " and batch = ", batch,
          ", got shape ", shape_text(x));
   }
   geometry.outer = outer;
   geometry.batch = batch;
-  geometry.inner = numel / (outer * batch);
+  geometry.inner = numel / outer / batch;
 
   // r has the shape of x except for one dimension, the batch.
   const IntHeaderOnlyArrayRef x_sizes = x.sizes();

@@ -278,8 +278,12 @@ class ModelHooks:
                 )
             found = seen[call or 0]
             if found is None or not found[0]:
+                way = (
+                    "; of a layer that is given integers, as an embedding is, explain what it returns with at='output'"
+                )
                 raise ExplanationError(
                     f"layer {name!r} has no floating-point {layer.at} tensor that depends on the model's inputs"
+                    + (way if layer.at == "input" else "")
                 )
             layers.append(slice(len(tensors), len(tensors) + len(found[0])))
             tensors += found[0]

@@ -44,8 +44,6 @@ _WITHOUT_PARAMETERS: dict[str, Callable[[Tensor], Tensor]] = {
     "rsqrt": torch.rsqrt,
     "reciprocal": torch.reciprocal,
     "square": torch.square,
-    "hardsigmoid": F.hardsigmoid,
-    "hardswish": F.hardswish,
     "softsign": F.softsign,
     "tanhshrink": F.tanhshrink,
     "logsigmoid": F.logsigmoid,
@@ -166,6 +164,24 @@ def _softshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
 @rule("hardshrink")
 def _hardshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
     return rescale("hardshrink", input, lambda x: F.hardshrink(x, lambd), float(lambd))
+
+
+def _sixth(input: Tensor) -> float:
+    """What torch's kernels take for one sixth: they divide by 6 on the CPU, and multiply by ``1.0f / 6.0f`` on CUDA, in float64 too.
+
+    aten/src/ATen/native/cpu/Activation.cpp; cuda/ActivationHardsigmoidKernel.cu and ActivationHardswishKernel.cu beside it.
+    """
+    return torch.tensor(1 / 6, dtype=torch.float32).item() if input.is_cuda else 1 / 6
+
+
+@rule("hardsigmoid")
+def _hardsigmoid(_: Context, input: Tensor) -> Application:
+    return rescale("hardsigmoid", input, F.hardsigmoid, _sixth(input))
+
+
+@rule("hardswish")
+def _hardswish(_: Context, input: Tensor) -> Application:
+    return rescale("hardswish", input, F.hardswish, _sixth(input))
 
 
 @rule("threshold")

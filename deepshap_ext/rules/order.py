@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .registry import Application, Context, decomposition, rule
 
-_BLOCK = 64
-
 
 def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
     """``[..., n]`` to ``[..., len(ranks)]``: the elements at these ranks of the last dimension in ascending order."""
+    if input.shape[-1] == 0:
+        return input.clone()
     if has_torch_function_unary(input):
         return handle_torch_function(order_statistics, (input,), input, ranks)
     values = input.sort(-1).values
@@ -24,30 +25,84 @@ def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
 
 @rule("order_statistics")
 def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Application:
-    """The difference of a statistic goes, in equal parts, to all elements that go past it.
+    """Nearly the Shapley values, threshold by threshold, in the time of a sort: a choice among complete rules, compared in docs/rules.md.
 
-    Of elements with ``x_i >= o(x)`` and ``r_i <= o(r)``, where ``o(x) >= o(r)``, and the other way round otherwise, there is at least one:
-    too few are smaller on one side, and too many on the other. Each has a multiplier ``(o(x) - o(r)) / (x_i - r_i)`` in [0, 1], and so has
-    their mean. Of a maximum it is the one element that max-pooling routes to.
+    With ``G(k)`` the sum of the multipliers of the ``k`` largest outputs and ``N(t)`` the number of elements above ``t``, the outputs'
+    weighted sum is the integral of ``G(N(t))`` over ``t``, but for a constant. At a threshold, ``a`` elements exceed it in ``x`` alone,
+    ``b`` in ``r`` alone and ``c`` on both sides; the values change there by ``G(c + a) - G(c + b)``, and that is shared among the ``a + b``
+    that cross it (:func:`_shares`). An element's multiplier is the mean of its share over the thresholds between its two sides.
     """
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        values = order_statistics(x, ranks)
-        return values, [x, values]
+        return order_statistics(x, ranks), [x]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        x, r = (side.unsqueeze(-2) for side in sides.pair(0))
-        equal = x == r
-        found = torch.zeros_like(input)
-        # In blocks of ranks, so that memory grows as the elements do and not as their square.
-        blocks = zip(*(tensor.unsqueeze(-1).split(_BLOCK, -2) for tensor in (grad, *sides.pair(1))), strict=True)
-        for g, o_x, o_r in blocks:
-            past = torch.where(o_x >= o_r, (x >= o_x) & (r <= o_r), (x <= o_x) & (r >= o_r))
-            share = torch.where(past, torch.where(equal, 1, (o_x - o_r) / (x - r)), 0)
-            found = found + (g * share / past.sum(-1, keepdim=True)).sum(-2)
-        return [found]
+        x, r = torch.broadcast_tensors(*sides.pair(0))
+        n = input.shape[-1]
+        places = n - 1 - torch.tensor(ranks, dtype=torch.int64, device=grad.device)
+        by_rank = torch.zeros(*grad.shape[:-1], n, dtype=torch.float64, device=grad.device)  # from the largest down
+        by_rank = by_rank.scatter_add(-1, places.expand_as(grad), grad.double())
+        return [_multipliers(by_rank, x.double(), r.double()).to(grad.dtype)]
 
     return Application([input], forward, multipliers)
+
+
+def _multipliers(by_rank: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """``[..., n]``: of the elements ``x`` and ``r``, for multipliers ``by_rank`` of the sorted elements, the largest first."""
+    n = x.shape[-1]
+    # Each element's two sides are neighbours here. The sort is stable: an element that is equal on both sides keeps its sides together,
+    # also among ties, and has the multiplier of one rank, as in torch's own gradient.
+    thresholds, order = torch.stack([r, x], -1).flatten(-2).sort(dim=-1, stable=True)
+    lower_side = torch.stack([r <= x, r > x], -1).flatten(-2).gather(-1, order)
+    sides_of_x = order % 2 == 1
+    # How many elements lie above a threshold between one side and the next: in x, in r, and on both sides.
+    in_x, in_r, in_both = (n - side.double().cumsum(-1) for side in (sides_of_x, ~sides_of_x, lower_side))
+    falling, rising = _shares(by_rank, in_x, in_r, in_both)
+
+    steps = thresholds.diff()
+    # Only elements that are infinite on one side cross an infinite step, and their values are no numbers anyway.
+    steps = torch.where(steps.isfinite(), steps, 0)
+    shares = torch.stack([falling, rising], -2)
+    areas = F.pad(shares[..., :-1] * steps.unsqueeze(-2), (1, 0)).cumsum(-1).flatten(-2)
+
+    places = torch.zeros_like(order).scatter(-1, order, torch.arange(2 * n, device=x.device).expand_as(order))
+    of_r, of_x = places.unflatten(-1, (n, 2)).unbind(-1)
+    half = torch.where(of_x > of_r, 2 * n, 0)  # the falling elements' shares come first, then the rising ones'
+    low, high = half + torch.minimum(of_r, of_x), half + torch.maximum(of_r, of_x)
+    mean = (areas.gather(-1, high) - areas.gather(-1, low)) / (x - r).abs()
+    # A difference of areas is accurate relative to their sum, so between close sides it may be lost. Where no third lies between, there is
+    # one share; and a mean of shares lies between the multipliers.
+    mean = torch.where(high - low == 1, shares.flatten(-2).gather(-1, low), mean)
+    return mean.clamp(by_rank.amin(-1, keepdim=True), by_rank.amax(-1, keepdim=True))
+
+
+def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tuple[Tensor, Tensor]:
+    """What each element that falls below a threshold from ``r`` to ``x``, and each that rises above it, has of the ranks' multipliers.
+
+    In the Shapley value elements change sides at independent uniform times, and each takes the multiplier of the rank that it enters or
+    leaves, which depends on how many are above the threshold just then. Where ``a`` rise and ``b <= a`` fall, the rank that a falling one
+    leaves is spread about the middle of ``in_x`` and ``in_r``, with the variance ``((a - b)^2 + 4a) / 12`` if a rank is as wide as 1. Its
+    share is the mean of the multipliers over the interval of ranks with that middle and variance, ``sqrt((a - b)^2 + 4a)`` wide. The ``a``
+    share equally what is left of the whole change. Where ``b > a`` the two change places. Both shares are means of the multipliers; they
+    are exact where the fewer are one or none.
+    """
+    n = by_rank.shape[-1]
+    total = F.pad(by_rank.cumsum(-1), (1, 0))
+
+    def largest(count: Tensor) -> Tensor:
+        """The sum over the ``count`` largest, which need not be a whole number."""
+        count = count.clamp(0, n)
+        whole = count.long().clamp(max=n - 1)
+        return total.gather(-1, whole) + (count - whole) * by_rank.gather(-1, whole)
+
+    more, fewer = torch.maximum(in_x, in_r), torch.minimum(in_x, in_r)
+    width = ((more - fewer).square() + 4 * (more - in_both)).sqrt().clamp(min=1)
+    middle = (more + fewer) / 2
+    of_fewer = (largest(middle + width / 2) - largest(middle - width / 2)) / width
+    change = largest(more) - largest(fewer)
+    of_more = (change + (fewer - in_both) * of_fewer) / (more - in_both).clamp(min=1)
+    risen = in_x >= in_r
+    return torch.where(risen, of_fewer, of_more), torch.where(risen, of_more, of_fewer)
 
 
 def _along(input: Tensor, dim: int, ranks: Sequence[int]) -> Tensor:

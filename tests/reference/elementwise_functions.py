@@ -251,8 +251,12 @@ ORACLES: dict[str, Oracle] = {
 }
 
 
-def _hardswish(x):
-    return mpf(0) if x <= -3 else x if x >= 3 else x * (x + 3) / 6
+def _hardswish(x, sixth):
+    return x * min(max(x + 3, mpf(0)), mpf(6)) * sixth
+
+
+#: One sixth, and what torch's CUDA kernels multiply by.
+SIXTHS = ((1 / 6,), (float(np.float32(1 / 6)),))
 
 
 def _oscillation(x, r):
@@ -272,15 +276,17 @@ ORACLES |= {
         points=(0.5, -1.0),
     ),
     "hardsigmoid": Oracle(
-        lambda x: min(max(x + 3, mpf(0)), mpf(6)) / 6,
-        lambda x: _step(-3 < x < 3) / 6,
-        limits=lambda: (0, 0),
+        lambda x, sixth: min(max(x + 3, mpf(0)), mpf(6)) * sixth,
+        lambda x, sixth: _step(-3 < x < 3) * sixth,
+        parameters=SIXTHS,
+        limits=lambda sixth: (0, 0),
         points=(-3.0, 3.0),
     ),
     "hardswish": Oracle(
         _hardswish,
-        lambda x: mpf(0) if x <= -3 else mpf(1) if x >= 3 else x / 3 + mpf(1) / 2,
-        limits=lambda: (0, 1),
+        lambda x, sixth: mpf(0) if x <= -3 else 6 * sixth if x >= 3 else (2 * x + 3) * sixth,
+        parameters=SIXTHS,
+        limits=lambda sixth: (0, 6 * sixth),
         points=(-3.0, 3.0, -1.5),
     ),
     "softsign": Oracle(lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2, limits=lambda: (0, 0)),

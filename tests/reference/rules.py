@@ -244,13 +244,32 @@ def of_several(function: Callable[..., float], *operands: Unit) -> Unit:
 
 
 def order_statistic(a: Sequence[Unit], rank: int) -> Unit:
-    """Its difference in equal parts to all that go past it, from one side of it to the other or along with it."""
+    """Threshold by threshold. Of the elements that cross one, the ``many`` in one direction and the ``few`` in the other:
+
+    each of the few has the share of this rank in ``sqrt((many - few)^2 + 4 many)`` ranks about the middle of the two sides' numbers above
+    the threshold, and the many share equally what is left of the whole change.
+    """
     a = np.array(a, dtype=object)
     x, r = values(a)
-    o_x, o_r = np.sort(x)[rank], np.sort(r)[rank]
-    past = (x >= o_x) & (r <= o_r) if o_x >= o_r else (x <= o_x) & (r >= o_r)
-    shares = np.where(past, (o_x - o_r) / (x - r), 0) / past.sum()
-    return Unit(o_x, o_r, shares @ multipliers(a))
+    place = len(a) - 1 - rank  # from the largest down
+    shares = np.zeros(len(a))
+
+    def within(low: float, high: float) -> float:
+        return max(0.0, min(high, place + 1) - max(low, place))
+
+    for low, high in itertools.pairwise(sorted({*x, *r})):
+        both = ((x > low) & (r > low)).sum()
+        (few, downward), (many, upward) = sorted(
+            [(((r > low) & (x <= low)), -1), ((x > low) & (r <= low), 1)], key=lambda group: group[0].sum()
+        )
+        if not many.any():
+            continue
+        k, m = few.sum(), many.sum()
+        width, middle = math.sqrt((m - k) ** 2 + 4 * m), both + (m + k) / 2
+        of_few = within(middle - width / 2, middle + width / 2) / width
+        shares[few] += downward * of_few * (high - low)
+        shares[many] += upward * (within(both + k, both + m) + k * of_few) / m * (high - low)
+    return Unit(np.sort(x)[rank], np.sort(r)[rank], shares / (x - r) @ multipliers(a))
 
 
 def inverse(a: np.ndarray) -> np.ndarray:

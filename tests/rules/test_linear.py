@@ -27,7 +27,7 @@ class Around(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.sample.op(torch.tanh(x)))
-        return self.head(self.sample.back(y).reshape(len(x), -1).to(x.dtype))
+        return self.head(self.sample.back(y).reshape(len(x), -1).to(x))  # some samples change the type or the device
 
 
 def by_loop(model: Around, x: Tensor, background: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def by_loop(model: Around, x: Tensor, background: Tensor) -> Tensor:
             same = y_x.detach() == y_r
             slope = torch.where(same, 1 - z_x * z_x, (z_x - z_r) / torch.where(same, 1, y_x.detach() - y_r))
             like = y_r.clone().requires_grad_()
-            (m_z,) = torch.autograd.grad(sample.back(like).reshape(1, -1).to(weight.dtype), like, weight[k : k + 1])
+            (m_z,) = torch.autograd.grad(sample.back(like).reshape(1, -1).to(weight), like, weight[k : k + 1])
             (m_h,) = torch.autograd.grad(y_x, h_x, m_z * slope)
             found[b, ..., k] += (m_h * (h_x - h_r)).detach()[0] / len(background)
     return found

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <type_traits>
 
 #include "../geometry.h"
@@ -159,13 +161,21 @@ inline void for_each_tile(int64_t tiles, int64_t cotangents, int64_t elements_pe
   }
   const int64_t parts = std::min(cotangents, (2 * threads + tiles - 1) / tiles);
   const int64_t grain = std::max<int64_t>(1, elements_per_thread * parts / (cotangents * elements_per_tile));
+  // torch would raise an error of its own for an exception that leaves the callback; this keeps the first as it is.
+  std::exception_ptr failure;
+  std::atomic_flag failed;
   torch::stable::parallel_for(0, tiles * parts, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t tile = item / parts;
-      const int64_t part = item - tile * parts;
-      body(tile, cotangents * part / parts, cotangents * (part + 1) / parts);
+    try {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t tile = item / parts;
+        const int64_t part = item - tile * parts;
+        body(tile, cotangents * part / parts, cotangents * (part + 1) / parts);
+      }
+    } catch (...) {
+      if (!failed.test_and_set()) failure = std::current_exception();
     }
   });
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace deepshap::ops

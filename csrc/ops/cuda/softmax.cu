@@ -9,15 +9,16 @@ namespace deepshap::ops {
 namespace {
 
 // Lines that are contiguous: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
-// where they fit, computed again on each use where they do not.
+// where they fit, computed again on each use where they do not. Sums are taken in double, here and below: over a
+// vocabulary's worth of floats, float would lose digits.
 template <class T, int Threads, bool Cached>
 __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                                  bool log, SoftmaxCall call) {
   using C = compute_t<T>;
   check_baselines(rows, cotangents, call.geometry);
   extern __shared__ unsigned char shared[];
-  C* const scratch = reinterpret_cast<C*>(shared);
-  C* const means = scratch + 32 + (Cached ? threadIdx.y * call.size : 0);
+  double* const scratch = reinterpret_cast<double*>(shared);
+  C* const means = reinterpret_cast<C*>(scratch + 32) + (Cached ? threadIdx.y * call.size : 0);
   const int64_t n = call.size;
   const int64_t lines = call.lines();
   const int64_t numel = call.geometry.numel();
@@ -27,7 +28,7 @@ __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const in
        line += static_cast<int64_t>(gridDim.x) * blockDim.y) {
     const T* x_line = x + line * n;
     const T* r_line = r;
-    C total = 0;
+    double total = 0;
     const auto mean = [&](int64_t k) {
       return Cached ? means[k] : math::log_mean_exp(static_cast<C>(x_line[k]), static_cast<C>(r_line[k]));
     };
@@ -38,16 +39,18 @@ __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const in
         for (int64_t k = threadIdx.x; k < n; k += Threads) {
           const C value = math::log_mean_exp(static_cast<C>(x_line[k]), static_cast<C>(r_line[k]));
           if (Cached) means[k] = value;  // each thread reads back only what it wrote
-          total += value;
+          total += static_cast<double>(value);
         }
         total = sum_of_line<Threads>(total, scratch);
       }
       const T* from = grad + v * numel + line * n;
       T* to = out + v * numel + line * n;
-      C sum = 0;
-      for (int64_t k = threadIdx.x; k < n; k += Threads) sum += static_cast<C>(from[k]) * (log ? C(1) : mean(k));
+      double sum = 0;
+      for (int64_t k = threadIdx.x; k < n; k += Threads) {
+        sum += static_cast<double>(static_cast<C>(from[k]) * (log ? C(1) : mean(k)));
+      }
       sum = sum_of_line<Threads>(sum, scratch);
-      const C share = total == 0 ? C(0) : sum / total;
+      const C share = total == 0 ? C(0) : static_cast<C>(sum / total);
       for (int64_t k = threadIdx.x; k < n; k += Threads) {
         const C g = static_cast<C>(from[k]);
         to[k] = static_cast<T>(log ? (total == 0 ? C(0) : g - mean(k) * share) : mean(k) * (g - share));
@@ -77,14 +80,14 @@ __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64
       r_line = r + call.reference_start(at, rows[v]);
       const T* from = grad + v * numel + at;
       T* to = out + v * numel + at;
-      C total = 0;
-      C sum = 0;
+      double total = 0;
+      double sum = 0;
       for (int64_t k = 0; k < call.size; ++k) {
         const C value = mean(k);
-        total += value;
-        sum += static_cast<C>(from[k * call.stride]) * (log ? C(1) : value);
+        total += static_cast<double>(value);
+        sum += static_cast<double>(static_cast<C>(from[k * call.stride]) * (log ? C(1) : value));
       }
-      const C share = total == 0 ? C(0) : sum / total;
+      const C share = total == 0 ? C(0) : static_cast<C>(sum / total);
       for (int64_t k = 0; k < call.size; ++k) {
         const C g = static_cast<C>(from[k * call.stride]);
         to[k * call.stride] = static_cast<T>(log ? (total == 0 ? C(0) : g - mean(k) * share) : mean(k) * (g - share));
@@ -104,12 +107,13 @@ void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, 
     constexpr int64_t shared_limit = 48 * 1024;
     const bool warps = call.size <= 1024;
     const dim3 block = warps ? dim3(32, 4) : dim3(block_threads, 1);
-    const int64_t cached = (32 + block.y * call.size) * static_cast<int64_t>(sizeof(C));
+    constexpr int64_t scratch = 32 * sizeof(double);
+    const int64_t cached = scratch + block.y * call.size * static_cast<int64_t>(sizeof(C));
     const bool fits = cached <= shared_limit;
     const auto kernel = warps  ? (fits ? &contiguous_lines<T, 32, true> : &contiguous_lines<T, 32, false>)
                         : fits ? &contiguous_lines<T, block_threads, true>
                                : &contiguous_lines<T, block_threads, false>;
-    kernel<<<grid_over(call.lines(), cotangents, block.y), block, fits ? cached : 32 * sizeof(C), stream>>>(
+    kernel<<<grid_over(call.lines(), cotangents, block.y), block, fits ? cached : scratch, stream>>>(
         grad, x, r, rows, out, cotangents, log, call);
   }
   STD_CUDA_KERNEL_LAUNCH_CHECK();

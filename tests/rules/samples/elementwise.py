@@ -30,7 +30,7 @@ def samples() -> dict[str, Sample]:
         return Sample((4,), op, lambda a: rescaled(function, a, *parameters), draw=draw)
 
     for name in """
-        abs acos acosh asin asinh atan atanh cos cosh erf erfc exp exp2 expm1 gelu hardsigmoid hardswish log log10 log1p log2 logsigmoid
+        abs acos acosh asin asinh atan atanh cos cosh erf erfc exp exp2 expm1 gelu log log10 log1p log2 logsigmoid
         mish reciprocal relu rsqrt sigmoid silu sin sinh softsign sqrt square tan tanh tanhshrink
     """.split():
         found[name] = sample(getattr(torch, name, None) or getattr(F, name), name)
@@ -57,6 +57,8 @@ def samples() -> dict[str, Sample]:
             "clamp_max": sample(lambda x: x.clamp_max(0.5), "clamp", -np.inf, 0.5),
             "softshrink": sample(lambda x: F.softshrink(x, 0.7), "softshrink", 0.7),
             "hardshrink": sample(lambda x: F.hardshrink(x, 0.7), "hardshrink", 0.7),
+            "hardsigmoid": sample(F.hardsigmoid, "hardsigmoid", 1 / 6),
+            "hardswish": sample(F.hardswish, "hardswish", 1 / 6),
             "threshold": sample(lambda x: F.threshold(x, 0.7, -2.0), "threshold", 0.7, -2.0),
             "pow": sample(lambda x: x**3, "pow", 3.0),
             "pow: root": sample(lambda x: x**0.3, "pow", 0.3),

@@ -1,0 +1,103 @@
+"""Data frames as the background and as samples: their numbers, and what is no number by its column's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checks import unchanged
+from models import Skip, spread
+from torch import Tensor, nn
+
+from deepshap_ext import DeepExplainer
+
+pandas = pytest.importorskip("pandas")
+
+X, BACKGROUND = torch.randn(2, 6), torch.randn(3, 6)
+FRAME = pandas.DataFrame(BACKGROUND.numpy(), columns=list("abcdef"))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return spread(Skip())
+
+
+KINDS: dict[str, Callable[[Tensor], Any]] = {
+    "plain": lambda t: pandas.DataFrame(t.numpy()),
+    "float64": lambda t: pandas.DataFrame(t.double().numpy()),
+    "nullable": lambda t: pandas.DataFrame(t.numpy()).astype("Float64"),
+    "sparse": lambda t: pandas.DataFrame(t.numpy()).astype(pandas.SparseDtype(np.float32, 0)),
+    "columns_of_one_name": lambda t: pandas.DataFrame(t.numpy(), columns=list("aabbcc")),
+}
+
+
+@pytest.mark.parametrize("convert", KINDS.values(), ids=KINDS.keys())
+def test_values_are_those_of_the_numbers(convert: Callable[[Tensor], Any]) -> None:
+    model = net()
+    expected = DeepExplainer(model, BACKGROUND).attribute(X, 1)
+    found = DeepExplainer(model, convert(BACKGROUND)).attribute(convert(X), 1)
+    assert torch.equal(found.values, expected.values)
+
+
+def test_frames_of_bools_integers_and_floats() -> None:
+    frame = FRAME.assign(e=[True, False, True], f=pandas.array([1, 2, 3], dtype="Int64"))
+    numbers = torch.tensor(frame.astype(float).to_numpy())
+    model = net()
+    assert torch.equal(
+        DeepExplainer(model, frame).attribute(frame).values, DeepExplainer(model, numbers).attribute(numbers).values
+    )
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "strings": (lambda: FRAME.assign(c="a"), TypeError, "must hold numbers, got column 'c' of dtype"),
+    "objects": (lambda: FRAME.assign(c=FRAME.c.astype(object)), TypeError, "got column 'c' of dtype object"),
+    "dates": (lambda: FRAME.assign(c=pandas.Timestamp(0)), TypeError, "got column 'c' of dtype datetime64"),
+    "complex": (lambda: FRAME.assign(c=1j), TypeError, "got column 'c' of dtype complex128"),
+    "categories": (
+        lambda: FRAME.assign(c=pandas.Series(list("xyx"), dtype="category")),
+        TypeError,
+        "got column 'c' of dtype category: leave it out, or encode",
+    ),
+    "intervals": (lambda: FRAME.assign(c=pandas.interval_range(0, 3)), TypeError, "got column 'c' of dtype interval"),
+    "missing": (
+        lambda: FRAME.assign(b=[0, None, 1]),
+        ValueError,
+        "got 1 missing in column 'b', the first in row 1: fill",
+    ),
+    "missing_nullable": (lambda: FRAME.assign(b=pandas.array([1, 2, None])), ValueError, "got 1 missing in column 'b'"),
+    "series": (lambda: FRAME.iloc[0], TypeError, r"got a Series: for one row of a frame pass frame\.iloc\[\[row\]\]"),
+    "integers": (
+        lambda: pandas.DataFrame(np.ones((3, 6), int)),
+        TypeError,
+        r"if they are quantities pass data\.astype\(float\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_by_name(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    model, data = net(), make()
+    with unchanged(model), pytest.raises(error, match=message) as raised:
+        DeepExplainer(model, data)
+    assert str(raised.value).startswith("data")
+
+
+def test_columns_are_those_of_the_background() -> None:
+    explainer = DeepExplainer(net(), FRAME)
+    with pytest.raises(
+        ValueError, match=r"^X must have the background's columns in its order, \['a', .* got \['f', 'e'"
+    ):
+        explainer.shap_values(FRAME[FRAME.columns[::-1]])
+
+
+def test_an_explanation_keeps_the_names_of_columns(shap: ModuleType) -> None:
+    model, numbers = net(), BACKGROUND.numpy()
+    assert DeepExplainer(model, BACKGROUND)(FRAME).feature_names == list("abcdef")
+    assert DeepExplainer(model, FRAME)(numbers).feature_names == list("abcdef")
+    assert DeepExplainer(model, BACKGROUND)(numbers).feature_names is None
+    explanation = DeepExplainer(model, FRAME)(FRAME.astype({"a": "Float64"}))
+    np.testing.assert_array_equal(explanation.data, numbers)
