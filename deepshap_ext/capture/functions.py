@@ -126,7 +126,6 @@ class _Addresses(TorchFunctionMode):
 
 def connected(result: Any, operands: list[Tensor]) -> Any:
     """The result of an operation that autograd has no derivative for, tied to its operands: the walk over the graph is to find it."""
-
     if torch._C._are_functorch_transforms_active():
         return result
 
