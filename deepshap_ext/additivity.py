@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .capture.graph import Cut
-from .errors import additivity_error
+from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
 
 #: The largest gap of additivity, relative to the largest output difference of the batch.
@@ -23,7 +23,7 @@ def check_additivity(explained: Explained, tolerance: float | None, several_laye
     """
     problems = [
         f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the output "
-        f"belongs to no input"
+        f"belongs to no input: {integrate_instead(title)}"
         for title, rows in explained.inexact.items()
     ]
     partial = [layer for cut in explained.cuts if not cut.whole for layer in cut.layers]
@@ -36,6 +36,7 @@ def check_additivity(explained: Explained, tolerance: float | None, several_laye
         )
     if not problems:
         problems = [gap for cut in explained.cuts if cut.whole for gap in _gap(explained, cut, tolerance)]
+        problems += integrals_at_fault(explained.integrals) if problems else []
     if not problems:
         return
     message = "; ".join(problems)

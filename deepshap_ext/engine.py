@@ -18,7 +18,7 @@ from .memory import HEAP, WARM, available_memory, is_out_of_memory
 from .pairs import Pairing
 from .planner import Chunks, Costs, Measurement, plan
 from .rules.normalization import wide
-from .rules.registry import Options
+from .rules.registry import Options, registered
 
 
 @dataclass
@@ -84,6 +84,7 @@ class Engine:
             tuple((name, _described(value)) for name, value in call.constants.items()),
             tuple(call.by_row),
             self._options,
+            registered(),
             tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in self.baselines),
             tuple(
                 (name, type(module), *((key, _described(value)) for key, value in vars(module).items()))

@@ -40,3 +40,23 @@ def additivity_error(message: str) -> AdditivityError:
         return AdditivityError(message)
     both = type("AdditivityError", (AdditivityError, shap_exceptions.ExplainerError), {"__module__": __name__})
     return both(message)
+
+
+def integrate_instead(entry: str | None = None) -> str:
+    """The way out where the model decides otherwise for an input than for its baseline, at an operation (``torch.sort in net.act``)."""
+    module = "that module" if entry is None else entry.rpartition(" in ")[2]
+    return (
+        f"register_rule(type of {module}, 'integrate'), or of a module around it, explains the module as a whole by its mean gradient "
+        f"between them, whatever it decides inside"
+    )
+
+
+def integrals_at_fault(gaps: dict[str, float]) -> list[str]:
+    """What is to be said of integrals where the attributions do not add up, by what was integrated; ``gaps`` as in
+    :class:`deepshap_ext.explained.Explained`."""
+    worst = max(gaps.values(), default=0.0)
+    return [
+        f"{entry} was integrated, and its own integral is off by up to {gap:.3g}: it jumps, or is not smooth, between input and baseline"
+        for entry, gap in gaps.items()
+        if gap > worst / 100
+    ]

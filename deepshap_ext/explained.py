@@ -20,7 +20,8 @@ class Explained:
     them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean over the
     baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from adding
     up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which. ``precision``: the
-    least precise dtype that the passes computed in.
+    least precise dtype that the passes computed in. ``integrals``: what was integrated, with how far its integral is from adding up for
+    the worst pair, in units of the explained output.
     """
 
     moments: list[Moments]
@@ -32,6 +33,7 @@ class Explained:
     inexact: dict[str, set[int]]
     cuts: list[Cut]
     precision: torch.dtype
+    integrals: dict[str, float]
 
     def with_more_baselines(self, more: Explained) -> Explained:
         """The same inputs against these baselines and more."""
@@ -42,6 +44,7 @@ class Explained:
             sums=[one.sums() for one in moments],
             expected=self.expected + more.expected,
             inexact=_union(self.inexact, more.inexact),
+            integrals=_largest(self.integrals, more.integrals),
             cuts=_both(self.cuts, more.cuts),
         )
 
@@ -74,6 +77,7 @@ class Explained:
             self.inexact, {title: {first + row for row in rows} for title, rows in part.inexact.items()}
         )
         self.cuts = _both(self.cuts, part.cuts)
+        self.integrals = _largest(self.integrals, part.integrals)
 
     def _by_input(self) -> list[Tensor]:
         return [*self.sums, self.outputs, self.expected, self.targets]
@@ -82,6 +86,10 @@ class Explained:
 def _both(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
     """The layers that add up in both."""
     return [replace(one, whole=one.whole and other.whole) for one, other in zip(some, others, strict=True)]
+
+
+def _largest(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {title: max(one.get(title, 0.0), other.get(title, 0.0)) for title in {**one, **other}}
 
 
 def _union(one: dict[str, set[int]], other: dict[str, set[int]]) -> dict[str, set[int]]:

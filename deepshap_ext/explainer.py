@@ -90,7 +90,8 @@ class DeepExplainer:
             less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
         on_unsupported: what to do with an operation that has no rule: ``"error"``; ``"gradient"``, use its gradient at the input, with a
             warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input
-            (Gauss-Legendre), which adds up where it is smooth.
+            (adaptive Gauss-Kronrod quadrature), which adds up where it is continuous. A hand-written ``autograd.Function`` is taken apart
+            into the operations of its forward; only where one of these has no rule is it such an operation itself, with its own backward.
         additivity_tolerance: how far values may be from adding up before that is an error, relative to the largest output difference
             in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may
             compute products in TF32 (``torch.backends``), as it does for convolutions by default.

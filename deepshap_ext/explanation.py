@@ -16,7 +16,7 @@ from .capture.graph import audit, cuts, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
-from .errors import ControlFlowError, MixedSamplesError
+from .errors import ControlFlowError, MixedSamplesError, integrate_instead
 from .explained import Explained
 from .memory import is_out_of_memory, keep_freed_memory
 from .moments import Moments
@@ -181,7 +181,8 @@ class Explanation:
             wrong = pairs.inexact()
         except ControlFlowError as error:
             if self.pairing == "alone":
-                raise ControlFlowError(f"sample {here.start} against its baseline {first}: {error}") from None
+                where = f"sample {here.start} against its baseline {first}"
+                raise ControlFlowError(f"{where}: {error}; {integrate_instead()}") from None
             raise
         adding_up, inexact = cuts(graph), dict[str, set[int]]()
         for entry, samples in wrong:
@@ -207,6 +208,7 @@ class Explanation:
             inexact,
             adding_up,
             _coarsest(reference),
+            pairs.gaps,
         )
 
     def _moments(

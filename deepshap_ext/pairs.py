@@ -35,9 +35,11 @@ class Pairs:
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0)
+        #: How far what was integrated is from adding up, by entry: the largest gap of any pair, in units of the explained output.
+        self.gaps: dict[str, float] = {}
 
-    def sides(self, entry: Entry) -> Sides:
-        return Sides(self, entry)
+    def sides(self, entry: Entry, grads: Sequence[Tensor]) -> Sides:
+        return Sides(self, entry, grads)
 
     def multipliers(self, chosen: Tensor, rows: Tensor) -> list[Tensor]:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
@@ -166,13 +168,23 @@ class Pairs:
 
 
 class Sides:
-    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``)."""
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``).
 
-    def __init__(self, pairs: Pairs, entry: Entry) -> None:
+    ``grads``: the multipliers of all outputs of the operation, in order.
+    """
+
+    def __init__(self, pairs: Pairs, entry: Entry, grads: Sequence[Tensor]) -> None:
+        self.grads = grads
+        self._entry = entry
         self._pairs = pairs
         self._layouts = pairs.layouts.of(entry)
         self.x: Sequence[Tensor] = entry.kept
         self.r: Sequence[Tensor] = pairs.baselines.tape.entries[entry.number].kept
+
+    def report_gap(self, gap: float) -> None:
+        """Tell how far the multipliers of a pair are from adding up, where a rule cannot do better."""
+        gaps, name = self._pairs.gaps, str(self._entry)
+        gaps[name] = max(gap, gaps.get(name, 0.0))
 
     def rows(self) -> Tensor:
         """``[1]``: the row of the baselines that the running cotangent belongs to."""
@@ -184,6 +196,11 @@ class Sides:
         if layout is None:
             return 1, 1, "aligned"
         return layout.outer(self.x[position].shape), self._pairs.samples, self._pairs.pairing
+
+    def batch_dim(self, position: int = 0) -> int | None:
+        """The dimension of kept tensor ``position`` that the samples are in; None where it has none."""
+        layout = self._layouts[position]
+        return None if layout is None else layout.dim
 
     def pair(self, position: int = 0) -> tuple[Tensor, Tensor]:
         """Kept tensor ``position`` of the inputs and of the running cotangent's baseline, of shapes that broadcast.

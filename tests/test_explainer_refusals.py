@@ -269,12 +269,6 @@ def _right_or_refused(model: nn.Module, x: Tensor, background: Tensor) -> None:
     [
         ("detach", AdditivityError, r"detach|add in function|Tensor.*sample"),
         ("mask", AdditivityError, r"takes different decisions for sample\(s\) "),
-        (
-            "autograd_function",
-            UnsupportedOperationError,
-            r"autograd\.Function _Square in Body has no rule: .*register_rule",
-        ),
-        ("autograd_function_with_vmap", UnsupportedOperationError, r"autograd\.Function _Vmapped in Body has no rule"),
         ("thread", UnsupportedOperationError, r"another thread"),
         ("script", UnsupportedOperationError, r"TorchScript"),
         ("set_data", UnsupportedOperationError, r"data of a tensor that depends on the explained input"),

@@ -12,7 +12,9 @@ from models import Function, spread
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from deepshap_ext import ControlFlowError, DeepExplainer, UnsupportedOperationError
+from deepshap_ext import ControlFlowError, DeepExplainer, MixedSamplesError, UnsupportedOperationError, register_rule
+from deepshap_ext.rules.recurrence import recurrent_layer
+from deepshap_ext.rules.registry import RULES
 
 FEATURES, HIDDEN, LENGTH = 3, 2, 3
 LAYERS: dict[str, Any] = {
@@ -108,9 +110,86 @@ def test_packed_sequences_are_refused(name: str) -> None:
             packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
             return pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
 
-    message = r"on a packed sequence cannot be explained: its rows are not those of the batch; pass a padded tensor \(in layer\)"
+    message = r"pack_padded_sequence has samples of different lengths packed together.*\(in Packed\)"
     with pytest.raises(UnsupportedOperationError, match=message):
         DeepExplainer(Packed().double(), numbers(2))
+
+
+@pytest.mark.parametrize("sorted_before", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_packed_sequences_of_one_length_are_padded_ones(name: str, batch_first: bool, sorted_before: bool) -> None:
+    """Shorter than the padded tensor, and padded to its length again."""
+
+    class Packed(nn.Module):
+        def __init__(self, packed: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = LAYERS[name](FEATURES, HIDDEN, 2, batch_first=batch_first, bidirectional=True)
+            self.packed = packed
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = {"batch_first": batch_first}
+            given = x if batch_first else x.transpose(0, 1)
+            if self.packed:
+                lengths = torch.full((len(x),), LENGTH - 1)
+                given = pack_padded_sequence(given, lengths, enforce_sorted=sorted_before, **first)
+                packed, ends = self.layer(given)
+                outputs = pad_packed_sequence(packed, total_length=LENGTH, padding_value=0.5, **first)[0]
+                outputs = outputs if batch_first else outputs.transpose(0, 1)
+            else:
+                outputs, ends = self.layer(given[:, :-1] if batch_first else given[:-1])
+                outputs = outputs if batch_first else outputs.transpose(0, 1)
+                outputs = nn.functional.pad(outputs, (0, 0, 0, 1), value=0.5)
+            return torch.cat([outputs.flatten(1), *(end.transpose(0, 1).flatten(1) for end in states(ends))], 1)
+
+    x, background = numbers(3), numbers(4)
+    packed, padded = (explain(spread(Packed(one)).double(), x, background, tolerance=1e-11) for one in (True, False))
+    torch.testing.assert_close(packed.output, padded.output, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(packed.values, padded.values, rtol=1e-12, atol=1e-14)
+
+
+def test_lengths_of_the_samples() -> None:
+    """Given with the samples; one length at a time."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(FEATURES, HIDDEN, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return self.layer(packed)[1][0]
+
+    x, background = numbers(3), numbers(2)
+    model = spread(Packed()).double()
+    explainer = DeepExplainer(model, background, sample_kwargs={"lengths": torch.full((2,), 1)})
+    with pytest.raises(
+        UnsupportedOperationError, match=r"explain the samples of each length by themselves \(x\[i:i \+ 1\]"
+    ):
+        explainer.attribute(x, sample_kwargs={"lengths": torch.tensor([3, 1, 2])})
+    found = explainer.attribute(x[1:2], sample_kwargs={"lengths": torch.tensor([1])})
+    assert found.values[0, 0].abs().sum() > 0 and not found.values[0, 1:].any()
+    expected = model(x[1:2], torch.tensor([1])) - model(background, torch.tensor([1, 1])).mean(0)
+    torch.testing.assert_close(found.values.sum((1, 2)), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_tape_of_a_layer_does_not_grow_with_its_steps() -> None:
+    layer = nn.GRU(FEATURES, HIDDEN, batch_first=True, bidirectional=True)
+    model = Function(lambda self, x: self.layer(x)[0].mean(1), layer=layer).double()
+    seen = []
+    rule = RULES["recurrent_layer"]
+
+    def counting(context: Any, *args: Any) -> Any:
+        seen.append(args[0])
+        return rule(context, *args)
+
+    with register_rule(recurrent_layer, counting):
+        explainer = DeepExplainer(model, numbers(2, 50, FEATURES))
+        seen.clear()
+        explainer.attribute(numbers(2, 50, FEATURES))
+    # Both directions, on the inputs and on the baselines.
+    assert seen == ["gru"] * 4
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -129,7 +208,5 @@ def test_dropout_in_training_mode_is_refused(name: str) -> None:
 def test_samples_that_are_taken_for_a_sequence_are_refused(name: str) -> None:
     """Two dimensions: a sequence without a batch."""
     model = Function(lambda self, x: self.layer(x)[0], layer=LAYERS[name](FEATURES, HIDDEN))
-    with pytest.raises(
-        ControlFlowError, match=r"operations depend on the number of samples in a batch: .* in layer runs"
-    ):
+    with pytest.raises((MixedSamplesError, ControlFlowError), match=r"recurrent_layer in layer"):
         DeepExplainer(model.double(), numbers(3, FEATURES))

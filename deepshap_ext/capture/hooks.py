@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,16 +17,18 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import ExplanationError, UnsupportedOperationError
-from ..rules.registry import MODULE_RULES, Options, Rule
+from ..rules.registry import Application, Context, Options, Rule, in_force
 from . import torch_state
 from .dependence import tensors_in
 from .draws import Draws, ProgramGenerators
 from .interrupts import Interrupts, end_generators
 from .mode import Capture, is_rules_own
+from .names import Operation, operation
 from .state import State
 from .tape import Tape
 from .undo import Undo
 from .writes import Contents, TensorState, of_the_same_memory
+from .written import APPLY, Interception
 
 
 @dataclass
@@ -96,6 +99,8 @@ class ModelHooks:
         self._model = model
         self.call = call
         self._options = options
+        #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
+        self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self._capture: Capture | None = None
@@ -151,7 +156,11 @@ class ModelHooks:
             undo.note(contents.clear)
             undo.note(contents.put_back)
         torch_state.prepare(undo)
-        undo.replace(torch.autograd.Function, "apply", self._apply())
+        self._rules = in_force()
+        functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
+        interception = Interception([APPLY, *functions], self._apply)
+        undo.note(interception.remove)
+        interception.install()
         undo.note_here(torch_state.ThreadState().restore)
         tensors.freeze()
         if made_in_inference_mode := [tensor for tensor in self._state.tensors if tensor.is_inference()]:
@@ -166,7 +175,7 @@ class ModelHooks:
         self._start = self._state.again()
 
     def _prepare_module(self, module: nn.Module) -> None:
-        rule = MODULE_RULES.get(type(module))
+        rule = self._rules.get(type(module))
         if rule is not None:
             # A rule may run the module in the pair pass, outside of the capture.
             for tensor in (*module.parameters(), *module.buffers()):
@@ -210,7 +219,7 @@ class ModelHooks:
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options, self._written, self._draws)
+        capture = self._capture = Capture(self.module_path, self._options, self._rules, self._written, self._draws)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -240,7 +249,7 @@ class ModelHooks:
     @contextmanager
     def unfollowed(self) -> Iterator[None]:
         """In this context the model may run by itself, outside of a pass: what it writes and draws is put back all the same."""
-        capture = Capture(self.module_path, self._options, self._written, self._draws)
+        capture = Capture(self.module_path, self._options, self._rules, self._written, self._draws)
         with capture.paused(), capture:
             yield
 
@@ -256,25 +265,25 @@ class ModelHooks:
         self._interrupts.deliver()
         self._running.append(module)
 
-    def _apply(self) -> classmethod[torch.autograd.Function, Any, Any]:
-        """In place of ``autograd.Function.apply``, which no function mode sees: hand-written ones are operations too."""
-        thread = threading.get_ident()
-
-        def apply(written: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-            plain = partial(_FUNCTION_APPLY, written)
-            if self._capture is None or threading.get_ident() != thread or is_rules_own(written):
-                return plain(*args, **kwargs)
-            return self._capture.function(written, plain, args, kwargs)
-
-        return classmethod(apply)
+    def _apply(
+        self, function: types.FunctionType, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Stands in for ``autograd.Function.apply``, and for the user's own functions that have a rule."""
+        capture = self._capture
+        if capture is None or (function is APPLY and is_rules_own(args[0])) or not capture.sees():
+            return original(*args, **kwargs)
+        if function is APPLY:
+            return capture.function(args[0], partial(original, args[0]), args[1:], kwargs)
+        return capture.unit(operation(function), self._rules[function], original, args, kwargs)
 
     def _run_by_rule(
         self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if self._capture is None:
-            # The rule's own call, in the pair pass.
+        if self._capture is None or not self._capture.sees():
+            # The rule's own call.
             return forward(*args, **kwargs)
-        return self._capture.module(rule, module, forward, args, kwargs)
+        called = Operation(type(module), type(module).__name__, False)
+        return self._capture.unit(called, partial(_of_module, rule, module), forward, args, kwargs)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:
@@ -357,8 +366,6 @@ class ModelHooks:
             )
 
 
-_FUNCTION_APPLY = torch.autograd.Function.__dict__["apply"].__func__
-
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -370,6 +377,10 @@ _PROTECTED = frozenset(
     function.__code__
     for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)
 )
+
+
+def _of_module(rule: Rule, module: nn.Module, context: Context, *args: Any, **kwargs: Any) -> Application | None:
+    return rule(context, module, *args, **kwargs)
 
 
 def _after_fork_in_child() -> None:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map_only
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.attention import HELPERS
 from ..rules.integrate import integrate
 from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
-from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
+from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
 from .draws import Draws
-from .names import Operation, operation
+from .functions import Attempt, connected
+from .names import Operation, is_of_torch, operation
 from .tape import Entry, Factor, Tape
 from .writes import Contents, declared, undeclared
 
@@ -37,9 +38,17 @@ class Capture(TorchFunctionMode):
     ``module_path`` names the module that is running, for messages.
     """
 
-    def __init__(self, module_path: Callable[[], str], options: Options, contents: Contents, draws: Draws) -> None:
+    def __init__(
+        self,
+        module_path: Callable[[], str],
+        options: Options,
+        rules: dict[Any, Rule],
+        contents: Contents,
+        draws: Draws,
+    ) -> None:
         super().__init__()
         self.options = options
+        self.rules = rules
         self._contents = contents
         self._draws = draws
         self.dependence = Dependence()
@@ -49,6 +58,8 @@ class Capture(TorchFunctionMode):
         self._made_by: dict[int, tuple[weakref.ref[Tensor], int, Tensor, str]] = {}
         self._module_path = module_path
         self._on = True
+        #: Functions of the user's that let modes see them, while their bodies run.
+        self._inside: list[Any] = []
         self._below: list[int] = []
 
     def __enter__(self) -> Capture:
@@ -80,10 +91,10 @@ class Capture(TorchFunctionMode):
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
         if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
-        if active and called.name in RULES:
+        if active and called.name in self.rules:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
-            body = DECOMPOSITIONS.get(called.name) or _body(function)
+            body = DECOMPOSITIONS.get(called.name) or (_body if is_of_torch(function) else self._users_body)(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
@@ -147,26 +158,50 @@ class Capture(TorchFunctionMode):
         self._made_by.clear()
         self.tape.release()
 
+    def module_path(self) -> str:
+        """The dotted name of the module that is running."""
+        return self._module_path()
+
+    def sees(self) -> bool:
+        """Whether an operation that the model would call now would come here: not in an operation's own inside."""
+        return self._on and self in _get_current_function_mode_stack()
+
     def function(
         self, written: type[torch.autograd.Function], apply: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
-        """Run a hand-written ``autograd.Function`` as one operation."""
-        if not self._on:
-            return apply(*args, **kwargs)
-        with self.paused():
-            return self._call(operation(written), apply, args, kwargs, opaque=True)
+        """Run a hand-written ``autograd.Function``: by its rule; or as the operations that it is made of; or, where these cannot be
+        followed, as one operation without a rule, whose gradient its own backward gives."""
+        called = operation(written)
 
-    def module(self, rule: Rule, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run a module as one operation under its class's rule."""
+        def opened(*args: Any, **kwargs: Any) -> Any:
+            attempt = Attempt(self, written, args, kwargs)
+            if attempt.run():
+                return attempt.result
+            with self.paused():
+                result = self._call(called, apply, args, kwargs, opaque=True)
+            attempt.blame()
+            return result
+
+        if rule := self.rules.get(written):
+            return self.unit(called, rule, opened, args, kwargs)
         dependent = self.dependence.of(list(tensors_in((args, kwargs))))
-        if not self._on or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in dependent):
-            return forward(*args, **kwargs)
-        called = Operation(type(module).__name__, type(module).__name__, False)
+        return opened(*args, **kwargs) if dependent else apply(*args, **kwargs)
+
+    def unit(self, called: Operation, rule: Rule, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what is no operation of torch's (a module, a function of the user's) as one operation under its rule."""
+        carrying = [tensor for tensor in tensors_in((args, kwargs)) if self.carries(tensor)]
+        if not carrying or not torch.is_grad_enabled():
+            return run(*args, **kwargs)
+        if any(plain(tensor) is not tensor for tensor in carrying):
+            self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
         with self.paused():
-            application = rule(self, module, *args, **kwargs)
+            try:
+                application = rule(self, *args, **kwargs)
+            except UnsupportedOperationError as error:
+                self._refuse(called, str(error))
             if application is not None:
-                return self._apply(called, application, args, {})
-        return forward(*args, **kwargs)
+                return self._apply(called, application, (args, kwargs), {})
+        return run(*args, **kwargs)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -213,8 +248,10 @@ class Capture(TorchFunctionMode):
             result = run(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
         if called.name in METADATA:
             return result
+        if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
+            result = connected(result, active)
         made = [*tensors_in(result), *written]
-        if active and self._needs_rule(called, args, kwargs):
+        if without_rule:
             self._without_rule(called, made)
         if not made and result is not None and not isinstance(function, types.MethodWrapperType):
             if isinstance(result, np.ndarray) or type(result).__name__ == "PyCapsule":
@@ -228,6 +265,20 @@ class Capture(TorchFunctionMode):
         if called.name in LINEAR:
             return self._several_factors(called, args, kwargs)
         return called.name not in METADATA and called.name not in STEPS
+
+    def _users_body(self, function: Any) -> Callable[..., Any] | None:
+        """The body of a function of the user's that lets modes see it; None where it has come back to the mode from its body."""
+        if not isinstance(function, types.FunctionType) or function in self._inside:
+            return None
+
+        def body(*args: Any, **kwargs: Any) -> Any:
+            self._inside.append(function)
+            try:
+                return _without_overrides(function, {})(*args, **kwargs)
+            finally:
+                self._inside.pop()
+
+        return body
 
     def _taken_apart(self, called: Operation, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a composite's parts under the mode."""
@@ -247,7 +298,7 @@ class Capture(TorchFunctionMode):
         if arguments.pop("out", None) is not None:
             self._refuse(called, "with out= is not supported: return the result instead")
         try:
-            application = RULES[called.name](self, *args, **arguments)
+            application = self.rules[called.name](self, *args, **arguments)
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
@@ -286,7 +337,7 @@ class Capture(TorchFunctionMode):
                 application.operands[0],
                 called.name,
             )
-        return result
+        return application.rebuild(result) if application.rebuild else result
 
     def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """A random tensor is followed like the input: harmless until it meets what is explained."""
@@ -362,7 +413,10 @@ class _Apply(torch.autograd.Function):
     def forward(
         ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor
     ) -> Any:
-        output, kept = application.forward(*operands)
+        try:
+            output, kept = application.forward(*operands)
+        except UnsupportedOperationError as error:
+            raise UnsupportedOperationError(f"{entry} {error}") from None
         # Autograd lets nobody write into a view that a Function returns.
         output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
         entry.kept = list(kept)
@@ -383,7 +437,7 @@ class _Apply(torch.autograd.Function):
             raise UnsupportedOperationError(
                 f"the model differentiates through {ctx.entry} in its own forward pass: that has no rule"
             )
-        multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry))
+        multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry, grads))
         return (None, None, None, None, *multipliers)
 
 
@@ -413,10 +467,15 @@ def _body(function: Any) -> Callable[..., Any] | None:
         function = function.__wrapped__
     if not isinstance(function, types.FunctionType) or not function.__module__.startswith("torch."):
         return None
+    return _without_overrides(function, HELPERS)
+
+
+def _without_overrides(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
+    """A copy of a function whose checks for overrides find none; ``helpers`` stand in for globals of these names."""
     blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
     copy = types.FunctionType(
         function.__code__,
-        {**function.__globals__, **blind, **HELPERS},
+        {**function.__globals__, **blind, **helpers},
         function.__name__,
         function.__defaults__,
         function.__closure__,

@@ -102,22 +102,47 @@ _IN_PLACE_OPERATORS = {
 }  # fmt: skip
 
 
+#: The modules whose functions share canonical names.
+_OWN = ("torch", "deepshap_ext")
+
+
 @dataclass(frozen=True)
 class Operation:
-    """``name``: the canonical key of the rule tables; ``title``: what a message calls it; ``in_place``: it writes its first argument."""
+    """``name``: the key of the rule tables; ``title``: what a message calls it; ``in_place``: it writes its first argument.
 
-    name: str
+    The key of torch's own functions is their canonical name; that of any other function, and of an ``autograd.Function``, is the object
+    itself, whatever it is called.
+    """
+
+    name: Any
     title: str
     in_place: bool
 
 
-@cache
 def operation(function: Any) -> Operation:
     """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
     if isinstance(function, type) and issubclass(function, torch.autograd.Function):
-        return Operation(
-            f"{function.__module__}.{function.__qualname__}", f"autograd.Function {function.__name__}", False
-        )
+        return Operation(function, f"autograd.Function {function.__name__}", False)
+    if is_of_torch(function):
+        return _of_torch(function)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return Operation(function, f"{getattr(function, '__module__', '')}.{name}", False)
+
+
+def is_of_torch(function: Any) -> bool:
+    """Whether torch, or this package, has made the function."""
+    if isinstance(function, types.FunctionType):
+        # `__module__` is copied by functools.wraps; the globals are those of the module that the function was written in.
+        home = function.__globals__.get("__name__")
+    elif isinstance(function, (OpOverload, OpOverloadPacket, types.MethodWrapperType)):
+        return True
+    else:
+        home = getattr(getattr(function, "__objclass__", function), "__module__", None)
+    return str(home).partition(".")[0] in _OWN
+
+
+@cache
+def _of_torch(function: Any) -> Operation:
     if isinstance(function, (OpOverload, OpOverloadPacket)):
         qualified = function._schema.name if isinstance(function, OpOverload) else function._qualified_op_name
         namespace, raw = qualified.split("::")
@@ -132,7 +157,9 @@ def operation(function: Any) -> Operation:
         raw, title = prefix + attribute, f"torch.Tensor.{attribute}"
     else:
         raw = getattr(function, "__name__", type(function).__name__)
-        title = resolve_name(function) or f"{getattr(function, '__module__', '')}.{raw}"
+        module = getattr(function, "__module__", None) or ""
+        # This package's own have names that say what they are.
+        title = resolve_name(function) or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
     name = _BY_TITLE.get(title, raw)
     in_place = False
     if name.startswith("__") and name.endswith("__"):

@@ -72,6 +72,13 @@ class Tape:
             reader.kept[position] = reader.kept[position].clone()
             reader.versions[position] = reader.kept[position]._version
 
+    def rewind(self, length: int) -> None:
+        """Forget the entries from number ``length`` on."""
+        forgotten = {id(entry) for entry in self.entries[length:]}
+        del self.entries[length:]
+        for key, readers in list(self._readers.items()):
+            self._readers[key] = [reader for reader in readers if id(reader[0]) not in forgotten]
+
     def release(self) -> None:
         """Drop the rules, which hold on to their operands and with them to the graph: the tape is a reference pass's."""
         self._readers.clear()

@@ -1,7 +1,6 @@
-"""The rule for an operation that has none: its mean gradient along the segment from the baseline to the input.
+"""The rule for what has none: its mean gradient along the segment from the baseline to the input.
 
-That is integrated gradients (arXiv 1703.01365, section 3) of one operation, by Gauss-Legendre quadrature: complete for polynomials of
-degree below twice the number of nodes, and nearly so for smooth functions.
+That is integrated gradients (arXiv 1703.01365, section 3) of one operation, function or module: complete where it is continuous.
 """
 
 from __future__ import annotations
@@ -12,95 +11,261 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..capture.dependence import tensors_in
 from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
+from ..memory import is_out_of_memory
 from .registry import Application
-
-NODES = 32
+from .segment import Rows, Segment, mean_gradient
 
 
 def integrate(
-    function: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    operands: Sequence[Tensor],
-    nodes: int = NODES,
-    opaque: bool = False,
+    function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor], opaque: bool = False
 ) -> Application:
-    """The application of any differentiable function of tensors that returns one tensor; ``operands`` are those of its arguments
-    that carry multipliers. ``opaque``: it has a backward but may have no batching rule: one pair at a time."""
-    places, weights = np.polynomial.legendre.leggauss(nodes)
+    """The application of any function that returns tensors, in whatever tuples, lists and dicts.
+
+    ``operands`` are the tensors in its arguments that carry multipliers. ``opaque``: it may have no batching rule, so that its pairs run
+    one by one.
+    """
     unique = list({id(operand): operand for operand in operands}.values())
+    integrated = _Integrated(function, args, kwargs, unique, opaque)
+    return Application(unique, integrated.forward, integrated.multipliers, rebuild=integrated.rebuild)
 
-    def run(*values: Tensor) -> Any:
-        given = {id(operand): value for operand, value in zip(unique, values, strict=True)}
-        replaced_args, replaced_kwargs = tree_map(lambda item: given.get(id(item), item), (args, kwargs))
-        return function(*replaced_args, **replaced_kwargs)
 
-    def forward(*values: Tensor) -> tuple[Any, Sequence[Tensor]]:
-        result = run(*values)
-        if not isinstance(result, Tensor):
+#: What a function may return beside tensors.
+_PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, type(None))
+
+
+class _Integrated:
+    """One call of a function, with others of its operands."""
+
+    def __init__(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor], opaque: bool
+    ) -> None:
+        self.opaque = opaque
+        self._function, self._args, self._kwargs, self._operands = function, args, kwargs, operands
+        self._rebuild: Callable[[Sequence[Tensor]], Any] = tuple
+
+    def forward(self, *values: Tensor) -> tuple[Any, Sequence[Tensor]]:
+        given = [value.clone() for value in values]
+        result = self._call(given)
+        if self.opaque and any(copy._version for copy in given):
             raise UnsupportedOperationError(
-                f"a mean gradient along the segment needs a function that returns one tensor, got {type(result).__name__}"
+                "is integrated and writes into its argument, which the model may read elsewhere: call it with a clone"
             )
-        return result, values
+        items, structure = tree_flatten(result)
+        tensors = [item for item in items if isinstance(item, Tensor)]
+        explained = [tensor for tensor in tensors if tensor.is_floating_point()]
+        # Anything else may hide tensors.
+        others = [item for item in items if not isinstance(item, (Tensor, *_PLAIN))]
+        others += [tensor.dtype for tensor in tensors if tensor.is_complex()]
+        if others or not explained:
+            found = type(others[0]).__name__ if others else "none"
+            raise UnsupportedOperationError(
+                f"is integrated, for which it must return real floating-point tensors, in tuples, lists and dicts, but there is {found} in "
+                f"what it returns"
+            )
 
-    def gradients(grad: Tensor, *points: Tensor) -> Sequence[Tensor]:
-        if opaque:
-            # It runs outside of the capture here, and may write into what it is given besides the operands.
-            contents = Contents()
-            for tensor in tensors_in((args, kwargs)):
-                if not any(tensor is operand for operand in unique):
-                    contents.before_write(tensor)
-            try:
-                return _OneByOne.apply(run, grad, *points)  # type: ignore[no-untyped-call]
-            finally:
-                contents.put_back()
-        return torch.func.vjp(run, *points)[1](grad)
+        def rebuild(outputs: Sequence[Tensor]) -> Any:
+            following = iter(outputs)
+            return tree_unflatten([next(following) if isinstance(item, Tensor) else item for item in items], structure)
 
-    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        pairs = [sides.pair(position) for position in range(len(unique))]
-        totals: list[Tensor] = []
-        for node, weight in zip((places + 1) / 2, weights / 2, strict=True):
-            points = [(r + float(node) * (x - r)).expand_as(x) for x, r in pairs]
-            parts = [float(weight) * part for part in gradients(grad, *points)]
-            totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
-        return totals
+        single = isinstance(result, Tensor)
+        self._rebuild = (lambda output: output) if single else rebuild
+        return result if single else tuple(tensors), [*values, *explained]
 
-    return Application(unique, forward, multipliers)
+    def rebuild(self, outputs: Any) -> Any:
+        """What the function returned, of the tensors in it."""
+        return self._rebuild(outputs)
+
+    def multipliers(self, _: Tensor, sides: Any) -> list[Tensor]:
+        grads = [grad for grad in sides.grads if grad is not None and grad.is_floating_point()]
+        pairs = [sides.pair(position) for position in range(len(self._operands) + len(grads))]
+        shapes = [sides.geometry(position) for position in range(len(pairs))]
+        rows = [Rows(outer, batch, sides.batch_dim(position)) for position, (outer, batch, _) in enumerate(shapes)]
+        if len({one.batch for one in rows}) > 1:
+            rows = [Rows(1, 1)] * len(rows)
+        x, r = [x for x, _ in pairs], [r.expand_as(x) for x, r in pairs]
+        return list(_MeanGradient.apply(self, sides.report_gap, rows, *grads, *x, *r))  # type: ignore[no-untyped-call]
+
+    def outputs(self, *points: Tensor) -> tuple[Tensor, ...]:
+        """The function's floating-point tensors at one pair's points."""
+        # It runs outside of the capture here, and may write into what it is given besides the operands.
+        contents = Contents()
+        for tensor in tensors_in((self._args, self._kwargs)):
+            if self.opaque and not any(tensor is operand for operand in self._operands):
+                contents.before_write(tensor)
+        try:
+            items, _ = tree_flatten(self._call([point.clone() for point in points]))
+        finally:
+            contents.put_back()
+        return tuple(item for item in items if isinstance(item, Tensor) and item.is_floating_point())
+
+    def gradients(self, grads: Sequence[Tensor], *points: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The same, and the gradients at these points."""
+        if not self.opaque:
+            values, pull_back, *_ = torch.func.vjp(self.outputs, *points)
+            return values, pull_back(tuple(grads))
+        with torch.enable_grad():
+            leaves = [point.detach().requires_grad_() for point in points]
+            outputs = self.outputs(*leaves)
+            active = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
+            if not active:
+                return outputs, [torch.zeros_like(leaf) for leaf in leaves]
+            ends, cotangents = [output for output, _ in active], [grad for _, grad in active]
+            found = torch.autograd.grad(ends, leaves, cotangents, materialize_grads=True, allow_unused=True)
+        return [output.detach() for output in outputs], found
+
+    def _call(self, values: Sequence[Tensor]) -> Any:
+        """Every run of the function, in the forward pass and in the pair pass, is this one."""
+        given = {id(operand): value for operand, value in zip(self._operands, values, strict=True)}
+        args, kwargs = tree_map(lambda item: given.get(id(item), item), (self._args, self._kwargs))
+        return self._function(*args, **kwargs)
 
 
-class _OneByOne(torch.autograd.Function):
-    """The gradients of a function at some points, in a loop over what is vmapped."""
+class _MeanGradient(torch.autograd.Function):
+    """The mean gradient for all pairs that are vmapped. How a segment is divided depends on its values: none of that runs inside vmap."""
 
     @staticmethod
-    def forward(run: Callable[..., Tensor], grad: Tensor, *points: Tensor) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            leaves = [point.detach().clone().requires_grad_() for point in points]
-            found = torch.autograd.grad(run(*leaves), leaves, grad, allow_unused=True)
-        return tuple(torch.zeros_like(leaf) if one is None else one for one, leaf in zip(found, leaves, strict=True))
+    def forward(
+        integrated: _Integrated, report: Callable[[float], None], rows: Sequence[Rows], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        found = _MeanGradient._of_pairs(integrated, report, rows, [tensor.unsqueeze(0) for tensor in tensors])
+        return tuple(part.squeeze(0) for part in found)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, run: Callable[..., Tensor], *tensors: Tensor) -> tuple[Any, Any]:
-        found = []
-        for number in range(info.batch_size):
-            one = [t if dim is None else t.select(dim, number) for t, dim in zip(tensors, in_dims[1:], strict=True)]
-            found.append(_OneByOne.forward(run, *one))
-        stacked = tuple(torch.stack(parts) for parts in zip(*found, strict=True))
-        return stacked, (0,) * len(stacked)
+    def vmap(info: Any, in_dims: Any, integrated: Any, report: Any, rows: Any, *tensors: Tensor) -> tuple[Any, Any]:
+        pairs = [
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip(tensors, in_dims[3:], strict=True)
+        ]
+        found = _MeanGradient._of_pairs(integrated, report, rows, pairs)
+        return tuple(found), (0,) * len(found)
+
+    @staticmethod
+    def _of_pairs(
+        integrated: _Integrated, report: Callable[[float], None], rows: Sequence[Rows], tensors: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Of tensors ``[V, ...]``: the outputs' multipliers, then operands and outputs of the inputs, and those of the baselines."""
+        grads, x, r = _parted(tensors, len(tensors) - 2 * len(rows), len(rows))
+        operands = len(rows) - len(grads)
+        run = _Pairs(integrated, rows[:operands], rows[operands:], len(x[0]))
+        if integrated.opaque and not run.can_be_folded(r[:operands], r[operands:]):
+            run.one_by_one = True
+        found, gap = mean_gradient(
+            Segment(
+                run.outputs,
+                run.gradients,
+                grads,
+                x[:operands],
+                r[:operands],
+                x[operands:],
+                r[operands:],
+                rows[:operands],
+                rows[operands:],
+            )
+        )
+        report(gap)
+        return found
+
+
+def _parted(tensors: Sequence[Tensor], *numbers: int) -> list[Sequence[Tensor]]:
+    starts = [sum(numbers[:number]) for number in range(len(numbers) + 1)]
+    return [tensors[first:last] for first, last in zip(starts, [*starts[1:], len(tensors)], strict=True)]
+
+
+class _Pairs:
+    """A function run on ``[V, ...]``, the operands of ``V`` pairs.
+
+    Operations of torch are vmapped. What is opaque may have no batching rule: its pairs run as that many more samples of one batch, or,
+    where the function has something of this very batch inside, one by one.
+    """
+
+    def __init__(self, integrated: _Integrated, rows: Sequence[Rows], output_rows: Sequence[Rows], number: int) -> None:
+        self.one_by_one = False
+        self._integrated, self._rows, self._output_rows, self._number = integrated, rows, output_rows, number
+
+    def can_be_folded(self, points: Sequence[Tensor], values: Sequence[Tensor]) -> bool:
+        """Whether the pairs as one batch give at these points what is known of them."""
+        if self._number == 1 or any(rows.dim is None for rows in (*self._rows, *self._output_rows)):
+            return False
+        try:
+            found = self.outputs(*points)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+        return all(
+            one.shape == other.shape
+            and torch.allclose(one, other, rtol=0, atol=tolerance * float(other.abs().max()), equal_nan=True)
+            for one, other in zip(found, values, strict=True)
+            for tolerance in [torch.finfo(other.dtype).eps ** 0.5]
+        )
+
+    def outputs(self, *points: Tensor) -> Sequence[Tensor]:
+        if self._folds:
+            found = self._integrated.outputs(*_each(Rows.fold, self._rows, points))
+            return [rows.unfold(one, self._number) for rows, one in zip(self._output_rows, found, strict=True)]
+        return self._batched(self._integrated.outputs)(*points)
+
+    def gradients(self, grads: Sequence[Tensor], *points: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        if self._folds:
+            outputs, found = self._integrated.gradients(
+                _each(Rows.fold, self._output_rows, grads), *_each(Rows.fold, self._rows, points)
+            )
+            return (
+                [rows.unfold(one, self._number) for rows, one in zip(self._output_rows, outputs, strict=True)],
+                [rows.unfold(one, self._number) for rows, one in zip(self._rows, found, strict=True)],
+            )
+        return self._batched(self._integrated.gradients)(tuple(grads), *points)
+
+    @property
+    def _folds(self) -> bool:
+        return self._integrated.opaque and not self.one_by_one
+
+    def _batched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not self._integrated.opaque:
+            return torch.func.vmap(function)
+
+        def looped(*args: Any) -> Any:
+            found = [function(*tree_map(lambda one: one[number], args)) for number in range(self._number)]  # noqa: B023
+            return tree_map(lambda *parts: torch.stack(parts), *found)
+
+        return looped
+
+
+def _each(function: Callable[..., Tensor], rows: Sequence[Rows], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [function(one, tensor) for one, tensor in zip(rows, tensors, strict=True)]
 
 
 def multilinear(function: Callable[..., Any], args: Any, operands: Sequence[Tensor], factors: int) -> Application:
     """The application of a product of ``factors`` factors, linear in each: their exact Shapley values.
 
     Those are the mean of its derivative along the segment (it is its own multilinear extension: Owen, Management Science 18, 1972), a
-    polynomial of lower degree than there are factors, which half as many nodes integrate exactly. For two the one node is the midpoint.
+    polynomial of lower degree than there are factors, which half as many Gauss-Legendre nodes integrate exactly. For two the one node is
+    the midpoint.
     """
-    return integrate(function, args, {}, operands, nodes=(factors + 1) // 2)
+    places, weights = np.polynomial.legendre.leggauss((factors + 1) // 2)
+    unique = list({id(operand): operand for operand in operands}.values())
+
+    def run(*values: Tensor) -> Tensor:
+        given = {id(operand): value for operand, value in zip(unique, values, strict=True)}
+        result: Tensor = function(*tree_map(lambda item: given.get(id(item), item), args))
+        return result
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        pairs = [sides.pair(position) for position in range(len(unique))]
+        totals: list[Tensor] = []
+        for node, weight in zip((places + 1) / 2, weights / 2, strict=True):
+            points = [(r + float(node) * (x - r)).expand_as(x) for x, r in pairs]
+            parts = [float(weight) * part for part in torch.func.vjp(run, *points)[1](grad)]
+            totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
+        return totals
+
+    return Application(unique, lambda *values: (run(*values), values), multipliers)

@@ -1,137 +1,115 @@
-"""Recurrent layers, unrolled into steps: LSTM cells, which have a rule, and the products, sigmoids and tanhs of other cells."""
+"""Recurrent layers and cells, and the packing of sequences: directions of layers, which have a rule, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.nn.functional import linear
 
-from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import Application, Context, decomposition, rule
-
-State = tuple[Tensor, ...]
-Step = Callable[[Tensor, State, Sequence[Any]], State]
+from .recurrence import recurrent_layer
+from .registry import decomposition
 
 
-def lstm_unit(state: Tensor) -> Tensor:
-    """The hidden state and the next cell, side by side, from the gates i, f, g, o before their activation and the cell.
-
-    An operation of its own to the function mode: its rule is one kernel where its parts would be eight.
-    """
-    if has_torch_function_unary(state):
-        return handle_torch_function(lstm_unit, (state,), state)
-    return _lstm_unit(state)[0]
-
-
-def _lstm_unit(state: Tensor) -> tuple[Tensor, list[Tensor]]:
-    i, f, g, o, cell = state.chunk(5, -1)
-    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
-    following = f * cell + i * g
-    squashed = torch.tanh(following)
-    return torch.cat([o * squashed, following], -1), [state, torch.cat([i, f, g, o, following, squashed], -1)]
-
-
-@rule("lstm_unit")
-def _lstm_unit_rule(_: Context, state: Tensor) -> Application:
-    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        (x, x_values), (r, r_values) = sides.x, sides.r
-        return [ops.lstm(grad.unsqueeze(0), x, r, x_values, r_values, sides.rows(), *sides.geometry()).squeeze(0)]
-
-    return Application([state], _lstm_unit, multipliers)
-
-
-def _lstm_step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
-    """One step; ``projected`` is the input's part of the gates, ``weights`` those of the hidden state: weight, bias or None, projection."""
-    hidden, cell = state
-    gates = projected + torch.nn.functional.linear(hidden, weights[0], weights[1])
-    hidden, cell = lstm_unit(torch.cat([gates, cell], -1)).chunk(2, -1)
-    return (hidden if len(weights) == 2 else hidden @ weights[2].mT), cell
-
-
-def _gru_step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
-    (hidden,) = state
-    reset_x, update_x, new_x = projected.chunk(3, -1)
-    reset_h, update_h, new_h = torch.nn.functional.linear(hidden, weights[0], weights[1]).chunk(3, -1)
-    update = torch.sigmoid(update_x + update_h)
-    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
-    return (new + update * (hidden - new),)
-
-
-def _rnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(projected: Tensor, state: State, weights: Sequence[Any]) -> State:
-        return (activation(projected + torch.nn.functional.linear(state[0], weights[0], weights[1])),)
-
-    return step
-
-
-_STEPS: dict[str, Step] = {
-    "lstm": _lstm_step,
-    "gru": _gru_step,
-    "rnn_tanh": _rnn_step(torch.tanh),
-    "rnn_relu": _rnn_step(torch.relu),
-}
-
-
-def _layer(
-    step: Step, input: Tensor, state: State, weights: Sequence[Any], biases: bool, backwards: bool
-) -> tuple[Tensor, State]:
-    """One direction of one layer over ``[S, B, features]``."""
-    w_ih, w_hh, *rest = weights
-    b_ih, b_hh = rest[:2] if biases else (None, None)
-    of_hidden = [w_hh, b_hh, *(rest[2:] if biases else rest)]
-    projected = torch.nn.functional.linear(input, w_ih, b_ih).unbind(0)
-    outputs = []
-    for one in reversed(projected) if backwards else projected:
-        state = step(one, state, of_hidden)
-        outputs.append(state[0])
-    return torch.stack(outputs[::-1] if backwards else outputs), state
-
-
-def _register(name: str, step: Step) -> None:
-    @decomposition(name)
-    def unrolled(*args: Any) -> tuple[Tensor, ...]:
-        if not isinstance(args[3], bool):
-            raise UnsupportedOperationError(
-                f"torch.{name} on a packed sequence cannot be explained: its rows are not those of the batch; pass a padded tensor"
+def _layers(
+    name: str,
+    input: Tensor,
+    hx: Any,
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+) -> tuple[Tensor, ...]:
+    """All layers over ``[S, B, features]``: the outputs, and the states after the last step."""
+    if train and dropout:
+        raise UnsupportedOperationError(f"torch.{name} is random: its dropout is on outside of eval mode")
+    states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)
+    finals: list[tuple[Tensor, ...]] = []
+    for layer in range(num_layers):
+        outputs = []
+        for number in range(layer * directions, (layer + 1) * directions):
+            backwards = number % directions == 1
+            w_ih, w_hh, *rest = params[number * each : (number + 1) * each]
+            b_ih, b_hh = rest[:2] if has_biases else (None, None)
+            projection = rest[-1] if len(rest) % 2 else None
+            projected = linear(input, w_ih, b_ih)
+            output, *cell = recurrent_layer(
+                name,
+                projected.flip(0) if backwards else projected,
+                tuple(state[number] for state in states),
+                (w_hh, b_hh, projection),
             )
-        input, hx, params, biases, layers, dropout, training, bidirectional, batch_first = args
-        if training and dropout:
-            raise UnsupportedOperationError(f"torch.{name} is random: its dropout is on outside of eval mode")
-        states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
-        directions = 2 if bidirectional else 1
-        each = len(params) // (layers * directions)
-        sequence = input.transpose(0, 1) if batch_first else input
-        finals: list[State] = []
-        for layer in range(layers):
-            outputs = []
-            for direction in range(directions):
-                number = layer * directions + direction
-                output, final = _layer(
-                    step,
-                    sequence,
-                    tuple(state[number] for state in states),
-                    params[number * each : (number + 1) * each],
-                    biases,
-                    direction == 1,
-                )
-                outputs.append(output)
-                finals.append(final)
-            sequence = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        ends = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-        return (sequence.transpose(0, 1) if batch_first else sequence, *ends)
+            finals.append((output[-1], *cell))
+            outputs.append(output.flip(0) if backwards else output)
+        input = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+    return (input, *(torch.stack(parts) for parts in zip(*finals, strict=True)))
+
+
+def _register(name: str) -> None:
+    def padded(input: Tensor, *args: Any, batch_first: bool, **kwargs: Any) -> tuple[Tensor, ...]:
+        output, *ends = _layers(name, input.transpose(0, 1) if batch_first else input, *args, **kwargs)
+        return (output.transpose(0, 1) if batch_first else output, *ends)
+
+    def packed(data: Tensor, batch_sizes: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        steps = len(batch_sizes)
+        _check_equal_lengths(f"torch.{name}", [int(size) for size in batch_sizes])
+        output, *ends = _layers(name, data.unflatten(0, (steps, -1)), *args, **kwargs)
+        return (output.flatten(0, 1), *ends)
+
+    @decomposition(name)
+    def layers(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        if "data" in kwargs or "batch_sizes" in kwargs or (len(args) > 3 and not isinstance(args[3], bool)):
+            return packed(*args, **kwargs)
+        if len(args) == 9:
+            *args, kwargs["batch_first"] = args  # type: ignore[assignment]
+        return padded(*args, **kwargs)
 
     @decomposition(f"{name}_cell")
     def cell(
         input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
     ) -> Any:
-        state = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
-        found = step(torch.nn.functional.linear(input, w_ih, b_ih), state, [w_hh, b_hh])
-        return found if len(state) == 2 else found[0]
+        states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
+        output, *last = recurrent_layer(name, linear(input, w_ih, b_ih).unsqueeze(0), states, (w_hh, b_hh, None))
+        return (output[0], *last) if last else output[0]
 
 
-for _name, _step in _STEPS.items():
-    _register(_name, _step)
+for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+    _register(_name)
+
+
+def _check_equal_lengths(called: str, numbers: Sequence[int]) -> None:
+    """``numbers``: the lengths of the samples, or how many samples each step has."""
+    if len(set(numbers)) > 1:
+        raise UnsupportedOperationError(
+            f"{called} has samples of different lengths packed together, whose rows are not those of the batch: explain the samples "
+            f"of each length by themselves (x[i:i + 1] where each has its own), with an explainer for that length; or let the model run on "
+            f"the padded tensor and mask what lies behind each length, given as sample_kwargs"
+        )
+
+
+@decomposition("_pack_padded_sequence")
+def _pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    each = [int(length) for length in lengths]
+    _check_equal_lengths("torch.nn.utils.rnn.pack_padded_sequence", each)
+    sequence = (input.transpose(0, 1) if batch_first else input)[: each[0]]
+    return sequence.flatten(0, 1), torch.full((each[0],), len(each))
+
+
+@decomposition("_pad_packed_sequence")
+def _pad(
+    data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
+) -> tuple[Tensor, Tensor]:
+    steps = len(batch_sizes)
+    _check_equal_lengths("torch.nn.utils.rnn.pad_packed_sequence", [int(size) for size in batch_sizes])
+    sequence = data.unflatten(0, (steps, -1))
+    if total_length > steps:
+        missing = sequence.new_full((total_length - steps, *sequence.shape[1:]), padding_value)
+        sequence = torch.cat([sequence, missing])
+    return sequence.transpose(0, 1) if batch_first else sequence, torch.full((sequence.shape[1],), steps)

@@ -6,6 +6,7 @@ linear as it was called (a product with a constant, say). Its first parameter is
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -40,9 +41,10 @@ class Application:
 
     ``operands``: the tensors that multipliers flow to. ``forward(*operands)`` returns ``(output, kept)``: the operation's own result
     and the tensors that the multipliers are computed from. ``multipliers(grad, sides)`` returns one multiplier an operand; ``grad`` is
-    the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline
-    (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes. ``stand_for``: the
-    call's own tensors where the operands were made from them (converted to another dtype, say).
+    the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline, and the multipliers of all
+    outputs (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes.
+    ``stand_for``: the call's own tensors where the operands were made from them (converted to another dtype, say). ``rebuild`` makes what
+    the model is to be given of an output that is a flat tuple of tensors.
     """
 
     operands: Sequence[Tensor]
@@ -50,13 +52,14 @@ class Application:
     multipliers: Callable[..., Sequence[Tensor | None]]
     parameters: tuple[Any, ...] = ()
     stand_for: Sequence[Tensor] = ()
+    rebuild: Callable[[Any], Any] | None = None
 
 
 Rule = Callable[..., Application | None]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
+#: The built-in rules.
 RULES: dict[str, Rule] = {}
-MODULE_RULES: dict[type, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[AnyRule], AnyRule]:
@@ -82,3 +85,40 @@ def decomposition(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         return function
 
     return register
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """A rule of the user's for a key: a canonical name, or the function, ``autograd.Function`` or module class itself."""
+
+    key: Any
+    rule: Rule
+
+
+#: Replaced as a whole at every change, so that other threads may read it at any time.
+_registered: tuple[Registered, ...] = ()
+_CHANGING = threading.Lock()
+
+
+def register(entry: Registered) -> None:
+    """Put a rule in force, over all that there are for its key."""
+    global _registered
+    with _CHANGING:
+        _registered = (*_registered, entry)
+
+
+def unregister(entry: Registered) -> None:
+    """Take this very entry away, if it is still there."""
+    global _registered
+    with _CHANGING:
+        _registered = tuple(other for other in _registered if other is not entry)
+
+
+def registered() -> tuple[Registered, ...]:
+    """All rules of the user's, in the order of their registration."""
+    return _registered
+
+
+def in_force() -> dict[Any, Rule]:
+    """The rule for each key as things are now: the last one registered, and where there is none the built-in one."""
+    return {**RULES, **{entry.key: entry.rule for entry in _registered}}

@@ -1,31 +1,39 @@
-"""Rules of the user's own, for a function or for every module of a class."""
+"""Rules of the user's own, for a function, a hand-written ``autograd.Function`` or every module of a class."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch._library.custom_ops import CustomOpDef
+from torch.overrides import resolve_name
 
 from ..capture.dependence import tensors_in
-from ..capture.names import operation
+from ..capture.names import is_of_torch, operation
+from ..capture.written import APPLY
 from .integrate import integrate
-from .registry import MODULE_RULES, RULES, Application, Context, Rule
+from .linear import LINEAR, METADATA, RANDOM, REFUSED, STEPS
+from .registry import DECOMPOSITIONS, RULES, Application, Context, Registered, Rule, register, unregister
 
 
 class Registration:
-    """A rule in force until ``remove()``, or until the end of a ``with`` block; then the rule before it is back."""
+    """A rule in force until ``remove()``, or until the end of a ``with`` block.
 
-    def __init__(self, table: dict[Any, Rule], key: Any, rule: Rule) -> None:
-        self._table, self._key, self._before = table, key, table.get(key)
-        table[key] = rule
+    Each stands for itself: whichever are removed, in whatever order and however often, the last one that is left is in force, and where
+    none is left the built-in rule.
+    """
+
+    def __init__(self, key: Any, rule: Rule) -> None:
+        self._entry = Registered(key, rule)
+        register(self._entry)
 
     def remove(self) -> None:
-        if self._before is None:
-            self._table.pop(self._key, None)
-        else:
-            self._table[self._key] = self._before
+        unregister(self._entry)
 
     def __enter__(self) -> Registration:
         return self
@@ -41,36 +49,88 @@ def register_rule(
 
     Args:
         target: a function of torch or a ``torch.ops`` operation, in whatever spelling (``torch.sin`` stands for ``Tensor.sin_`` too); a
-            subclass of ``torch.autograd.Function``; or a subclass of ``torch.nn.Module``, whose instances (not those of its subclasses)
-            are then explained as one operation.
+            Python function of the user's own, this very one, whatever the model calls it by; a subclass of
+            ``torch.autograd.Function``; or a subclass of ``torch.nn.Module``, whose instances (not those of its subclasses) are then
+            explained as one operation.
         rule: for a function ``rule(context, *args, **kwargs)``, for a module class ``rule(context, module, *args, **kwargs)``, with the
             call's own arguments. It returns an :class:`Application`: the operands that multipliers flow to, the forward with what to
             keep of it, and the multipliers; or None where the call needs no rule. Or ``"integrate"``: the mean gradient of the whole
-            along the segment from the baseline to the input (integrated gradients, arXiv 1703.01365, by Gauss-Legendre quadrature),
-            which adds up where it is smooth.
+            along the segment from the baseline to the input (integrated gradients, arXiv 1703.01365, by adaptive Gauss-Kronrod
+            quadrature), which adds up where the whole is continuous.
 
     Returns:
-        A :class:`Registration`. The rule is in force for every explainer until its ``remove()``, or inside it as a ``with`` block.
+        A :class:`Registration`. The rule is in force for every explainer until its ``remove()``, or inside it as a ``with`` block; for one
+        target the last registration that is not removed.
 
     The multipliers must satisfy ``sum_i m_i (a_i(x) - a_i(r)) = m_z (z(x) - z(r))`` over the operands ``a`` and the output ``z``: what
     is left over is what :class:`AdditivityError` reports.
     """
     given: Any = target
-    modules = isinstance(given, type) and issubclass(given, nn.Module)
-    written = isinstance(given, type) and issubclass(given, torch.autograd.Function)
-    if not callable(given) or (isinstance(given, type) and not modules and not written):
-        raise TypeError(
-            f"target must be a function of torch, a subclass of torch.autograd.Function or a subclass of torch.nn.Module, got {target!r}"
-        )
+    key = _key(given)
     if rule == "integrate":
-        function = given.forward if modules else given.apply if written else given
-        rule = _integrated(function, opaque=modules or written)
+        rule = _integrated(key, given)
     elif not callable(rule):
         raise TypeError(f"rule must be a function or 'integrate', got {rule!r}")
-    return Registration(MODULE_RULES, given, rule) if modules else Registration(RULES, operation(given).name, rule)
+    return Registration(key, rule)
 
 
-def _integrated(function: Callable[..., Any], opaque: bool) -> Rule:
+#: Names of torch's functions that a function mode sees, and that take values.
+_SEEN = LINEAR | STEPS | REFUSED.keys() | RULES.keys() | DECOMPOSITIONS.keys()
+
+
+def _key(target: Any) -> Any:
+    """What calls of the target are found by, or a TypeError that says why none could be."""
+    if isinstance(target, types.MethodType):
+        if target.__func__ is APPLY:
+            return target.__self__
+        raise _unreachable(
+            target, f"is a method of one object: pass the function itself, {target.__func__.__qualname__}"
+        )
+    if isinstance(target, nn.Module):
+        raise _unreachable(target, f"is one module: pass its class, {type(target).__name__}")
+    if isinstance(target, functools.partial):
+        raise _unreachable(target, "is a functools.partial, which calls another function: pass that")
+    if isinstance(target, CustomOpDef):
+        target = target._opoverload
+    if isinstance(target, type):
+        if issubclass(target, (nn.Module, torch.autograd.Function)):
+            return target
+    elif callable(target) and is_of_torch(target):
+        called = operation(target)
+        if called.name in METADATA:
+            raise _unreachable(target, f"computes no values ({called.title}): it needs no rule")
+        if called.name in RANDOM and called.name not in LINEAR:
+            raise _unreachable(target, f"is random ({called.title}): no rule can explain it")
+        if called.name in _SEEN or not isinstance(called.name, str) or resolve_name(target) or "::" in called.name:
+            return called.name
+    if isinstance(target, types.FunctionType):
+        if inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target):
+            raise _unreachable(target, "is a generator or a coroutine, which returns no tensors")
+        return target
+    if callable(target) and not isinstance(target, type):
+        raise _unreachable(
+            target,
+            "is compiled, or an object that is called: call it in a Python function or in a module, and pass that function or class",
+        )
+    raise _unreachable(target, "is none of these")
+
+
+def _unreachable(target: Any, why: str) -> TypeError:
+    return TypeError(
+        f"target must be a function of torch, a Python function, or a subclass of torch.autograd.Function or of torch.nn.Module, got "
+        f"{target!r}, which {why}"
+    )
+
+
+def _integrated(key: Any, target: Any) -> Rule:
+    written = isinstance(key, type) and issubclass(key, torch.autograd.Function)
+    if isinstance(key, type) and not written:
+        # The module's own forward, which may be another than its class's.
+        function: Any = lambda module, *args, **kwargs: module.forward(*args, **kwargs)  # noqa: E731
+    else:
+        function = key.apply if written else target
+    opaque = not isinstance(key, str)
+
     def rule(context: Context, *args: Any, **kwargs: Any) -> Application:
         operands = [tensor for tensor in tensors_in((args, kwargs)) if context.carries(tensor)]
         return integrate(function, args, kwargs, operands, opaque=opaque)

@@ -82,7 +82,7 @@ _UNLISTED = """
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
     upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d col2im slice alias rmul vecdot logsigmoid as_tensor asarray flex_attention
-    order_statistics lstm_unit
+    order_statistics recurrent_layer
     names has_names align_as const_data_ptr
 """.split()
 
@@ -132,7 +132,7 @@ def _named(name: str, slope: float) -> type[torch.autograd.Function]:
     """A Function of the user's under a name that torch's own nodes have."""
 
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return slope * x * x
+        return torch.polygamma(2, slope * x.exp())
 
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
@@ -144,5 +144,5 @@ def _named(name: str, slope: float) -> type[torch.autograd.Function]:
 
 @pytest.mark.parametrize("name", ["Add", "Clone", "Gather", "Copy", "Div"])
 def test_a_hand_written_function_does_not_pass_for_one_of_torch(name: str) -> None:
-    with pytest.raises(ExplanationError, match=f"{name}Backward"):
+    with pytest.raises(ExplanationError, match=rf"autograd\.Function {name} in Apply calls torch\.polygamma"):
         explain(_named(name, 2.0).apply)

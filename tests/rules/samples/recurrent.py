@@ -10,9 +10,9 @@ from reference import rules as slow
 from rules.linear_samples import const
 from torch import Tensor
 
-from deepshap_ext.rules.recurrent import lstm_unit
+from deepshap_ext.rules.recurrence import recurrent_layer
 
-from .sample import Sample
+from .sample import Sample, linear
 
 
 def samples() -> dict[str, Sample]:
@@ -56,5 +56,20 @@ def samples() -> dict[str, Sample]:
         # The gates of both units before their activation, and the cell.
         return np.concatenate(slow.lstm_step(a[:4].ravel(), (np.zeros(2), a[4]), np.eye(8), np.zeros((8, 2))))
 
-    found["lstm_unit"] = Sample((5, 2), lambda x: lstm_unit(x.flatten(1)), unit, 0.1)
+    def one_step(x: Tensor) -> Tensor:
+        weights = torch.zeros(8, 2, dtype=x.dtype), None, None
+        hidden, last = recurrent_layer("lstm", x[:, :4].flatten(1)[None], (torch.zeros_like(x[:, 4]), x[:, 4]), weights)
+        return torch.cat([hidden[0], last], 1)
+
+    def pack(x: Tensor) -> Tensor:
+        data = torch._C._VariableFunctions._pack_padded_sequence(x, torch.full((len(x),), 2), True)[0]
+        return data.unflatten(0, (2, -1)).transpose(0, 1)
+
+    def pad(x: Tensor) -> Tensor:
+        steps = torch.full((3,), len(x))
+        return torch._C._VariableFunctions._pad_packed_sequence(x.transpose(0, 1).flatten(0, 1), steps, True, 0.5, 4)[0]
+
+    found["recurrent_layer"] = Sample((5, 2), one_step, unit, 0.1)
+    found["_pack_padded_sequence"] = linear((3, 2), pack)
+    found["_pad_packed_sequence"] = linear((3, 2), pad)
     return found

@@ -1,0 +1,232 @@
+"""The mean gradient of a function along the segment from a baseline to an input, by adaptive quadrature.
+
+Gauss-Kronrod pairs of 7 and 15 nodes (QUADPACK: Piessens, de Doncker-Kapenga, Ueberhuber and Kahaner 1983, routine QK15) on subintervals
+that are split where the integral needs it. What it needs is known, other than in quadrature at large: along the segment the multipliers
+are to add up to what the function itself gives, in every part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Of the nodes in [-1, 1] those from 0 on, with their weights in the rule of 15 nodes and in that of 7, which has every other node.
+_HALF = (
+    (0.000000000000000000000000000000000, 0.209482141084727828012999174891714, 0.417959183673469387755102040816327),
+    (0.207784955007898467600689403773245, 0.204432940075298892414161999234649, 0.0),
+    (0.405845151377397166906606412076961, 0.190350578064785409913256402421014, 0.381830050505118944950369775488975),
+    (0.586087235467691130294144691693013, 0.169004726639267902826583426598550, 0.0),
+    (0.741531185599394439863864773280788, 0.140653259715525918745189590510238, 0.279705391489276667901467771423780),
+    (0.864864423359769072789712788640926, 0.104790010322250183839876322541518, 0.0),
+    (0.949107912342758524526189684047851, 0.063092092629978553290700663189204, 0.129484966168869693270611432679082),
+    (0.991455371120812639206854697526329, 0.022935322010529224963732008058970, 0.0),
+)
+#: Nodes in [0, 1], in order, and their weights in both rules.
+NODES = tuple(
+    ((1 + sign * node) / 2, kronrod / 2, gauss / 2)
+    for sign, half in ((-1, _HALF[:0:-1]), (1, _HALF))
+    for node, kronrod, gauss in half
+)
+
+#: Subintervals of one segment that are looked at, at most: 15 gradients each, and one a split.
+LIMIT = 256
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the samples are in a tensor: ``(outer, batch, inner)`` in row-major order, in dimension ``dim``; None where there is none.
+
+    Each sample has its own subintervals.
+    """
+
+    outer: int
+    batch: int
+    dim: int | None = None
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """``[V, batch]``: the sum of each sample's elements of a tensor ``[V, ...]``."""
+        return tensor.reshape(len(tensor), self.outer, self.batch, -1).sum((1, 3), dtype=torch.float64)
+
+    def spread(self, values: Tensor, like: Tensor) -> Tensor:
+        """Values ``[V, batch]``, one a sample, over the elements of a tensor ``[V, ...]``."""
+        split = like.reshape(len(like), self.outer, self.batch, -1)
+        return values[:, None, :, None].to(like.dtype).expand_as(split).reshape(like.shape)
+
+    def fold(self, tensor: Tensor) -> Tensor:
+        """A tensor ``[V, ...]`` as one of ``V * batch`` samples."""
+        shape = list(tensor.shape[1:])
+        shape[self.dim or 0] *= len(tensor)
+        return tensor.reshape(len(tensor), self.outer, self.batch, -1).movedim(0, 1).reshape(shape)
+
+    def unfold(self, tensor: Tensor, number: int) -> Tensor:
+        """The ``[V, ...]`` that was folded."""
+        shape = list(tensor.shape)
+        shape[self.dim or 0] //= number
+        return tensor.reshape(self.outer, number, self.batch, -1).movedim(1, 0).reshape(number, *shape)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A function's operands and outputs at both ends, each ``[V, ...]``, and the multipliers ``grads`` of its outputs.
+
+    ``outputs(*points)`` gives the function's outputs, ``gradients(grads, *points)`` these and the gradients for its operands; ``rows`` and
+    ``output_rows`` say where samples are in the operands and in the outputs.
+    """
+
+    outputs: Callable[..., Sequence[Tensor]]
+    gradients: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]]
+    grads: Sequence[Tensor]
+    x: Sequence[Tensor]
+    r: Sequence[Tensor]
+    f_x: Sequence[Tensor]
+    f_r: Sequence[Tensor]
+    rows: Sequence[Rows]
+    output_rows: Sequence[Rows]
+
+
+def mean_gradient(segment: Segment) -> tuple[list[Tensor], float]:
+    """The operands' multipliers, and how far those of the worst sample are from adding up to what the function gives.
+
+    A subinterval is done where its multipliers add up to rounding and the two rules agree to the root of that, or where it is split no
+    further: a function that jumps adds up nowhere.
+    """
+    return _Quadrature(segment).run()
+
+
+class _Quadrature:
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        # Half precision has too few places to put the nodes of small subintervals.
+        wide = [torch.promote_types(x.dtype, torch.float32) for x in segment.x]
+        self._start = [r.to(dtype).expand_as(x) for x, r, dtype in zip(segment.x, segment.r, wide, strict=True)]
+        self._steps = [x.to(dtype) - r for x, r, dtype in zip(segment.x, self._start, wide, strict=True)]
+        absolute = [g.abs() for g in segment.grads]
+        values = [a.abs() + b.abs() for a, b in zip(segment.f_x, segment.f_r, strict=True)]
+        self._size = self._along(absolute, values)
+        self._rounding = 2 * max(torch.finfo(tensor.dtype).eps for tensor in (*segment.x, *segment.f_x))
+
+    def run(self) -> tuple[list[Tensor], float]:
+        at_r, at_x = (self._along(self._segment.grads, f) for f in (self._segment.f_r, self._segment.f_x))
+        zero = torch.zeros_like(at_x)
+        # Subintervals by sample, first in, first out: their ends, the function and its slopes there, and the gap before their split.
+        first = torch.stack([zero, zero + 1, at_r, at_x, zero + math.nan, zero + math.nan, zero + math.inf])
+        queue = first[..., None].expand(*[-1] * 3, LIMIT).clone()
+        taken, filled = zero.long(), zero.long() + 1
+        totals = [torch.zeros_like(step) for step in self._steps]
+        while (left := taken < filled).any():
+            head = taken.clamp(max=LIMIT - 1)
+            a, b, f_a, f_b, *slopes, before = queue.gather(3, head.expand(7, *head.shape)[..., None]).squeeze(3)
+            found = self._rules(a, b)
+            excess = found.adding_up - (f_b - f_a)
+            gap = excess.abs()
+            rounding = self._rounding * (self._size + found.size)
+            # The last split gained little: the function is rounded more than its result shows.
+            noise = (gap > before / 4) & (gap <= 32 * rounding)
+            done = ~(gap > rounding) | noise
+            # What adds up by chance does not make both rules agree.
+            done &= ~(found.apart > math.sqrt(self._rounding) * (self._size + found.size))
+            # Nothing gained at all: the function jumps.
+            done |= (gap > 0.9 * before) & (gap > rounding) & (b - a < 1e-4)
+            done |= filled + 2 > LIMIT
+            for total, part, rows in zip(totals, found.parts, self._segment.rows, strict=True):
+                total += torch.where(rows.spread(left & done, part).bool(), part, 0)
+            taken += left
+            if (split := left & ~done).any():
+                c = self._split_at(a, b, found, slopes, excess)
+                outputs, gradients = self._segment.gradients(self._segment.grads, *self._points(c))
+                f_c, slope = self._along(self._segment.grads, outputs), self._adding_up(gradients)
+                for half in ([a, c, f_a, f_c, slopes[0], slope, gap], [c, b, f_c, f_b, slope, slopes[1], gap]):
+                    place = filled.clamp(max=LIMIT - 1).expand(7, *filled.shape)[..., None]
+                    old = queue.gather(3, place)
+                    queue.scatter_(3, place, torch.where(split[..., None], torch.stack(half)[..., None], old))
+                    filled += split
+        gap = self._adding_up(totals) - (at_x - at_r)
+        parts = [total.to(x.dtype) for total, x in zip(totals, self._segment.x, strict=True)]
+        return parts, float(gap.abs().nan_to_num(math.inf).max())
+
+    def _rules(self, a: Tensor, b: Tensor) -> _Found:
+        """Both rules on one subinterval a sample."""
+        places, values, slopes = [], [], []
+        size, apart = torch.zeros_like(a), torch.zeros_like(a)
+        parts = [torch.zeros_like(step) for step in self._steps]
+        differences = [torch.zeros_like(step) for step in self._steps]
+        for node, kronrod, gauss in NODES:
+            place = a + node * (b - a)
+            outputs, gradients = self._segment.gradients(self._segment.grads, *self._points(place))
+            places.append(place)
+            values.append(self._along(self._segment.grads, outputs))
+            slopes.append(self._adding_up(gradients))
+            for rows, part, difference, step, gradient in zip(
+                self._segment.rows, parts, differences, self._steps, gradients, strict=True
+            ):
+                part += rows.spread(kronrod * (b - a), step) * gradient
+                difference += rows.spread((kronrod - gauss) * (b - a), step) * gradient
+                size += kronrod * (b - a) * rows.total((gradient * step).abs())
+        for rows, difference, step in zip(self._segment.rows, differences, self._steps, strict=True):
+            apart += rows.total((difference * step).abs())
+        return _Found(
+            parts, self._adding_up(parts), size, apart, torch.stack(places), torch.stack(values), torch.stack(slopes)
+        )
+
+    def _split_at(self, a: Tensor, b: Tensor, found: _Found, slopes: Sequence[Tensor], excess: Tensor) -> Tensor:
+        """Where to split: at a kink, where the slope changes most, or in the middle where no change stands out.
+
+        A kink is where the tangents on both sides meet. Where the function is curved that misses it by a little, and then the kink lies
+        between an end and the first node: the slope at the end, one of ``slopes``, is not what the nodes lead to. The difference, and what
+        the multipliers are in ``excess`` by, tell how far from the end it is.
+        """
+        changes, places = found.slopes.diff(dim=0), found.places
+        largest, at = changes.abs().max(0)
+        f, g, s, t, x, y = (
+            table.gather(0, number[None])[0]
+            for table in (found.values, found.slopes, places)
+            for number in (at, at + 1)
+        )
+        meet = x + (g - f - t * (y - x)) / (s - t)
+        inside = (meet > x) & (meet < y) & (3 * largest > changes.abs().sum(0))
+        c = torch.where(inside, meet, (a + b) / 2)
+        bends = changes / places.diff(dim=0)
+        for end, slope, first, sign in ((a, slopes[0], 0, 1), (b, slopes[1], -1, -1)):
+            change = found.slopes[first] - bends[first] * (places[first] - end) - slope
+            kink = end + sign * excess / change
+            close = ((kink - end).abs() < (places[first] - end).abs()) & (kink > a) & (kink < b)
+            c = torch.where(close & (change.abs() > largest), kink, c)
+        return c
+
+    def _points(self, place: Tensor) -> list[Tensor]:
+        return [
+            (start + rows.spread(place, step) * step).to(x.dtype)
+            for start, rows, step, x in zip(self._start, self._segment.rows, self._steps, self._segment.x, strict=True)
+        ]
+
+    def _along(self, grads: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+        parts = [
+            rows.total(grad * output)
+            for rows, grad, output in zip(self._segment.output_rows, grads, outputs, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+    def _adding_up(self, gradients: Sequence[Tensor]) -> Tensor:
+        parts = [
+            rows.total(gradient * step)
+            for rows, gradient, step in zip(self._segment.rows, gradients, self._steps, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Of one subinterval a sample: the multipliers' parts, what they add up to, the sum of its magnitudes, how far the rules are apart; and
+    of each node its place, the function and its slope there."""
+
+    parts: list[Tensor]
+    adding_up: Tensor
+    size: Tensor
+    apart: Tensor
+    places: Tensor
+    values: Tensor
+    slopes: Tensor
