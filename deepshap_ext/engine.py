@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import ops
-from .capture.graph import Cut, audit, cuts, separate
+from .capture.graph import Cut, audit, cuts, led_past, separate
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.layout import Layout
 from .capture.probe import probe, same_outputs
@@ -234,7 +234,7 @@ class Engine:
                 raise
             for entry, wrong in found:
                 if entry.past:
-                    adding_up = [replace(cut, whole=False) for cut in adding_up]
+                    adding_up = led_past(graph, adding_up, entry)
                     continue
                 inexact.setdefault(str(entry), set()).update((wrong.nonzero()[:, 0] // repeats).tolist())
             moments = self._moments(pairs, reference, targets.repeat_interleave(repeats, 0), chunks, repeats, bar)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .capture.graph import matters
 from .capture.hooks import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
@@ -68,7 +69,7 @@ class Pairs:
         for entry in (ours.overwritten(), theirs.overwritten()):
             if entry is not None:
                 raise ExplanationError(
-                    f"{entry}: its input is modified in place where the modification cannot be followed"
+                    f"{entry.called}: its input is modified in place where the modification cannot be followed"
                 )
         for one, other in zip(ours.entries, theirs.entries, strict=False):
             layouts = self.layouts.of(one)
@@ -77,18 +78,20 @@ class Pairs:
                 wrong = torch.zeros(self.samples, dtype=torch.bool, device=one.kept[0].device)
                 for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                     wrong |= self._differing(x, r, layout)
-                if wrong.any():
+                if wrong.any() and matters(self.inputs, one):
                     found.append((one, wrong))
         if len(ours.entries) != len(theirs.entries):
             shorter, longer = sorted((ours.entries, theirs.entries), key=len)
-            raise ControlFlowError(f"{longer[len(shorter)]} runs for some inputs or baselines only")
+            raise ControlFlowError(f"{longer[len(shorter)].called} runs for some inputs or baselines only")
         return found
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
-            raise ControlFlowError(f"the model calls {one} for the inputs where it calls {other} for the baselines")
+            raise ControlFlowError(
+                f"the model calls {one.called} for the inputs where it calls {other.called} for the baselines"
+            )
         if len(one.kept) != len(layouts):
-            raise ControlFlowError(f"{one} does not run for every input or baseline")
+            raise ControlFlowError(f"{one.called} does not run for every input or baseline")
         if not _equal(one.value, other.value):
             raise ControlFlowError(
                 f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
@@ -101,11 +104,11 @@ class Pairs:
                 for t, count in zip((x, r), rows, strict=True)
                 if t.dim() > layout.dim
             ):
-                raise ControlFlowError(f"{one} has a number of elements that depends on the values of the input")
+                raise ControlFlowError(f"{one.called} has a number of elements that depends on the values of the input")
             shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
             if shapes[0] != shapes[1]:
                 raise ControlFlowError(
-                    f"{one} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
+                    f"{one.called} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
                 )
 
     def _differing(self, x: Tensor, r: Tensor, layout: Layout | None) -> Tensor:

@@ -21,7 +21,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
 from .dependence import tensors_in
+from .detach import without_inference_mode
 from .mode import Capture, is_rules_own
+from .script import scripts
 from .tape import Tape
 
 
@@ -94,6 +96,7 @@ class ModelHooks:
         self._options = options
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
+        self._parts_written = False
         self._capture: Capture | None = None
         #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
         self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
@@ -155,13 +158,24 @@ class ModelHooks:
 
     def run(self, inputs: Sequence[Tensor]) -> Pass:
         """Run the model on copies of the inputs, with autograd on and every operation captured."""
+        try:
+            return self._run(inputs)
+        except RuntimeError as error:
+            if self._parts_written or "function that returns multiple views" not in str(error):
+                raise
+            # The model writes into the parts of a split, each of which must then be a view by itself, at the price of a slower backward.
+            self._parts_written = True
+            self._running.clear()
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Tensor]) -> Pass:
         self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [tensor.detach().clone() for tensor in explained]
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options)
+        capture = self._capture = Capture(self.module_path, self._options, self._parts_written)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -169,7 +183,7 @@ class ModelHooks:
             copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
                 capture.dependence.mark(tensor, explained=not self.call.layers)
-            with capture, capture.saved_tensors():
+            with capture, capture.saved_tensors(), without_inference_mode(), scripts(capture.script):
                 output = self.call.select(self._model(*given, **copies))
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)
@@ -244,6 +258,10 @@ class ModelHooks:
                 if tensor.is_floating_point() and tensor in self._capture.dependence
             ]
             for tensor in tensors:
+                if random := self._capture.dependence[tensor].random:
+                    raise UnsupportedOperationError(
+                        f"{random}, and reaches the explained layer: explain a layer before it, or a model without it"
+                    )
                 self._capture.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
@@ -286,11 +304,12 @@ class ModelHooks:
             )
         if not output.is_floating_point():
             raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
-        if not output.requires_grad:
+        if output in capture.dependence and (random := capture.dependence[output].random):
             raise UnsupportedOperationError(
-                "the model's output is detached from what is explained: it was computed under torch.no_grad, from detached copies, or "
-                "does not depend on it"
+                f"{random}, and reaches the output: pass training=self.training where it has that argument, or explain a model without it"
             )
+        if not output.requires_grad:
+            raise UnsupportedOperationError("the model's output does not depend on what is explained, or by decisions only")
 
 
 #: A module of torch that compiles what it is called with.
@@ -331,9 +350,13 @@ def _nothing_around(*args: Any, **kwargs: Any) -> Iterator[None]:
 def _centred_logits(output: Any, capture: Capture) -> Tensor:
     """In place of a final softmax its logits, less their mean over the classes (DeepLIFT, arXiv 1704.02685, section 3.6)."""
     made = capture.made_by(output) if isinstance(output, Tensor) else None
-    if made is None or made[1] != "softmax":
-        raise ExplanationError("softmax='centered' explains a model whose output is a softmax; this one's is not")
-    return made[0] - made[0].mean(-1, keepdim=True)
+    if made is None or made.name != "softmax":
+        raise ExplanationError(
+            "softmax='centered' explains a model whose output is a softmax, as it returns it; this one's is not, or was written into, or "
+            "its logits were"
+        )
+    (dim,) = made.parameters
+    return made.operand - made.operand.mean(dim, keepdim=True)
 
 
 #: Contents of the attributes that can be written into: torch's containers, caches and lists of the model's own.

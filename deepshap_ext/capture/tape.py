@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from .dependence import storage_key
 
@@ -18,7 +19,8 @@ class Entry:
     ``kept`` are the tensors that its rule reads in the pair pass (detached). An operation with ``multipliers`` None has no rule of its
     own: it is linear as long as ``kept``, which depend on the input and carry no gradient, are the same on both sides. ``value`` is
     what Python code read from an input-dependent tensor (``item()``, ``bool()``) or the constant arguments of a rule. ``past``: ``kept``
-    come from the model's inputs past the explained layer.
+    come from the model's inputs past the explained layer. ``culprit``: what a message names instead of the operation, the comparison
+    that made a mask, say. ``nodes``: the places in the autograd graph of what a linear operation made of ``kept``.
     """
 
     title: str
@@ -27,11 +29,18 @@ class Entry:
     multipliers: Callable[..., Any] | None = None
     value: Any = None
     past: bool = False
+    culprit: str | None = None
+    nodes: Sequence[Node] = ()
     versions: list[int] = field(default_factory=list)
     number: int = -1
 
-    def __str__(self) -> str:
+    @property
+    def called(self) -> str:
+        """The operation and the module that it runs in."""
         return f"{self.title} in {self.module}"
+
+    def __str__(self) -> str:
+        return self.culprit or self.called
 
 
 class Factor:
@@ -77,6 +86,7 @@ class Tape:
         self._readers.clear()
         for entry in self.entries:
             entry.multipliers = entry.multipliers and _released
+            entry.nodes = ()
 
     def overwritten(self) -> Entry | None:
         """The first entry whose tensors were modified where the capture could not see it."""
