@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,14 +35,19 @@ class MemoryMeter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        given = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
-        for tensor in tensors_in(result):
+        given = {tensor.untyped_storage()._cdata for tensor in _dense_in((args, kwargs))}
+        for tensor in _dense_in(result):
             storage = tensor.untyped_storage()
             if storage._cdata not in given and storage._cdata not in self._alive:
                 self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
                 self.largest = max(self.largest, storage.nbytes())
         self.peak = max(self.peak, self.live)
         return result
+
+
+def _dense_in(value: Any) -> Iterator[Tensor]:
+    """Sparse tensors, a model's constants, have no storage of their own."""
+    return (tensor for tensor in tensors_in(value) if tensor.layout == torch.strided)
 
 
 #: Bytes of a tensor on the CPU that is made and freed over and over. glibc gives larger blocks (from 32 MiB on) back to the system each

@@ -58,7 +58,7 @@ def as_identity(function: Any) -> Callable[..., Any]:
 
 
 class AsIdentity(TorchFunctionMode):
-    """In this context nothing is detached; it is for a function that is run plainly, outside of the capture."""
+    """In this context nothing is detached: for a function that is run, or differentiated, outside of the capture."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return None if function is SET_GRAD_MODE else as_identity(function)(*args, **(kwargs or {}))

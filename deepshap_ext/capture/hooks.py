@@ -309,7 +309,10 @@ class ModelHooks:
                 f"{random}, and reaches the output: pass training=self.training where it has that argument, or explain a model without it"
             )
         if not output.requires_grad:
-            raise UnsupportedOperationError("the model's output does not depend on what is explained, or by decisions only")
+            raise UnsupportedOperationError(
+                "the model's output is made from what is explained by decisions only (comparisons, rounding, integers), or does not "
+                "depend on it"
+            )
 
 
 #: A module of torch that compiles what it is called with.

@@ -355,12 +355,15 @@ class Capture(TorchFunctionMode):
             self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
 
     def _several_factors(self, called: Operation, args: Any, kwargs: Any) -> bool:
-        """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers."""
+        """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers; or with a sparse
+        factor, which autograd's backward for batches does not take."""
         if called.name == "einsum":
             values = list(tensors_in(args))
         else:
             factors = FACTORS.get(called.name, {})
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
+        if any(isinstance(value, Tensor) and value.layout != torch.strided for value in values):
+            return True
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
     def _mark(

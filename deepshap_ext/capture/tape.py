@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -76,7 +77,9 @@ class Tape:
             self._readers.setdefault(storage_key(tensor), []).append((reader, position))
 
     def before_write(self, tensor: Tensor) -> None:
-        """Copy what is kept of a tensor that is about to be modified in place."""
+        """Copy what is kept of a tensor that is about to be modified in place; sparse ones are not kept."""
+        if tensor.layout != torch.strided:
+            return
         for reader, position in self._readers.pop(storage_key(tensor), ()):
             reader.kept[position] = reader.kept[position].clone()
             reader.versions[position] = reader.kept[position]._version
