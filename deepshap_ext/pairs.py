@@ -35,7 +35,7 @@ class Pairs:
         self.layouts = replace(layouts, entries=None) if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
-        self.row: Tensor = torch.empty(0)
+        self.row: Tensor = torch.empty(0, device="cpu")
 
     def sides(self, entry: Entry) -> Sides:
         return Sides(self, entry)

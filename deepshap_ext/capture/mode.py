@@ -92,7 +92,7 @@ class Capture(TorchFunctionMode):
             for tensor in written:
                 self.tape.before_write(tensor)
             return function(*args, **kwargs)
-        if self.dependence.has_random and (random := self._made_random(called, args, dependent)):
+        if self.dependence.has_random and (random := self._made_random(called, dependent)):
             return self._random(called, function, args, kwargs, dependent, random)
         if called.name == "set_data":
             self._refuse(called, "replaces the data of a tensor that depends on the explained input")
@@ -187,9 +187,9 @@ class Capture(TorchFunctionMode):
         """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
         written = _written(called, args, kwargs)
         step = called.name in STEPS
+        operands = _read(called, dependent)
         joins = []
         if active and not step:
-            operands = dependent if called.name not in SHAPED_LIKE else dependent[:1]
             joins = self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
         for tensor in written:
             self.tape.before_write(tensor)
@@ -210,7 +210,7 @@ class Capture(TorchFunctionMode):
             self._check_stays(called, result)
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
-        self._mark(called, made, dependent, nodes)
+        self._mark(called, made, operands, nodes)
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
@@ -313,10 +313,9 @@ class Capture(TorchFunctionMode):
         self._mark(called, made, dependent, (), random)
         return result
 
-    def _made_random(self, called: Operation, args: Any, dependent: list[Tensor]) -> str | None:
+    def _made_random(self, called: Operation, dependent: list[Tensor]) -> str | None:
         """What made the first of the operands that are random so."""
-        operands = dependent if called.name not in SHAPED_LIKE else dependent[:1]
-        return next(filter(None, (self.dependence[tensor].random for tensor in operands)), None)
+        return next(filter(None, (self.dependence[tensor].random for tensor in _read(called, dependent))), None)
 
     def _join(self, called: Operation, passive: list[Tensor]) -> list[Entry]:
         """Tensors that depend on the input and carry no gradient: constants only while they are the same on both sides."""
@@ -390,6 +389,11 @@ class Capture(TorchFunctionMode):
                 deciding = any(map(self.carries, dependent))
                 decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
             self.dependence.mark(tensor, explained, random, decision if passive else None)
+
+
+def _read(called: Operation, dependent: list[Tensor]) -> list[Tensor]:
+    """Of a call's tensors that depend on the input, those whose values it reads."""
+    return dependent[:1] if called.name in SHAPED_LIKE else dependent
 
 
 @dataclass(frozen=True)
