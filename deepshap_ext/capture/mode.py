@@ -113,7 +113,8 @@ class Capture(TorchFunctionMode):
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
-                return self._apply(called, integrate(function, args, kwargs, active, opaque=opaque), args, kwargs)
+                given = self._constants((args, kwargs))
+                return self._apply(called, integrate(function, *given, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def saved_tensors(self) -> AbstractContextManager[None]:
@@ -238,14 +239,26 @@ class Capture(TorchFunctionMode):
     def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
         left_out = "inplace", "out"
         arguments = {("input" if key == "self" else key): kwargs[key] for key in kwargs if key not in left_out}
+        given, named = self._constants((args, arguments))
         try:
-            application = RULES[called.name](self, *args, **arguments)
+            application = RULES[called.name](self, *given, **named)
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
             dependent = self.dependence.of(list(tensors_in((args, kwargs))))
             return self._as_it_is(called, function, args, kwargs, dependent, dependent)
         return self._apply(called, application, args, kwargs)
+
+    def _constants(self, value: Any) -> Any:
+        """A call's arguments as a rule may keep them: the model may write into its constants, though not into its parameters."""
+        if isinstance(value, Tensor):
+            kept = value.requires_grad or isinstance(value, nn.Parameter) or value.layout != torch.strided
+            return value if kept else self.tape.constant(value)
+        if type(value) in (list, tuple):
+            return type(value)(map(self._constants, value))
+        if isinstance(value, dict):
+            return {key: self._constants(item) for key, item in value.items()}
+        return value
 
     def _into(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation without its ``out=``, which autograd does not allow, and copy the result there."""

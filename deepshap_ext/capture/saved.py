@@ -25,7 +25,9 @@ def saved_tensors(dependence: Dependence, tape: Tape, shapes_only: bool) -> Iter
     dependence, tape = weakref.proxy(dependence), weakref.proxy(tape)
 
     def pack(tensor: Tensor) -> Tensor | Factor:
-        return tensor.detach() if shapes_only and tensor in dependence else tape.factor(tensor)
+        # Masks and indices made from the input have no gradient, and are read.
+        shape_only = shapes_only and tensor.requires_grad and tensor in dependence
+        return tensor.detach() if shape_only else tape.factor(tensor)
 
     def unpack(packed: Tensor | Factor) -> Tensor:
         if isinstance(packed, Tensor):

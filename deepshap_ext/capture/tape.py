@@ -58,6 +58,7 @@ class Tape:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._readers: dict[int, list[tuple[Entry | Factor, int]]] = {}
+        self._constants: dict[int, list[Tensor]] = {}
 
     def append(self, entry: Entry) -> None:
         entry.kept = [tensor.detach() for tensor in entry.kept]
@@ -72,6 +73,12 @@ class Tape:
         self._watch(factor)
         return factor
 
+    def constant(self, tensor: Tensor) -> Tensor:
+        """What a rule is given of a constant tensor, and may read in the pair pass: an alias that a write of the model's does not reach."""
+        alias = tensor.detach()
+        self._constants.setdefault(storage_key(tensor), []).append(alias)
+        return alias
+
     def _watch(self, reader: Entry | Factor) -> None:
         for position, tensor in enumerate(reader.kept):
             self._readers.setdefault(storage_key(tensor), []).append((reader, position))
@@ -83,10 +90,13 @@ class Tape:
         for reader, position in self._readers.pop(storage_key(tensor), ()):
             reader.kept[position] = reader.kept[position].clone()
             reader.versions[position] = reader.kept[position]._version
+        for alias in self._constants.pop(storage_key(tensor), ()):
+            alias.data = alias.clone()
 
     def release(self) -> None:
         """Drop the rules, which hold on to their operands and with them to the graph: the tape is a reference pass's."""
         self._readers.clear()
+        self._constants.clear()
         for entry in self.entries:
             entry.multipliers = entry.multipliers and _released
             entry.nodes = ()
