@@ -385,9 +385,7 @@ def _sums(values: Tensor) -> Tensor:
 def _cuts(parts: Sequence[Explained]) -> list[Cut]:
     """The layers that add up in all parts."""
     return [
-        replace(
-            same[0], whole=all(cut.whole for cut in same), past=next((cut.past for cut in same if cut.past), None)
-        )
+        replace(same[0], whole=all(cut.whole for cut in same), past=next((cut.past for cut in same if cut.past), None))
         for same in zip(*(p.cuts for p in parts), strict=True)
     ]
 

@@ -70,7 +70,8 @@ def test_each_decision_is_named_once() -> None:
     with pytest.raises(AdditivityError) as raised:
         DeepExplainer(model, torch.randn(5, 6).double()).attribute(torch.randn(9, 6).double())
     assert [part.partition(" takes")[0].rpartition(": ")[2] for part in str(raised.value).split("; ")] == [
-        f"torch.Tensor.{name} in Body (test_decisions.py:{inspect.getsourcelines(both)[1] + 1})" for name in ("gt", "lt")
+        f"torch.Tensor.{name} in Body (test_decisions.py:{inspect.getsourcelines(both)[1] + 1})"
+        for name in ("gt", "lt")
     ]
 
 
@@ -167,7 +168,9 @@ def test_what_lies_before_a_layer_leads_past_nothing(frozen: bool) -> None:
 def test_what_leads_past_a_layer_is_named(skip: str, title: str) -> None:
     model = Mixed(skip).double()
     explainer = DeepExplainer((model, model.mlp), _mixed(20))
-    with pytest.warns(UserWarning, match=rf"past the explained layer .*\({title} in Mixed \(test_decisions\.py:\d+\) brings in"):
+    with pytest.warns(
+        UserWarning, match=rf"past the explained layer .*\({title} in Mixed \(test_decisions\.py:\d+\) brings in"
+    ):
         explainer.attribute(_mixed(5))
 
 

@@ -212,7 +212,9 @@ def test_no_grad_is_the_users_again_afterwards() -> None:
 
 def test_out_of_another_shape_is_refused() -> None:
     model = spread(Body(lambda x: torch.add(x, 1, out=torch.empty(len(x), 9).double()))).double()
-    with pytest.raises(ExplanationError, match=r"torch\.add in Body has a result of shape .*8\], but out= of shape .*9\]"):
+    with pytest.raises(
+        ExplanationError, match=r"torch\.add in Body has a result of shape .*8\], but out= of shape .*9\]"
+    ):
         DeepExplainer(model, torch.randn(2, 6).double())
 
 

@@ -271,7 +271,9 @@ def test_a_function_of_torch_is_integrated_where_its_rule_would_do_too() -> None
 def test_what_a_hand_written_function_makes_of_a_mask_is_followed() -> None:
     """A step that carries no gradient is exact only where both sides agree."""
     model = Net(lambda h: h * Rounded.apply((h > 0) * 3.0))
-    with pytest.raises(deepshap_ext.AdditivityError, match=r"torch\.Tensor\.gt in Net \(.*\) takes different decisions"):
+    with pytest.raises(
+        deepshap_ext.AdditivityError, match=r"torch\.Tensor\.gt in Net \(.*\) takes different decisions"
+    ):
         DeepExplainer(model, BACKGROUND).attribute(X)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +54,9 @@ class Dependence:
     def __contains__(self, tensor: Tensor) -> bool:
         return tensor.layout == torch.strided and storage_key(tensor) in self._storages
 
-    def of(self, tensors: list[Tensor]) -> list[Tensor]:
-        return [tensor for tensor in tensors if tensor in self]
+    def of(self, value: Any) -> list[Tensor]:
+        """The tensors in a call's arguments that depend on the input."""
+        return [tensor for tensor in tensors_in(value) if tensor in self]
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -71,15 +71,21 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts, in order."""
+    found: list[Tensor] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
-        yield value
+        found.append(value)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from tensors_in(item)
+            _collect(item, found)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from tensors_in(item)
+            _collect(item, found)
     elif isinstance(value, slice):
-        yield from tensors_in((value.start, value.stop, value.step))
+        _collect((value.start, value.stop, value.step), found)

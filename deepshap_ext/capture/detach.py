@@ -66,11 +66,10 @@ class AsIdentity(TorchFunctionMode):
     def __enter__(self) -> AsIdentity:
         self._inference = without_inference_mode()
         self._inference.__enter__()
-        super().__enter__()
-        return self
+        return super().__enter__()  # type: ignore[no-untyped-call, no-any-return]
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         self._inference.__exit__(*raised)
 
 
@@ -82,7 +81,7 @@ def without_inference_mode() -> Iterator[None]:
 
     def stay(mode: torch.inference_mode) -> None:
         if threading.get_ident() == thread:
-            mode._inference_mode_context = nullcontext()
+            mode._inference_mode_context = nullcontext()  # type: ignore[assignment]
         else:
             enter(mode)
 

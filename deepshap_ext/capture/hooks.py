@@ -396,6 +396,9 @@ def _restore(module: nn.Module, snapshot: Snapshot) -> None:
     _restore_attributes(module, attributes, containers)
     for buffer, version, content in buffers.values():
         if buffer._version != version:
+            if buffer.grad_fn is not None and not buffer._is_view():
+                # What is explained was written into it.
+                buffer.detach_()
             with torch.no_grad():
                 buffer.copy_(content)
 

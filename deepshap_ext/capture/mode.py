@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UnsupportedOperationError
+from ..rules.attention import HELPERS
 from ..rules.integrate import integrate
 from ..rules.linear import (
     DIVISIONS,
@@ -35,12 +35,12 @@ from ..rules.linear import (
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from . import source
 from .calls import is_off, is_value, nodes_of, reads_value
-from .composites import body_of
 from .dependence import Dependence, plain, tensors_in
 from .detach import SET_GRAD_MODE, as_identity
 from .names import Operation, operation
 from .saved import saved_tensors
 from .tape import Entry, Tape
+
 
 class Capture(TorchFunctionMode):
     """Runs a model's operations, tapes the non-linear ones and refuses what it cannot explain.
@@ -80,7 +80,7 @@ class Capture(TorchFunctionMode):
         identity = as_identity(function) if self._whole is None else function
         if called.name in METADATA:
             return (identity if identity is not function and self.carries(args[0]) else function)(*args, **kwargs)
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        dependent = self.dependence.of((args, kwargs))
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
         written = _written(called, args, kwargs)
@@ -109,12 +109,12 @@ class Capture(TorchFunctionMode):
         if active and called.name in RULES:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
-            body = DECOMPOSITIONS.get(called.name) or body_of(function)
+            body = DECOMPOSITIONS.get(called.name) or _body(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
-                given = self._constants((args, kwargs))
-                return self._apply(called, integrate(function, *given, active, opaque=opaque), args, kwargs)
+                given, named = self._constants((args, kwargs))
+                return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def saved_tensors(self) -> AbstractContextManager[None]:
@@ -140,7 +140,7 @@ class Capture(TorchFunctionMode):
 
     def module(self, rule: Rule, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a module as one operation under its class's rule."""
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        dependent = self.dependence.of((args, kwargs))
         random = self.dependence.has_random and any(self.dependence[tensor].random for tensor in dependent)
         if not self._on or random or not any(tensor.requires_grad for tensor in dependent):
             return forward(*args, **kwargs)
@@ -197,21 +197,24 @@ class Capture(TorchFunctionMode):
         run = IN_MEMORY_ORDER.get(function, function)
         if active and self._parts_written and called.name in SEVERAL_VIEWS:
             run = partial(single_views, function)
-        # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
-        with torch.set_grad_enabled(not step or bool(written)):
-            # A model that is not trained reads values without detaching them first.
-            result = run(*[arg.detach() for arg in args] if reads_value(called) else args, **kwargs)
+        # A model that is not trained reads values without detaching them first.
+        given = [arg.detach() for arg in args] if reads_value(called) else args
+        if step and not written:
+            with torch.no_grad():
+                result = run(*given, **kwargs)
+        else:
+            # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
+            result = run(*given, **kwargs)
         made = [*tensors_in(result), *written]
-        nodes = nodes_of(made, written)
         for entry in joins:
-            entry.nodes = nodes
+            entry.nodes = nodes_of(made, written)
         if active and self._needs_rule(called, args, kwargs):
-            self.without_rule.update(dict.fromkeys(nodes, self._no_rule(called)))
+            self.without_rule.update(dict.fromkeys(nodes_of(made, written), self._no_rule(called)))
         if is_value(function, result, made):
             self._check_stays(called, result)
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
-        self._mark(called, made, operands, nodes)
+        self._mark(called, made, operands)
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
@@ -245,7 +248,7 @@ class Capture(TorchFunctionMode):
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
-            dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+            dependent = self.dependence.of((args, kwargs))
             return self._as_it_is(called, function, args, kwargs, dependent, dependent)
         return self._apply(called, application, args, kwargs)
 
@@ -279,7 +282,7 @@ class Capture(TorchFunctionMode):
     def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
         """Run an operation under its rule."""
         target = args[0] if called.in_place or kwargs.get("inplace") else None
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):
             self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
@@ -297,11 +300,10 @@ class Capture(TorchFunctionMode):
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        made = list(tensors_in(result))
-        nodes = nodes_of(made, [] if target is None else [target])
+        made = tensors_in(result)
         for join in joins:
-            join.nodes = nodes
-        self._mark(called, made, dependent, nodes)
+            join.nodes = nodes_of(made, [] if target is None else [target])
+        self._mark(called, made, dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             # The operand lives no longer than the result does.
             forget = partial(self._made_by.pop, id(result))
@@ -323,7 +325,7 @@ class Capture(TorchFunctionMode):
         made = [*tensors_in(result), *written]
         if is_value(function, result, made):
             self._check_stays(called, result)
-        self._mark(called, made, dependent, (), random)
+        self._mark(called, made, dependent, random)
         return result
 
     def _made_random(self, called: Operation, dependent: list[Tensor]) -> str | None:
@@ -356,7 +358,10 @@ class Capture(TorchFunctionMode):
         """Why multipliers must not reach the operation's results; the walk over the graph refuses them if they do."""
         where, script = f"{called.title} in {self._module_path()}", called.name.startswith("torch.jit.")
         if script:
-            return f"{where} cannot be followed: run it as Python, with PYTORCH_JIT=0 in the environment, or call the function it is made from"
+            return (
+                f"{where} cannot be followed: run it as Python, with PYTORCH_JIT=0 in the environment, or call the function that it is "
+                f"made from"
+            )
         return (
             f"{where} has no rule: give it one with register_rule, replace it by operations that have one, "
             f"explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
@@ -379,20 +384,15 @@ class Capture(TorchFunctionMode):
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
     def _mark(
-        self,
-        called: Operation,
-        made: Iterable[Tensor],
-        dependent: Sequence[Tensor],
-        nodes: Sequence[Node],
-        random: str | None = None,
+        self, called: Operation, made: Sequence[Tensor], dependent: Sequence[Tensor], random: str | None = None
     ) -> None:
-        """What an operation made from dependent tensors depends on the input as they do; ``nodes`` are its places in the graph."""
+        """What an operation made from dependent tensors depends on the input as they do."""
         marks = [self.dependence[tensor] for tensor in dependent]
-        explained = any(mark.explained for mark in marks)
-        if explained and any(
-            tensor.requires_grad and not mark.explained for tensor, mark in zip(dependent, marks, strict=True)
-        ):
-            self.meetings.update(dict.fromkeys(nodes, self._place(called)))
+        explained = sum(mark.explained for mark in marks)
+        if 0 < explained < len(marks):
+            past = [t for t, mark in zip(dependent, marks, strict=True) if t.requires_grad and not mark.explained]
+            if past:
+                self.meetings.update(dict.fromkeys(nodes_of(made, made), self._place(called)))
         decision = None
         for tensor in made:
             if tensor.layout != torch.strided:
@@ -401,7 +401,7 @@ class Capture(TorchFunctionMode):
             if passive and decision is None:
                 deciding = any(map(self.carries, dependent))
                 decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
-            self.dependence.mark(tensor, explained, random, decision if passive else None)
+            self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
 
 
 def _read(called: Operation, dependent: list[Tensor]) -> list[Tensor]:
@@ -462,6 +462,28 @@ def _written(called: Operation, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that the call writes into."""
     in_place = called.in_place or bool(kwargs.get("inplace"))
     return [*tensors_in(args[0] if in_place else None), *tensors_in(kwargs.get("out"))]
+
+
+@cache
+def _body(function: Any) -> Callable[..., Any] | None:
+    """The body of one of torch's composite Python functions, without its own check for overrides; None for anything else.
+
+    Calling the function itself under the mode would only come back to the mode.
+    """
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    if not isinstance(function, types.FunctionType) or not function.__module__.startswith("torch."):
+        return None
+    blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
+    copy = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **blind, **HELPERS},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def is_rules_own(written: type[torch.autograd.Function]) -> bool:

@@ -34,7 +34,5 @@ def _ordered(roots: Iterable[Node], closed: frozenset[tuple[Node, int]]) -> list
         elif node not in opened:
             opened.add(node)
             stack.append((node, True))
-            stack.extend(
-                (edge[0], False) for edge in node.next_functions if edge[0] is not None and edge not in closed
-            )
+            stack.extend((edge[0], False) for edge in node.next_functions if edge[0] is not None and edge not in closed)
     return order

@@ -47,7 +47,9 @@ _PRODUCTS_WITH_CONSTANTS = """
 """
 
 #: Linear in all of their arguments together (or, those with FACTORS, in one factor at a time).
-LINEAR = frozenset(" ".join((_VIEWS, _REARRANGEMENTS, _SUMS, _CONVERSIONS, _DETACHING, _FOURIER, _PRODUCTS_WITH_CONSTANTS)).split())
+LINEAR = frozenset(
+    " ".join((_VIEWS, _REARRANGEMENTS, _SUMS, _CONVERSIONS, _DETACHING, _FOURIER, _PRODUCTS_WITH_CONSTANTS)).split()
+)
 
 #: Of the bilinear ones, the arguments that are multiplied, by position and keyword.
 FACTORS: dict[str, dict[int, str]] = {

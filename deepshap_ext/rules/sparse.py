@@ -32,9 +32,9 @@ def sparse_product(input: Tensor, other: Tensor) -> Application | None:
         return torch.matmul(matrix, x) if left else torch.matmul(x, matrix), []
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        if grad.dim() == 1:
-            return [_OnColumns.apply(adjoint, grad.unsqueeze(1)).squeeze(1)]
-        return [_OnColumns.apply(adjoint, grad) if left else _OnColumns.apply(adjoint, grad.mT).mT]
+        columns = grad.unsqueeze(1) if grad.dim() == 1 else grad if left else grad.mT
+        found: Tensor = _OnColumns.apply(adjoint, columns)  # type: ignore[no-untyped-call]
+        return [found.squeeze(1) if grad.dim() == 1 else found if left else found.mT]
 
     return Application([dense], forward, multipliers)
 
@@ -59,5 +59,7 @@ class _OnColumns(torch.autograd.Function):
 @rule("_sparse_mm")
 def _sparse_mm(context: Context, mat1: Tensor, mat2: Tensor) -> Application | None:
     if context.carries(mat1) and context.carries(mat2):
-        raise UnsupportedOperationError("has no rule where both factors depend on the explained input: write torch.matmul")
+        raise UnsupportedOperationError(
+            "has no rule where both factors depend on the explained input: write torch.matmul"
+        )
     return sparse_product(mat1, mat2)
