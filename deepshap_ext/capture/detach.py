@@ -66,7 +66,7 @@ class AsIdentity(TorchFunctionMode):
     def __enter__(self) -> AsIdentity:
         self._inference = without_inference_mode()
         self._inference.__enter__()
-        return super().__enter__()  # type: ignore[no-untyped-call, no-any-return]
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)  # type: ignore[no-untyped-call]

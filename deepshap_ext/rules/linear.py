@@ -96,12 +96,12 @@ METADATA = frozenset(
     is_contiguous is_floating_point is_complex is_cuda is_sparse is_sparse_csr is_quantized is_leaf is_signed is_conj is_neg
     is_inference is_same_size is_pinned is_shared is_set_to is_meta is_mkldnn is_nested is_xla is_mps is_cpu is_ipu is_maia is_mtia
     is_vulkan is_xpu is_distributed is_coalesced get_device dense_dim sparse_dim dim_order
-    requires_grad set_requires_grad grad grad_dtype grad_fn output_nr retains_grad volatile _version _base _cdata _grad _grad_fn _backward_hooks
+    requires_grad grad grad_dtype grad_fn output_nr retains_grad volatile _version _base _cdata _grad _grad_fn _backward_hooks
     names has_names _post_accumulate_grad_hooks _is_view len hash repr format dir reduce_ex
     data_ptr const_data_ptr untyped_storage storage storage_type register_hook register_post_accumulate_grad_hook retain_grad
     _clear_non_serializable_cached_data record_stream result_type can_cast autocast
     zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full new_empty_strided new_tensor
-    sym_size sym_numel sym_stride sym_storage_offset
+    set_requires_grad sym_size sym_numel sym_stride sym_storage_offset
     """.split()
 )
 
