@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 #: and attention under a compiler's operator.
 ELSEWHERE = frozenset(
     """
-    asarray bfloat16 cfloat cuda float half diag diagflat dist dot pdist
+    asarray bfloat16 cfloat cuda deepcopy float half diag diagflat dist dot pdist
     chain_matmul cholesky frobenius_norm triangular_solve flex_attention
     """.split()
 )
