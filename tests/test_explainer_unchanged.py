@@ -160,6 +160,7 @@ def test_models_that_remember_are_right_or_refused(how: str) -> None:
     except ExplanationError:
         found = None
     assert model.count == 0 and model.calls == 0 and model.cache is None and not model.average.any()
+    assert not model.average.requires_grad
     assert found is None or additivity_gap(found.values, outputs, baseline_outputs) <= 1e-11
 
 

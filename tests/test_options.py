@@ -162,7 +162,7 @@ def test_logits_that_were_written_into_are_not_centred(write: Any) -> None:
     net = Net(lambda h: h)
     net.after = nn.Identity()
     net.function = function
-    with pytest.raises(ExplanationError, match="centered.*written into"):
+    with pytest.raises(ExplanationError, match=r"centered.*written into"):
         DeepExplainer(net, BACKGROUND, softmax="centered")
 
 
