@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from . import ops
-from .capture.graph import matters
+from .capture.graph import beside_cuts
 from .capture.hooks import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
@@ -60,11 +61,13 @@ class Pairs:
             self.inputs.capture.running.pairs = None
 
     def inexact(self) -> list[tuple[Entry, Tensor]]:
-        """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned.
+        """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned; of
+        those whose results reach the output other than through what is explained.
 
         Raises :class:`ControlFlowError` where the passes ran different operations.
         """
         found = []
+        beside: set[Node] | None = None
         ours, theirs = self.inputs.tape, self.baselines.tape
         for entry in (ours.overwritten(), theirs.overwritten()):
             if entry is not None:
@@ -78,7 +81,10 @@ class Pairs:
                 wrong = torch.zeros(self.samples, dtype=torch.bool, device=one.kept[0].device)
                 for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                     wrong |= self._differing(x, r, layout)
-                if wrong.any() and matters(self.inputs, one):
+                if not wrong.any():
+                    continue
+                beside = beside_cuts(self.inputs) if beside is None else beside
+                if not beside.isdisjoint(one.nodes):
                     found.append((one, wrong))
         if len(ours.entries) != len(theirs.entries):
             shorter, longer = sorted((ours.entries, theirs.entries), key=len)

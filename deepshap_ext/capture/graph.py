@@ -132,19 +132,20 @@ def _around_layers(graph: Pass, numbers: list[int]) -> list[Node]:
     return around(_root(graph), [edge for number in numbers for edge in graph.edges[graph.layers[number]]])
 
 
-def matters(graph: Pass, entry: Entry) -> bool:
-    """Whether what an operation made of gradient-free operands reaches the output other than through what is explained."""
-    return any(not set(_around_layers(graph, cut.layers)).isdisjoint(entry.nodes) for cut in cuts(graph))
+def beside_cuts(graph: Pass) -> set[Node]:
+    """The nodes that the output is made from other than through one of the cuts: what happens elsewhere changes no attribution."""
+    return {node for cut in cuts(graph) for node in _around_layers(graph, cut.layers)}
 
 
 def led_past(graph: Pass, found: list[Cut], entry: Entry) -> list[Cut]:
     """The cuts, given that the operands of an operation lead to it past what is explained and differ between the sides."""
-    return [
-        replace(cut, whole=False, past=cut.past or str(entry))
-        if not set(_around_layers(graph, cut.layers)).isdisjoint(entry.nodes)
-        else cut
-        for cut in found
-    ]
+
+    def led(cut: Cut) -> Cut:
+        if cut.past or set(_around_layers(graph, cut.layers)).isdisjoint(entry.nodes):
+            return cut
+        return replace(cut, whole=False, past=str(entry))
+
+    return [led(cut) for cut in found]
 
 
 def _stem(node: Node) -> str:
