@@ -26,12 +26,17 @@ def check_additivity(explained: Explained, tolerance: float | None, several_laye
         f"belongs to no input: {integrate_instead(title)}"
         for title, rows in explained.inexact.items()
     ]
-    partial = [layer for cut in explained.cuts if not cut.whole for layer in cut.layers]
+    partial = [cut for cut in explained.cuts if not cut.whole]
     if partial:
-        which = f"layer(s) {', '.join(map(str, partial))} of the list" if several_layers else "the explained layer"
+        numbers = ", ".join(str(layer) for cut in partial for layer in cut.layers)
+        which = f"layer(s) {numbers} of the list" if several_layers else "the explained layer"
+        past = "; ".join(dict.fromkeys(cut.past for cut in partial if cut.past))
+        named = (
+            f" ({past} brings in what does not go through it; sample_kwargs hold a mask, say, constant)" if past else ""
+        )
         warnings.warn(
-            f"something leads from the model's inputs past {which} to the output: the attributions there are right, but they are not "
-            f"all there is and do not add up to the output difference",
+            f"something leads from the model's inputs past {which} to the output{named}: the attributions there are right, but they "
+            f"are not all there is and do not add up to the output difference",
             stacklevel=4,
         )
     if not problems:

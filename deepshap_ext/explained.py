@@ -85,7 +85,10 @@ class Explained:
 
 def _both(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
     """The layers that add up in both."""
-    return [replace(one, whole=one.whole and other.whole) for one, other in zip(some, others, strict=True)]
+    return [
+        replace(one, whole=one.whole and other.whole, past=one.past or other.past)
+        for one, other in zip(some, others, strict=True)
+    ]
 
 
 def _largest(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:

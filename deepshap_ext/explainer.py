@@ -86,7 +86,7 @@ class DeepExplainer:
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
             spreads it by the exact Shapley values of the window's entries, which is slower.
         softmax: ``"logmean"``, softmax's gradient at the logarithmic mean of the two sides; ``"rescale"``, each probability by its own
-            logit alone, as shap does; ``"centered"``, for a model that ends in a softmax over its last dimension: explains the logits
+            logit alone, as shap does; ``"centered"``, for a model that ends in a softmax: explains the logits
             less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
         on_unsupported: what to do with an operation that has no rule: ``"error"``; ``"gradient"``, use its gradient at the input, with a
             warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input

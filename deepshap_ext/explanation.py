@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import ops
-from .capture.graph import audit, cuts, separate
+from .capture.graph import audit, cuts, led_past, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
@@ -187,7 +187,7 @@ class Explanation:
         adding_up, inexact = cuts(graph), dict[str, set[int]]()
         for entry, samples in wrong:
             if entry.past:
-                adding_up = [replace(cut, whole=False) for cut in adding_up]
+                adding_up = led_past(graph, adding_up, entry)
                 continue
             inexact.setdefault(str(entry), set()).update((samples.nonzero()[:, 0] // repeats).tolist())
         outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats][:inputs]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from weakref import finalize
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .capture.dependence import tensors_in
@@ -31,13 +33,13 @@ class MemoryMeter(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         given: set[int] | None = None
-        for tensor in tensors_in(result):
+        for tensor in _dense_in(result):
             storage = tensor.untyped_storage()
             key = storage._cdata
             if key in self._alive:
                 continue
             if given is None:
-                given = {tensor.untyped_storage()._cdata for tensor in tensors_in((args, kwargs))}
+                given = {tensor.untyped_storage()._cdata for tensor in _dense_in((args, kwargs))}
             if key not in given:
                 self._made(storage, key)
         self.peak = max(self.peak, self.live)
@@ -54,6 +56,11 @@ class MemoryMeter(TorchDispatchMode):
     def _freed(self, key: int, size: int) -> None:
         self._alive.discard(key)
         self.live -= size
+
+
+def _dense_in(value: Any) -> Iterator[Tensor]:
+    """Sparse tensors, a model's constants, have no storage of their own."""
+    return (tensor for tensor in tensors_in(value) if tensor.layout == torch.strided)
 
 
 #: Bytes of a tensor on the CPU that is made and freed over and over. glibc gives larger blocks (from 32 MiB on) back to the system each

@@ -383,6 +383,8 @@ def _activations(names: str) -> str:
     {x}.as_strided({x}.shape, {x}.stride(), {x}.storage_offset()) * 1.2
     {x}.sum_to_size({x}.shape) * 0.7
     torch.ops.aten.alias({x}) * 0.9
+    {x}.detach() * 0.8 + {x}
+    {x}.data * 1.1
     torch.complex({x}, 2 * {x}).imag - 0.1
     torch.view_as_real(torch.complex({x}, {x} * 0.5)).sum(-1)
     torch.view_as_complex(torch.stack([{x}, {x} - 1], -1)).real

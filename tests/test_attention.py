@@ -205,7 +205,7 @@ def test_scaled_dot_product(function: Callable[[Any, Tensor], Tensor]) -> None:
 
 def test_dropout_of_attention_is_refused() -> None:
     model = Function(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1))
-    with pytest.raises(UnsupportedOperationError, match=r"dropout.* is random"):
+    with pytest.raises(UnsupportedOperationError, match=r"scaled_dot_product_attention.* is random"):
         DeepExplainer(model, tokens(2))
 
 

@@ -288,7 +288,7 @@ def test_layer_that_is_bypassed_warns() -> None:
         (lambda x: x.mean(0), ExplanationError, r"must have shape \[2, \.\.\.\] for 2 samples, got \[6\]"),
         (lambda x: x.argmax(1), ExplanationError, r"must be of a floating-point dtype, got torch\.int64"),
         (lambda x: (x > 0).sum(1), ExplanationError, r"must be of a floating-point dtype, got torch\.int64"),
-        (lambda x: x.detach(), UnsupportedOperationError, r"detached from what is explained"),
+        (lambda x: (x > 0).float(), UnsupportedOperationError, r"from what is explained by decisions only"),
         (lambda x: torch.zeros(len(x), 2), UnsupportedOperationError, r"does not depend on it"),
         (lambda x: torch.fft.fft(x), ExplanationError, r"must be of a floating-point dtype, got torch\.complex64"),
         (lambda x: "text", ValueError, r"the model returns str: say what to explain with output="),

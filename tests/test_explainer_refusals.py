@@ -267,7 +267,6 @@ def _right_or_refused(model: nn.Module, x: Tensor, background: Tensor) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("detach", AdditivityError, r"detach|add in function|Tensor.*sample"),
         ("mask", AdditivityError, r"takes different decisions for sample\(s\) "),
         ("thread", UnsupportedOperationError, r"another thread"),
         ("script", UnsupportedOperationError, r"TorchScript"),

@@ -133,6 +133,56 @@ def test_softmax_centred_explains_the_logits_less_their_mean() -> None:
         DeepExplainer(Net(torch.tanh), BACKGROUND, softmax="centered")
 
 
+class Columns(Classifier):
+    """Its classes are along another dimension than the last."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        return super().logits(x).view(-1, 2, 2)
+
+
+def test_logits_are_centred_over_the_softmaxes_own_dimension() -> None:
+    model = Columns()
+    found = DeepExplainer(model, BACKGROUND, softmax="centered").attribute(X)
+    logits = model.logits(X).detach()
+    torch.testing.assert_close(found.output, logits - logits.mean(1, keepdim=True), rtol=1e-12, atol=1e-12)
+    assert gap(found) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda logits, p: logits.mul_(10), lambda logits, p: logits[:, 1].data.zero_(), lambda logits, p: p.mul_(2)],
+)
+def test_logits_that_were_written_into_are_not_centred(write: Any) -> None:
+    def function(h: Tensor) -> Tensor:
+        logits = h * 1
+        p = torch.softmax(logits, 1)
+        write(logits, p)
+        return p
+
+    net = Net(lambda h: h)
+    net.after = nn.Identity()
+    net.function = function
+    with pytest.raises(ExplanationError, match=r"centered.*written into"):
+        DeepExplainer(net, BACKGROUND, softmax="centered")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_users_default_device_is_no_obstacle(device: str) -> None:
+    class Orders(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            pooled = F.max_pool1d(x, 2)
+            return torch.cat([x.quantile(0.3, 1, keepdim=True), x.cumprod(1), pooled, x.topk(2, 1).values], 1)
+
+    model = nn.Sequential(nn.Linear(5, 4), nn.GELU(), Orders(), nn.Softmax(1)).double()
+    expected = DeepExplainer(model, BACKGROUND, rules="shapley").attribute(X)
+    torch.set_default_device(device)
+    try:
+        found = DeepExplainer(model, BACKGROUND, rules="shapley").attribute(X)
+    finally:
+        torch.set_default_device(None)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("option", ["rules", "softmax", "on_unsupported"])
 def test_an_unknown_choice_is_named(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, got 'nonsense'"):
@@ -268,10 +318,12 @@ def test_a_function_of_torch_is_integrated_where_its_rule_would_do_too() -> None
     torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-7)
 
 
-def test_what_a_hand_written_function_makes_of_detached_values_is_followed() -> None:
+def test_what_a_hand_written_function_makes_of_a_mask_is_followed() -> None:
     """A step that carries no gradient is exact only where both sides agree."""
-    model = Net(lambda h: h * Rounded.apply(h.detach() * 3))
-    with pytest.raises(deepshap_ext.AdditivityError, match="takes different decisions"):
+    model = Net(lambda h: h * Rounded.apply((h > 0) * 3.0))
+    with pytest.raises(
+        deepshap_ext.AdditivityError, match=r"torch\.Tensor\.gt in Net \(.*\) takes different decisions"
+    ):
         DeepExplainer(model, BACKGROUND).attribute(X)
 
 

@@ -24,11 +24,11 @@ from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 pytestmark = pytest.mark.filterwarnings("ignore:index_reduce\\(\\) is in beta")
 TOLERANCE = 1e-9
 #: Not in the table: conversions that round or leave the device, reductions that need a tensor without a batch, deprecated spellings,
-#: and attention under a compiler's operator.
+#: attention under a compiler's operator, and sparse factors.
 ELSEWHERE = frozenset(
     """
-    asarray bfloat16 cfloat cuda float half diag diagflat dist dot pdist
-    chain_matmul cholesky frobenius_norm triangular_solve flex_attention
+    asarray bfloat16 cfloat cuda deepcopy float half diag diagflat dist dot pdist
+    chain_matmul cholesky frobenius_norm triangular_solve flex_attention _sparse_mm _sparse_addmm
     """.split()
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,48 +11,52 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 
 @dataclass
-class _Mark:
+class Mark:
+    """What is known of a storage that holds something computed from the input.
+
+    ``explained``: it holds what is explained, or was made from that, and not only from the model's inputs before that. ``random``: the
+    random operation that it was made with. ``decision``: the operation that first took something that carries multipliers to this, which
+    does not.
+    """
+
     storage: StorageWeakRef
-    explained: bool
-    random: str | None
+    explained: bool = False
+    random: str | None = None
+    decision: str | None = None
 
 
 class Dependence:
     """The set of storages that hold something computed from the input.
 
-    Marking the storage and not the tensor object covers views and their bases, ``detach()``, ``.data`` and writes through any of
-    them. The weak reference keeps the storage's address from being reused for another one while it is in the set.
+    Marking the storage and not the tensor object covers views and their bases, ``.data`` and writes through any of them. The weak
+    reference keeps the storage's address from being reused for another one while it is in the set.
     """
 
     def __init__(self) -> None:
-        self._storages: dict[int, _Mark] = {}
+        self._storages: dict[int, Mark] = {}
+        #: Whether any mark is random: most models have none.
+        self.has_random = False
 
-    def mark(self, tensor: Tensor, explained: bool, random: str | None = None) -> None:
-        """Add the tensor's storage; ``explained``: it holds what is explained, or was made from that; ``random`` names the random
-        function that it was made with, if any."""
+    def mark(self, tensor: Tensor, explained: bool, random: str | None = None, decision: str | None = None) -> None:
+        """Add the tensor's storage, or what it now holds as well; see :class:`Mark`."""
         storage = plain(tensor).untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:
-            self._storages[storage._cdata] = _Mark(StorageWeakRef(storage), explained, random)
-        else:
-            known.explained |= explained
-            known.random = random or known.random
+            known = self._storages[storage._cdata] = Mark(StorageWeakRef(storage))
+        known.explained |= explained
+        known.random = random or known.random
+        known.decision = decision or known.decision
+        self.has_random |= random is not None
 
-    def random(self, tensor: Tensor) -> str | None:
-        """The random function that the tensor was made with, None if there was none."""
-        known = self._storages.get(storage_key(tensor))
-        return known.random if known else None
-
-    def explained(self, tensor: Tensor) -> bool:
-        """Whether the tensor was made from what is explained, and not only from the model's inputs before that."""
-        known = self._storages.get(storage_key(tensor))
-        return known is not None and known.explained
+    def __getitem__(self, tensor: Tensor) -> Mark:
+        return self._storages[storage_key(tensor)]
 
     def __contains__(self, tensor: Tensor) -> bool:
         return tensor.layout == torch.strided and storage_key(tensor) in self._storages
 
-    def of(self, tensors: list[Tensor]) -> list[Tensor]:
-        return [tensor for tensor in tensors if tensor in self]
+    def of(self, value: Any) -> list[Tensor]:
+        """The tensors in a call's arguments that depend on the input."""
+        return [tensor for tensor in tensors_in(value) if tensor in self]
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -68,15 +71,21 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts, in order."""
+    found: list[Tensor] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
-        yield value
+        found.append(value)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from tensors_in(item)
+            _collect(item, found)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from tensors_in(item)
+            _collect(item, found)
     elif isinstance(value, slice):
-        yield from tensors_in((value.start, value.stop, value.step))
+        _collect((value.start, value.stop, value.step), found)

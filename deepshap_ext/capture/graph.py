@@ -6,17 +6,18 @@ User-written ``autograd.Function``s, TorchScript and work on other threads leave
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from .hooks import Pass
 from .mode import is_rule
+from .nodes import around, depth_first, following
+from .tape import Entry
 
 _LINEAR_NODES = frozenset(
     """
@@ -49,10 +50,14 @@ _LINEAR_IN_FIRST = frozenset({"Div", "GridSampler2D", "GridSampler3D", "CudnnGri
 
 @dataclass(frozen=True)
 class Cut:
-    """Layers, by number, whose attributions add up together; not ``whole`` where something leads past them, so that they do not."""
+    """Layers, by number, whose attributions add up together; not ``whole`` where something leads past them, so that they do not.
+
+    ``past``: where in the model that meets what is explained, for a message; None if it is whole, or never does.
+    """
 
     layers: list[int]
     whole: bool
+    past: str | None = None
 
 
 def audit(graph: Pass) -> None:
@@ -60,7 +65,7 @@ def audit(graph: Pass) -> None:
     capture, targets = graph.capture, {edge.node for edge in graph.edges}
     reaching = set(targets)
     refused: list[str] = []
-    for node in _depth_first([_root(graph)]):
+    for node in depth_first([_root(graph).node]):
         leading = [position for position, (following, _) in enumerate(node.next_functions) if following in reaching]
         if not leading:
             continue
@@ -86,7 +91,7 @@ def audit(graph: Pass) -> None:
         warnings.warn(f"{refused[0]}. Its gradient at the input is used, which does not add up", stacklevel=2)
     elif refused:
         raise UnsupportedOperationError(refused[0])
-    for node in _depth_first([_root(graph)], targets):
+    for node in around(_root(graph), graph.edges):
         variable = getattr(node, "variable", None)
         if node in targets or variable is None or any(variable is leaf for leaf in graph.inputs):
             continue
@@ -99,23 +104,48 @@ def audit(graph: Pass) -> None:
 
 def cuts(graph: Pass) -> list[Cut]:
     """Which layers' attributions add up: those of each layer that nothing leads past, and those of all others together if nothing leads
-    past all of them and none is made from another."""
-    nodes = [{edge.node for edge in graph.edges[layer]} for layer in graph.layers]
-
-    def whole(targets: set[Node]) -> bool:
-        reached = [node for node in _depth_first([_root(graph)], targets) if node not in targets]
-        variables = [getattr(node, "variable", None) for node in reached]
-        return not any(variable in graph.capture.dependence for variable in variables if variable is not None)
-
-    alone = [whole(targets) for targets in nodes]
-    rest = [number for number, complete in enumerate(alone) if not complete]
-    found = [Cut([number], True) for number, complete in enumerate(alone) if complete]
+    past all of them and none is made from another. Nothing leads past a model's own inputs."""
+    if all(any(getattr(edge.node, "variable", None) is leaf for leaf in graph.inputs) for edge in graph.edges):
+        return [Cut([*range(len(graph.layers))], True)]
+    alone = [_cut(graph, [number]) for number in range(len(graph.layers))]
+    whole, rest = [cut for cut in alone if cut.whole], [cut for cut in alone if not cut.whole]
     if len(rest) > 1:
-        together = set().union(*(nodes[number] for number in rest))
-        behind = _depth_first(following for node in together for following in _following(node))
-        if together.isdisjoint(behind) and whole(together):
-            return [*found, Cut(rest, True)]
-    return [*found, *(Cut([number], False) for number in rest)]
+        numbers = [number for cut in rest for number in cut.layers]
+        together = {edge.node for number in numbers for edge in graph.edges[graph.layers[number]]}
+        behind = depth_first(found for node in together for found in following(node))
+        if together.isdisjoint(behind) and (both := _cut(graph, numbers)).whole:
+            return [*whole, both]
+    return [*whole, *rest]
+
+
+def _cut(graph: Pass, numbers: list[int]) -> Cut:
+    """These layers as a cut."""
+    reached = _around_layers(graph, numbers)
+    variables = [getattr(node, "variable", None) for node in reached]
+    if not any(variable in graph.capture.dependence for variable in variables if variable is not None):
+        return Cut(numbers, True)
+    return Cut(numbers, False, next(filter(None, map(graph.capture.meetings.get, reached)), None))
+
+
+def _around_layers(graph: Pass, numbers: list[int]) -> list[Node]:
+    """The nodes that the output is made from other than through these layers."""
+    return around(_root(graph), [edge for number in numbers for edge in graph.edges[graph.layers[number]]])
+
+
+def beside_cuts(graph: Pass) -> set[Node]:
+    """The nodes that the output is made from other than through one of the cuts: what happens elsewhere changes no attribution."""
+    return {node for cut in cuts(graph) for node in _around_layers(graph, cut.layers)}
+
+
+def led_past(graph: Pass, found: list[Cut], entry: Entry) -> list[Cut]:
+    """The cuts, given that the operands of an operation lead to it past what is explained and differ between the sides."""
+
+    def led(cut: Cut) -> Cut:
+        if cut.past or set(_around_layers(graph, cut.layers)).isdisjoint(entry.nodes):
+            return cut
+        return replace(cut, whole=False, past=str(entry))
+
+    return [led(cut) for cut in found]
 
 
 def _stem(node: Node) -> str:
@@ -131,7 +161,7 @@ def separate(graph: Pass) -> None:
     for layer in graph.layers:
         edges = graph.edges[layer]
         nodes = {edge.node for edge in edges}
-        if nodes.isdisjoint(_depth_first(following for node in nodes for following in _following(node))):
+        if nodes.isdisjoint(depth_first(found for node in nodes for found in following(node))):
             continue
         if len(graph.layers) > 1:
             raise ExplanationError(
@@ -150,26 +180,5 @@ def _stop(number: int, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None,
     )
 
 
-def _root(graph: Pass) -> Node:
-    return get_gradient_edge(graph.output).node
-
-
-def _following(node: Node) -> list[Node]:
-    return [following for following, _ in node.next_functions if following is not None]
-
-
-def _depth_first(roots: Iterable[Node], targets: Iterable[Node] = ()) -> list[Node]:
-    """The nodes that the roots are made from, each after those that it reads; what lies behind the targets is left out."""
-    order: list[Node] = []
-    opened: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(root, False) for root in roots]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in opened:
-            opened.add(node)
-            stack.append((node, True))
-            if node not in targets:
-                stack.extend((following, False) for following in _following(node))
-    return order
+def _root(graph: Pass) -> GradientEdge:
+    return get_gradient_edge(graph.output)

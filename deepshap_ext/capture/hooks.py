@@ -20,10 +20,12 @@ from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import Application, Context, Options, Rule, in_force
 from . import torch_state
 from .dependence import tensors_in
+from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators
 from .interrupts import Interrupts, end_generators
 from .mode import Capture, is_rules_own
 from .names import Operation, operation
+from .script import watched
 from .state import State
 from .tape import Tape
 from .undo import Undo
@@ -103,6 +105,7 @@ class ModelHooks:
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
+        self._parts_written = False
         self._capture: Capture | None = None
         #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
         self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
@@ -156,6 +159,8 @@ class ModelHooks:
             undo.note(contents.clear)
             undo.note(contents.put_back)
         torch_state.prepare(undo)
+        undo.replace(torch.inference_mode, "__enter__", staying_out_of_inference_mode())
+        undo.replace(torch._C.ScriptFunction, "__call__", watched(self._script))
         self._rules = in_force()
         functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
         interception = Interception([APPLY, *functions], self._apply)
@@ -213,13 +218,26 @@ class ModelHooks:
 
     def run(self, inputs: Sequence[Tensor]) -> Pass:
         """Run the model on copies of the inputs, with autograd on and every operation captured."""
+        try:
+            return self._run(inputs)
+        except RuntimeError as error:
+            if self._parts_written or "function that returns multiple views" not in str(error):
+                raise
+            # The model writes into the parts of a split, each of which must then be a view by itself, at the price of a slower backward.
+            self._parts_written = True
+            self._running.clear()
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Tensor]) -> Pass:
         self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [tensor.detach().clone() for tensor in explained]
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options, self._rules, self._written, self._draws)
+        capture = self._capture = Capture(
+            self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written
+        )
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -276,6 +294,12 @@ class ModelHooks:
             return capture.function(args[0], partial(original, args[0]), args[1:], kwargs)
         return capture.unit(operation(function), self._rules[function], original, args, kwargs)
 
+    def _script(self, function: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Stands in for the call of a TorchScript function."""
+        if self._capture is None:
+            return call(function, *args, **kwargs)
+        return self._capture.script(function, call, args, kwargs)
+
     def _run_by_rule(
         self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
@@ -313,6 +337,10 @@ class ModelHooks:
                 if tensor.is_floating_point() and tensor in self._capture.dependence
             ]
             for tensor in tensors:
+                if random := self._capture.dependence[tensor].random:
+                    raise UnsupportedOperationError(
+                        f"{random}, and reaches the explained layer: explain a layer before it, or a model without it"
+                    )
                 self._capture.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
                     # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
@@ -359,10 +387,14 @@ class ModelHooks:
             )
         if not output.is_floating_point():
             raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
+        if output in capture.dependence and (random := capture.dependence[output].random):
+            raise UnsupportedOperationError(
+                f"{random}, and reaches the output: pass training=self.training where it has that argument, or explain a model without it"
+            )
         if not output.requires_grad:
             raise UnsupportedOperationError(
-                "the model's output is detached from what is explained: it was computed under torch.no_grad, from detached copies, or "
-                "does not depend on it"
+                "the model's output is made from what is explained by decisions only (comparisons, rounding, integers), or does not "
+                "depend on it"
             )
 
 
@@ -397,6 +429,10 @@ if hasattr(os, "register_at_fork"):
 def _centred_logits(output: Any, capture: Capture) -> Tensor:
     """In place of a final softmax its logits, less their mean over the classes (DeepLIFT, arXiv 1704.02685, section 3.6)."""
     made = capture.made_by(output) if isinstance(output, Tensor) else None
-    if made is None or made[1] != "softmax":
-        raise ExplanationError("softmax='centered' explains a model whose output is a softmax; this one's is not")
-    return made[0] - made[0].mean(-1, keepdim=True)
+    if made is None or made.name != "softmax":
+        raise ExplanationError(
+            "softmax='centered' explains a model whose output is a softmax, as it returns it; this one's is not, or was written into, or "
+            "its logits were"
+        )
+    (dim,) = made.parameters
+    return made.operand - made.operand.mean(dim, keepdim=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NoReturn
 
@@ -16,26 +17,41 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map_only
 
-from ..errors import ExplanationError, UnsupportedOperationError
+from ..errors import UnsupportedOperationError
 from ..rules.attention import HELPERS
 from ..rules.integrate import integrate
-from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA, RANDOM, SHAPED_LIKE, STEPS
+from ..rules.linear import (
+    DIVISIONS,
+    FACTORS,
+    IN_MEMORY_ORDER,
+    LINEAR,
+    METADATA,
+    RANDOM,
+    REFUSED_AT_ONCE,
+    SEVERAL_VIEWS,
+    SHAPED_LIKE,
+    STEPS,
+    single_views,
+)
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
+from . import source
+from .calls import is_off, is_value, nodes_of, reads_value
 from .dependence import Dependence, plain, tensors_in
+from .detach import SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
-from .tape import Entry, Factor, Tape
+from .saved import saved_tensors
+from .tape import Entry, Tape
 from .writes import Contents, declared, undeclared
-
-_VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
 
 class Capture(TorchFunctionMode):
     """Runs a model's operations, tapes the non-linear ones and refuses what it cannot explain.
 
     Inside ``__torch_function__`` the mode is off; a composite is taken apart by running it again with the mode on.
-    ``module_path`` names the module that is running, for messages.
+    ``module_path`` names the module that is running, for messages. ``parts_written``: the model writes into the parts of a split, which
+    autograd allows only where these are views by themselves.
     """
 
     def __init__(
@@ -45,6 +61,7 @@ class Capture(TorchFunctionMode):
         rules: dict[Any, Rule],
         contents: Contents,
         draws: Draws,
+        parts_written: bool = False,
     ) -> None:
         super().__init__()
         self.options = options
@@ -55,8 +72,13 @@ class Capture(TorchFunctionMode):
         self.tape = Tape()
         self.running = Running()
         self.without_rule: dict[Node, str] = {}
-        self._made_by: dict[int, tuple[weakref.ref[Tensor], int, Tensor, str]] = {}
+        #: Where in the graph something that carries multipliers past the explained layer meets what is explained.
+        self.meetings: dict[Node, str] = {}
+        self._made_by: dict[int, _Made] = {}
         self._module_path = module_path
+        self._parts_written = parts_written
+        #: The operation whose decomposition of this package runs: what that detaches is to be without a gradient.
+        self._whole: Operation | None = None
         self._on = True
         #: Functions of the user's that let modes see them, while their bodies run.
         self._inside: list[Any] = []
@@ -81,13 +103,29 @@ class Capture(TorchFunctionMode):
 
     def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
         """Run an operation; what is made of an ``opaque`` one's inside is its own."""
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        if function is SET_GRAD_MODE:
+            # The model's torch.no_grad changes nothing that it computes.
+            return None
+        identity = as_identity(function) if self._whole is None else function
+        if called.name in METADATA:
+            return (identity if identity is not function and self.carries(args[0]) else function)(*args, **kwargs)
+        dependent = self.dependence.of((args, kwargs))
         self._before_writes(called, function, args, kwargs)
-        if called.name in RANDOM and not _is_off(called, args, kwargs):
-            return self._random(called, function, args, kwargs, dependent)
+        if called.name in RANDOM and not is_off(called, args, kwargs):
+            return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
         if not dependent:
             return function(*args, **kwargs)
-        active = [tensor for tensor in dependent if tensor.requires_grad] if torch.is_grad_enabled() else []
+        if self.dependence.has_random and (random := self._made_random(called, dependent)):
+            return self._random(called, function, args, kwargs, dependent, random)
+        if called.name == "set_data":
+            self._refuse(called, "replaces the data of a tensor that depends on the explained input")
+        active = [tensor for tensor in dependent if tensor.requires_grad]
+        if active and called.name in REFUSED_AT_ONCE:
+            self._refuse(called, REFUSED_AT_ONCE[called.name])
+        if active and kwargs.get("out") is not None:
+            return self._into(called, function, args, kwargs)
+        if active:
+            function = identity
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
         if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
@@ -98,13 +136,14 @@ class Capture(TorchFunctionMode):
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
-                return self._apply(called, integrate(function, args, kwargs, active, opaque=opaque), args, kwargs)
+                given, named = self._constants((args, kwargs))
+                return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
     def _unfollowed(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that is a part of one with a rule, or of a hand-written Function."""
         self._before_writes(called, function, args, kwargs)
-        if called.name in RANDOM and not _is_off(called, args, kwargs):
+        if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._draws(called, function, args, kwargs)
         return function(*args, **kwargs)
 
@@ -117,44 +156,15 @@ class Capture(TorchFunctionMode):
             self._contents.before_write(tensor)
         self._contents.before_operation(called, args, kwargs)
 
-    @contextmanager
-    def saved_tensors(self) -> Iterator[None]:
-        """In this context the model may write into what autograd saves, as models that are not trained do.
-
-        Nodes that are not a rule's are linear: one that saves its input, as gather does, wants no more than its shape. Of a factor that
-        is written into, the value at the multiplication is kept.
-        """
-        shapes_only = self.options.on_unsupported != "gradient"
-        # The graph holds on to what packs its tensors.
-        dependence, tape = weakref.proxy(self.dependence), weakref.proxy(self.tape)
-
-        def pack(tensor: Tensor) -> Tensor | Factor:
-            return tensor.detach() if shapes_only and tensor in dependence else tape.factor(tensor)
-
-        def unpack(packed: Tensor | Factor) -> Tensor:
-            if isinstance(packed, Tensor):
-                return packed
-            if packed.kept[0]._version != packed.versions[0]:
-                raise ExplanationError(
-                    f"a tensor of shape {list(packed.kept[0].shape)} that the model multiplies by is modified in place where the "
-                    f"modification cannot be followed"
-                )
-            return packed.kept[0]
-
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-                yield
-        except RuntimeError as error:
-            if "yet support saved tensor hooks" not in str(error):
-                raise
-            raise UnsupportedOperationError(
-                "the model runs grad, vjp, jacrev or hessian, transforms of torch.func, which cannot be followed"
-            ) from error
+    def saved_tensors(self) -> AbstractContextManager[None]:
+        """See :func:`deepshap_ext.capture.saved.saved_tensors`."""
+        return saved_tensors(self.dependence, self.tape, self.options.on_unsupported != "gradient")
 
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
         self.dependence = Dependence()
         self.without_rule.clear()
+        self.meetings.clear()
         self._made_by.clear()
         self.tape.release()
 
@@ -184,13 +194,14 @@ class Capture(TorchFunctionMode):
 
         if rule := self.rules.get(written):
             return self.unit(called, rule, opened, args, kwargs)
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
-        return opened(*args, **kwargs) if dependent else apply(*args, **kwargs)
+        return opened(*args, **kwargs) if self.dependence.of((args, kwargs)) else apply(*args, **kwargs)
 
     def unit(self, called: Operation, rule: Rule, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what is no operation of torch's (a module, a function of the user's) as one operation under its rule."""
-        carrying = [tensor for tensor in tensors_in((args, kwargs)) if self.carries(tensor)]
-        if not carrying or not torch.is_grad_enabled():
+        dependent = self.dependence.of((args, kwargs))
+        carrying = [tensor for tensor in dependent if self.carries(tensor)]
+        random = self.dependence.has_random and any(self.dependence[tensor].random for tensor in dependent)
+        if random or not carrying:
             return run(*args, **kwargs)
         if any(plain(tensor) is not tensor for tensor in carrying):
             self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
@@ -219,52 +230,60 @@ class Capture(TorchFunctionMode):
     def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
         """See :class:`deepshap_ext.rules.registry.Context`."""
         made = self.made_by(value)
-        return made if made and made[1] in ("rsqrt", "reciprocal") else None
+        return (made.operand, made.name) if made and made.name in ("rsqrt", "reciprocal") else None
 
-    def made_by(self, value: Tensor) -> tuple[Tensor, str] | None:
-        """The operand and the name of the ``rsqrt``, ``reciprocal`` or ``softmax`` whose unmodified result a tensor is."""
+    def made_by(self, value: Tensor) -> _Made | None:
+        """The ``rsqrt``, ``reciprocal`` or ``softmax`` whose result a tensor is, while neither this nor the operand was modified."""
         made = self._made_by.get(id(value))
-        if made is None or made[1] != value._version:
-            return None
-        return made[2:]
+        return made if made and made.versions == (value._version, made.operand._version) else None
+
+    def script(self, function: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a TorchScript function as one operation."""
+        if not self._on:
+            return call(function, *args, **kwargs)
+        called = Operation(f"torch.jit.{function.name}", f"the TorchScript function {function.name}", False)
+        with self.paused():
+            return self._call(called, partial(call, function), args, kwargs, opaque=True)
 
     def _as_it_is(
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
     ) -> Any:
         """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
-        if called.name == "set_data":
-            self._refuse(called, "replaces the data of a tensor that depends on the explained input")
         written = _written(called, function, args, kwargs)
         step = called.name in STEPS
-        if active and not step and called.name not in METADATA:
-            operands = dependent if called.name not in SHAPED_LIKE else dependent[:1]
-            self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
-        for tensor in written:
-            self.tape.before_write(tensor)
+        operands = _read(called, dependent)
+        joins = []
+        if active and not step:
+            joins = self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
         run = IN_MEMORY_ORDER.get(function, function)
-        # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (not step or bool(written))):
-            # A model that is not trained reads values without detaching them first.
-            result = run(*[arg.detach() for arg in args] if _reads_value(called) else args, **kwargs)
-        if called.name in METADATA:
-            return result
+        if active and self._parts_written and called.name in SEVERAL_VIEWS:
+            run = partial(single_views, function)
+        # A model that is not trained reads values without detaching them first.
+        given = [arg.detach() for arg in args] if reads_value(called) else args
+        if step and not written:
+            with torch.no_grad():
+                result = run(*given, **kwargs)
+        else:
+            # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
+            result = run(*given, **kwargs)
         if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
             result = connected(result, active)
         made = [*tensors_in(result), *written]
+        for entry in joins:
+            entry.nodes = nodes_of(made, written)
         if without_rule:
-            self._without_rule(called, made)
-        if not made and result is not None and not isinstance(function, types.MethodWrapperType):
-            if isinstance(result, np.ndarray) or type(result).__name__ == "PyCapsule":
-                self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
-            self.tape.append(Entry(called.title, self._module_path(), [], value=result))
-        random = next(filter(None, map(self.dependence.random, dependent)), None)
-        self._mark(called, made, dependent, random)
+            self.without_rule.update(dict.fromkeys(nodes_of(made, written), self._no_rule(called)))
+        if is_value(function, result, made):
+            self._check_stays(called, result)
+            culprit = self._place(called)
+            self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
+        self._mark(called, made, operands)
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
         if called.name in LINEAR:
             return self._several_factors(called, args, kwargs)
-        return called.name not in METADATA and called.name not in STEPS
+        return called.name not in STEPS
 
     def _users_body(self, function: Any) -> Callable[..., Any] | None:
         """The body of a function of the user's that lets modes see it; None where it has come back to the mode from its body."""
@@ -282,34 +301,65 @@ class Capture(TorchFunctionMode):
 
     def _taken_apart(self, called: Operation, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a composite's parts under the mode."""
-        if called.name in DECOMPOSITIONS and kwargs.pop("out", None) is not None:
-            self._refuse(called, "with out= is not supported: return the result instead")
-        with self:
-            try:
-                result = body(*args, **kwargs)
-            except UnsupportedOperationError as error:
-                if called.name in DECOMPOSITIONS and f" in {self._module_path()}" not in str(error):
-                    raise UnsupportedOperationError(f"{error} (in {self._module_path()})") from None
-                raise
-            return args[0].copy_(result) if called.in_place and called.name in DECOMPOSITIONS else result
+        if called.name not in DECOMPOSITIONS:
+            with self:
+                return body(*args, **kwargs)
+        outer, self._whole = self._whole, self._whole or called
+        try:
+            with self:
+                result = body(*args, **{key: value for key, value in kwargs.items() if key != "out"})
+                return args[0].copy_(result) if called.in_place else result
+        except UnsupportedOperationError as error:
+            if f" in {self._module_path()}" not in str(error):
+                raise UnsupportedOperationError(f"{error} (in {self._module_path()})") from None
+            raise
+        finally:
+            self._whole = outer
 
     def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
-        arguments = {("input" if key == "self" else key): value for key, value in kwargs.items() if key != "inplace"}
-        if arguments.pop("out", None) is not None:
-            self._refuse(called, "with out= is not supported: return the result instead")
+        left_out = "inplace", "out"
+        arguments = {("input" if key == "self" else key): kwargs[key] for key in kwargs if key not in left_out}
+        given, named = self._constants((args, arguments))
         try:
-            application = self.rules[called.name](self, *args, **arguments)
+            application = self.rules[called.name](self, *given, **named)
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
-            dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+            dependent = self.dependence.of((args, kwargs))
             return self._as_it_is(called, function, args, kwargs, dependent, dependent)
         return self._apply(called, application, args, kwargs)
+
+    def _constants(self, value: Any) -> Any:
+        """A call's arguments as a rule may keep them: the model may write into its constants."""
+        if isinstance(value, Tensor):
+            kept = value.requires_grad or value.layout != torch.strided
+            return value if kept else self.tape.constant(value)
+        if type(value) in (list, tuple):
+            return type(value)(map(self._constants, value))
+        if isinstance(value, dict):
+            return {key: self._constants(item) for key, item in value.items()}
+        return value
+
+    def _into(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation without its ``out=``, which autograd does not allow, and copy the result there."""
+        out = kwargs["out"]
+        rest = {key: value for key, value in kwargs.items() if key != "out"}
+        with self:
+            result = getattr(function, "overloadpacket", function)(*args, **rest)
+            for given, part in zip(tensors_in(out), tensors_in(result), strict=True):
+                if given.numel() == 0:
+                    given.resize_(part.shape)
+                if given.shape != part.shape:
+                    self._refuse(
+                        called, f"has a result of shape {list(part.shape)}, but out= of shape {list(given.shape)}"
+                    )
+                given.copy_(part)
+        return out if isinstance(out, Tensor) else type(result)(out)
 
     def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
         """Run an operation under its rule."""
         target = args[0] if called.in_place or kwargs.get("inplace") else None
-        dependent = self.dependence.of(list(tensors_in((args, kwargs))))
+        dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):
             self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
@@ -320,84 +370,130 @@ class Capture(TorchFunctionMode):
                     called,
                     f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input",
                 )
-        self._join(called, others)
+        joins = self._join(called, others)
         entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
         in_place = target is not None and target is application.operands[0]
         result = _Apply.apply(self, application, entry, in_place, *application.operands)  # type: ignore[no-untyped-call]
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        self._mark(called, tensors_in(result), dependent)
+        made = tensors_in(result)
+        for join in joins:
+            join.nodes = nodes_of(made, [] if target is None else [target])
+        self._mark(called, made, dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             # The operand lives no longer than the result does.
             forget = partial(self._made_by.pop, id(result))
-            self._made_by[id(result)] = (
-                weakref.ref(result, forget),
-                result._version,
-                application.operands[0],
-                called.name,
+            operand = application.operands[0]
+            versions = result._version, operand._version
+            self._made_by[id(result)] = _Made(
+                weakref.ref(result, forget), versions, operand, called.name, application.parameters
             )
         return application.rebuild(result) if application.rebuild else result
 
-    def _random(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
-        """A random tensor is followed like the input: harmless until it meets what is explained."""
-        if any(tensor.requires_grad for tensor in dependent):
-            self._refuse(
-                called,
-                "is random: pass training=self.training where it has that argument, or explain a model without it",
-            )
-        result = self._draws(called, function, args, kwargs)
-        self._mark(called, (*tensors_in(result), *_written(called, function, args, kwargs)), dependent, called.title)
+    def _random(
+        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], random: str
+    ) -> Any:
+        """Run what is random, or made from something random, without a rule: it is refused where it reaches the output."""
+        given = [arg.detach() for arg in args] if reads_value(called) else args
+        draws = called.name in RANDOM
+        result = self._draws(called, function, given, kwargs) if draws else function(*given, **kwargs)
+        made = [*tensors_in(result), *_written(called, function, args, kwargs)]
+        if is_value(function, result, made):
+            self._check_stays(called, result)
+        self._mark(called, made, dependent, random)
         return result
 
-    def _join(self, called: Operation, passive: list[Tensor]) -> None:
+    def _made_random(self, called: Operation, dependent: list[Tensor]) -> str | None:
+        """What made the first of the operands that are random so."""
+        return next(filter(None, (self.dependence[tensor].random for tensor in _read(called, dependent))), None)
+
+    def _join(self, called: Operation, passive: list[Tensor]) -> list[Entry]:
         """Tensors that depend on the input and carry no gradient: constants only while they are the same on both sides."""
+        groups: dict[tuple[bool, str | None], list[Tensor]] = {}
         for tensor in passive:
-            if random := self.dependence.random(tensor):
-                self._refuse(
-                    called, f"takes the random result of {random}: what it adds to the output cannot be explained"
-                )
-        for explained in (True, False):
-            kept = [tensor for tensor in passive if self.dependence.explained(tensor) == explained]
-            if kept:
-                self.tape.append(Entry(called.title, self._module_path(), kept, past=not explained))
+            mark = self.dependence[tensor]
+            groups.setdefault((mark.explained, mark.decision), []).append(tensor)
+        entries = []
+        for (explained, decision), kept in groups.items():
+            culprit = decision if explained else self._place(called)
+            entry = Entry(called.title, self._module_path(), kept, past=not explained, culprit=culprit)
+            self.tape.append(entry)
+            entries.append(entry)
+        return entries
+
+    def _place(self, called: Operation) -> str:
+        """The operation, its module and the line of the model's source: of the few operations that a message may have to name."""
+        line = source.line()
+        return f"{(self._whole or called).title} in {self._module_path()}" + (f" ({line})" if line else "")
 
     def _refuse(self, called: Operation, reason: str) -> NoReturn:
         raise UnsupportedOperationError(f"{called.title} in {self._module_path()} {reason}")
 
-    def _without_rule(self, called: Operation, made: list[Tensor]) -> None:
-        """Remember results that multipliers must not reach; the walk over the graph refuses them if they do."""
-        reason = (
-            f"{called.title} in {self._module_path()} has no rule: give it one with register_rule, replace it by operations that have one, "
+    def _no_rule(self, called: Operation) -> str:
+        """Why multipliers must not reach the operation's results; the walk over the graph refuses them if they do."""
+        where, script = f"{called.title} in {self._module_path()}", str(called.name).startswith("torch.jit.")
+        if script:
+            return (
+                f"{where} cannot be followed: run it as Python, with PYTORCH_JIT=0 in the environment, or call the function that it is "
+                f"made from"
+            )
+        return (
+            f"{where} has no rule: give it one with register_rule, replace it by operations that have one, "
             f"explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
         )
-        for tensor in made:
-            if tensor.grad_fn is not None:
-                self.without_rule[tensor.grad_fn] = reason
+
+    def _check_stays(self, called: Operation, result: Any) -> None:
+        if isinstance(result, np.ndarray) or type(result).__name__ == "PyCapsule":
+            self._refuse(called, "takes the explained input out of torch, where it cannot be followed")
 
     def _several_factors(self, called: Operation, args: Any, kwargs: Any) -> bool:
-        """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers."""
+        """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers; or with a sparse
+        factor, which autograd's backward for batches does not take."""
         if called.name == "einsum":
             values = list(tensors_in(args))
         else:
             factors = FACTORS.get(called.name, {})
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
+        if any(isinstance(value, Tensor) and value.layout != torch.strided for value in values):
+            return True
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
     def _mark(
-        self, called: Operation, made: Iterable[Tensor], dependent: Sequence[Tensor], random: str | None = None
+        self, called: Operation, made: Sequence[Tensor], dependent: Sequence[Tensor], random: str | None = None
     ) -> None:
         """What an operation made from dependent tensors depends on the input as they do."""
-        explained = any(map(self.dependence.explained, dependent))
+        marks = [self.dependence[tensor] for tensor in dependent]
+        explained = sum(mark.explained for mark in marks)
+        if 0 < explained < len(marks):
+            past = [t for t, mark in zip(dependent, marks, strict=True) if t.requires_grad and not mark.explained]
+            if past:
+                self.meetings.update(dict.fromkeys(nodes_of(made, made), self._place(called)))
+        decision = None
         for tensor in made:
             if tensor.layout != torch.strided:
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
-            self.dependence.mark(tensor, explained, random)
+            passive = not tensor.requires_grad
+            if passive and decision is None:
+                deciding = any(map(self.carries, dependent))
+                decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
+            self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
 
 
-def _reads_value(called: Operation) -> bool:
-    """Whether the call takes a tensor's value out of torch."""
-    return called.title.rpartition(".")[2] in _VALUE_READERS
+def _read(called: Operation, dependent: list[Tensor]) -> list[Tensor]:
+    """Of a call's tensors that depend on the input, those whose values it reads."""
+    return dependent[:1] if called.name in SHAPED_LIKE else dependent
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An operation that later ones look back to; ``versions`` are its result's and its operand's when it ran."""
+
+    result: weakref.ref[Tensor]
+    versions: tuple[int, int]
+    operand: Tensor
+    name: str
+    parameters: tuple[Any, ...]
 
 
 class Running:
@@ -416,7 +512,7 @@ class _Apply(torch.autograd.Function):
         try:
             output, kept = application.forward(*operands)
         except UnsupportedOperationError as error:
-            raise UnsupportedOperationError(f"{entry} {error}") from None
+            raise UnsupportedOperationError(f"{entry.called} {error}") from None
         # Autograd lets nobody write into a view that a Function returns.
         output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
         entry.kept = list(kept)
@@ -445,16 +541,6 @@ def _written(called: Operation, function: Any, args: Any, kwargs: Any) -> list[T
     """The tensors that the call writes into."""
     first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
     return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
-
-
-def _is_off(called: Operation, args: Any, kwargs: Any) -> bool:
-    """Whether a dropout (or rrelu) was called as in eval mode."""
-    position = {"rrelu": 3, "rrelu_with_noise": 4}.get(called.name, 2)
-    name = "train" if "train" in kwargs else "training"
-    if "dropout" not in called.name and "rrelu" not in called.name:
-        return False
-    training = kwargs.get(name, args[position] if len(args) > position else "dropout" in called.name)
-    return not training or ("dropout" in called.name and kwargs.get("p", args[1] if len(args) > 1 else 0.5) == 0)
 
 
 @cache

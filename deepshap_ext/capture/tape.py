@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from .dependence import storage_key
 
@@ -18,7 +20,8 @@ class Entry:
     ``kept`` are the tensors that its rule reads in the pair pass (detached). An operation with ``multipliers`` None has no rule of its
     own: it is linear as long as ``kept``, which depend on the input and carry no gradient, are the same on both sides. ``value`` is
     what Python code read from an input-dependent tensor (``item()``, ``bool()``) or the constant arguments of a rule. ``past``: ``kept``
-    come from the model's inputs past the explained layer.
+    come from the model's inputs past the explained layer. ``culprit``: what a message names instead of the operation, the comparison
+    that made a mask, say. ``nodes``: the places in the autograd graph of what a linear operation made of ``kept``.
     """
 
     title: str
@@ -27,11 +30,18 @@ class Entry:
     multipliers: Callable[..., Any] | None = None
     value: Any = None
     past: bool = False
+    culprit: str | None = None
+    nodes: Sequence[Node] = ()
     versions: list[int] = field(default_factory=list)
     number: int = -1
 
-    def __str__(self) -> str:
+    @property
+    def called(self) -> str:
+        """The operation and the module that it runs in."""
         return f"{self.title} in {self.module}"
+
+    def __str__(self) -> str:
+        return self.culprit or self.called
 
 
 class Factor:
@@ -48,6 +58,7 @@ class Tape:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._readers: dict[int, list[tuple[Entry | Factor, int]]] = {}
+        self._constants: dict[int, list[Tensor]] = {}
 
     def append(self, entry: Entry) -> None:
         entry.kept = [tensor.detach() for tensor in entry.kept]
@@ -62,15 +73,25 @@ class Tape:
         self._watch(factor)
         return factor
 
+    def constant(self, tensor: Tensor) -> Tensor:
+        """What a rule is given of a constant tensor, and may read in the pair pass: an alias that a write of the model's does not reach."""
+        alias = tensor.detach()
+        self._constants.setdefault(storage_key(tensor), []).append(alias)
+        return alias
+
     def _watch(self, reader: Entry | Factor) -> None:
         for position, tensor in enumerate(reader.kept):
             self._readers.setdefault(storage_key(tensor), []).append((reader, position))
 
     def before_write(self, tensor: Tensor) -> None:
-        """Copy what is kept of a tensor that is about to be modified in place."""
+        """Copy what is kept of a tensor that is about to be modified in place; sparse ones are not kept."""
+        if tensor.layout != torch.strided:
+            return
         for reader, position in self._readers.pop(storage_key(tensor), ()):
             reader.kept[position] = reader.kept[position].clone()
             reader.versions[position] = reader.kept[position]._version
+        for alias in self._constants.pop(storage_key(tensor), ()):
+            alias.data = alias.clone()
 
     def rewind(self, length: int) -> None:
         """Forget the entries from number ``length`` on."""
@@ -82,8 +103,10 @@ class Tape:
     def release(self) -> None:
         """Drop the rules, which hold on to their operands and with them to the graph: the tape is a reference pass's."""
         self._readers.clear()
+        self._constants.clear()
         for entry in self.entries:
             entry.multipliers = entry.multipliers and _released
+            entry.nodes = ()
 
     def overwritten(self) -> Entry | None:
         """The first entry whose tensors were modified where the capture could not see it."""

@@ -14,6 +14,7 @@ from . import (
     products,
     recurrent,
     softmax,
+    sparse,
     special,
     two_arguments,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "products",
     "recurrent",
     "softmax",
+    "sparse",
     "special",
     "two_arguments",
 ]

@@ -103,7 +103,7 @@ def _prelu(context: Context, input: Tensor, weight: Tensor) -> Application:
         return rescaled(
             context, _bent, [input, slope], [_of_bent, lambda x, r, input: input.clamp(max=0)], [input, weight]
         )
-    slope = slope.detach()
+    slope = slope.detach().clone()  # the model may write into a weight that is no parameter
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         # prelu(x) = slope x + (1 - slope) relu(x)

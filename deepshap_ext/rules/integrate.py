@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..capture.dependence import tensors_in
+from ..capture.detach import AsIdentity
 from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
@@ -122,7 +123,8 @@ class _Integrated:
         """Every run of the function, in the forward pass and in the pair pass, is this one."""
         given = {id(operand): value for operand, value in zip(self._operands, values, strict=True)}
         args, kwargs = tree_map(lambda item: given.get(id(item), item), (self._args, self._kwargs))
-        return self._function(*args, **kwargs)
+        with AsIdentity():
+            return self._function(*args, **kwargs)
 
 
 class _MeanGradient(torch.autograd.Function):

@@ -6,6 +6,10 @@ vmapped backward equal to a plain loop.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,6 +35,8 @@ _SUMS = """
 _CONVERSIONS = """
     to type type_as float double half bfloat16 cfloat cdouble complex cpu cuda as_tensor asarray
 """
+#: The identity, where a gradient flows or not.
+_DETACHING = "data deepcopy detach"
 _FOURIER = """
     fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn
     fft_hfft fft_ihfft fft_hfft2 fft_hfftn fft_fftshift fft_ifftshift stft istft
@@ -41,7 +47,9 @@ _PRODUCTS_WITH_CONSTANTS = """
 """
 
 #: Linear in all of their arguments together (or, those with FACTORS, in one factor at a time).
-LINEAR = frozenset(" ".join((_VIEWS, _REARRANGEMENTS, _SUMS, _CONVERSIONS, _FOURIER, _PRODUCTS_WITH_CONSTANTS)).split())
+LINEAR = frozenset(
+    " ".join((_VIEWS, _REARRANGEMENTS, _SUMS, _CONVERSIONS, _DETACHING, _FOURIER, _PRODUCTS_WITH_CONSTANTS)).split()
+)
 
 #: Of the bilinear ones, the arguments that are multiplied, by position and keyword.
 FACTORS: dict[str, dict[int, str]] = {
@@ -73,7 +81,7 @@ SHAPED_LIKE = frozenset("expand_as reshape_as view_as type_as to".split())
 #: Piecewise constant, or read by Python code: nothing passes, and what is made of their result holds while both sides agree.
 STEPS = frozenset(
     """
-    detach data sign sgn round floor ceil trunc fix floor_divide heaviside signbit eq ne lt le gt ge isnan isinf isfinite
+    sign sgn round floor ceil trunc fix floor_divide heaviside signbit eq ne lt le gt ge isnan isinf isfinite
     isneginf isposinf isclose isreal logical_and logical_or logical_xor logical_not bitwise_and bitwise_or
     bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift gcd lcm argmax argmin argsort argwhere bincount
     bucketize searchsorted count_nonzero nonzero nonzero_static one_hot any all bool int long short char byte isin hash_tensor
@@ -93,11 +101,11 @@ METADATA = frozenset(
     data_ptr const_data_ptr untyped_storage storage storage_type register_hook register_post_accumulate_grad_hook retain_grad
     _clear_non_serializable_cached_data record_stream result_type can_cast autocast
     zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full new_empty_strided new_tensor
-    sym_size sym_numel sym_stride sym_storage_offset
+    set_requires_grad sym_size sym_numel sym_stride sym_storage_offset
     """.split()
 )
 
-#: Random: refused where they act on what is explained (dropout in eval mode does not).
+#: Random: refused where their results reach the output (dropout in eval mode is not random).
 RANDOM = frozenset(
     """
     rand randn randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson binomial uniform
@@ -167,6 +175,19 @@ _WITHOUT_RULE = {
     """,
 }
 
+#: Operations whose results autograd does not follow, with what to say of them; the walk over its graph would not meet them.
+REFUSED_AT_ONCE = {
+    **dict.fromkeys(
+        ("unique", "unique_consecutive", "unique_dim", "_unique", "_unique2"),
+        "returns values without a gradient, as many as the input happens to have: what is made of them cannot be explained",
+    ),
+    "dlpack": "takes the explained input out of torch, where it cannot be followed",
+    **dict.fromkeys(
+        ("_make_dual", "make_dual"),
+        "is forward-mode differentiation (torch.autograd.forward_ad, torch.func.jvp), which cannot be followed: write the derivative out",
+    ),
+}
+
 #: Operations known to have no rule, with what they are; multipliers must not reach them.
 REFUSED: dict[str, str] = {name: family for family, names in _WITHOUT_RULE.items() for name in names.split()}
 
@@ -185,6 +206,31 @@ def _unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     rest = [at for at in order if at != dim]
     back = [rest.index(at) for at in sorted(rest)]
     return tuple(part.permute(back) for part in input.permute(order).unbind(order.index(dim)))
+
+
+#: Those that return several views of one tensor.
+SEVERAL_VIEWS = frozenset("unbind chunk split split_with_sizes tensor_split hsplit vsplit dsplit".split())
+
+
+def single_views(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """The parts of one of ``SEVERAL_VIEWS``, each a view by itself: autograd lets nobody write into those that one operation returns."""
+    whole = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    parts = function(*args, **kwargs)
+    for dim in range(whole.dim()):
+        if parts[0].dim() < whole.dim():
+            views = [whole.select(dim, number) for number in range(whole.shape[dim])]
+        else:
+            sizes = [part.shape[dim] for part in parts]
+            starts = itertools.accumulate(sizes, initial=0)
+            pieces = zip(starts, sizes, strict=False)
+            views = [whole.narrow(dim, *piece) for piece in pieces if sum(sizes) == whole.shape[dim]]
+        if [*map(_geometry, views)] == [*map(_geometry, parts)]:
+            return tuple(views)
+    raise AssertionError("parts of a tensor lie along one of its dimensions")
+
+
+def _geometry(view: Tensor) -> tuple[Any, ...]:
+    return view.storage_offset(), view.shape, view.stride()
 
 
 #: Linear operations done as torch does them, but along the dimensions as these lie in memory.

@@ -56,7 +56,10 @@ def _affine(
 def _normalize(
     input: Tensor, forward: Callable[[Tensor], Tensor], eps: float, centre: bool, scale: Tensor
 ) -> Application:
-    """The application of a normalization over lines of contiguous elements times ``scale``, as :func:`deepshap_ext.ops.norm` takes it."""
+    """The application of a normalization over lines of contiguous elements times ``scale``, as :func:`deepshap_ext.ops.norm` takes it.
+
+    ``scale`` is no view of a weight, which the model may write into.
+    """
     scale = wide(scale).contiguous()
 
     def kept(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -110,7 +113,7 @@ def _rms_norm(
 
 
 def _of_one_line(input: Tensor, shape: Sequence[int], weight: Tensor | None) -> Tensor:
-    return input.new_ones(1, math.prod(shape)) if weight is None else weight.detach().reshape(1, -1)
+    return input.new_ones(1, math.prod(shape)) if weight is None else weight.detach().clone().reshape(1, -1)
 
 
 @rule("group_norm")
@@ -123,7 +126,7 @@ def _group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Application:
-    channels = input.new_ones(input.shape[1]) if weight is None else weight.detach()
+    channels = input.new_ones(input.shape[1]) if weight is None else weight.detach().clone()
     scale = channels.unsqueeze(1).expand(-1, math.prod(input.shape[2:])).reshape(num_groups, -1)
 
     def forward(x: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ def _quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
     entries = input.reshape(-1) if dim is None else input.movedim(dim, -1)
-    positions = torch.as_tensor(q, dtype=input.dtype).reshape(-1) * (entries.shape[-1] - 1)
+    positions = torch.as_tensor(q, dtype=input.dtype, device=input.device).reshape(-1) * (entries.shape[-1] - 1)
     below, above, share = _neighbours(positions, interpolation)
     values = order_statistics(entries, below.tolist() + above.tolist())
     low, high = values.chunk(2, -1)
@@ -225,7 +225,7 @@ def _nanquantile(
 ) -> Tensor:
     entries = input.reshape(-1) if dim is None else input.movedim(dim, -1)
     count = entries.isnan().logical_not().sum(-1, keepdim=True)
-    positions = torch.as_tensor(q, dtype=input.dtype).reshape(-1) * (count - 1).clamp(min=0)
+    positions = torch.as_tensor(q, dtype=input.dtype, device=input.device).reshape(-1) * (count - 1).clamp(min=0)
     below, above, share = _neighbours(positions, interpolation)
     places = entries.detach().argsort(-1)  # what is not a number comes last
     low, high = (entries.gather(-1, places.gather(-1, ranks)) for ranks in (below, above))

@@ -61,7 +61,8 @@ def _by_shapley(
 ) -> Application:
     """Each window's difference shared by the exact Shapley values of its entries; what overlaps is added by the gather's own backward."""
     shape = input.shape[-dims:]
-    index, inside = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    index = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
+    inside = torch.ones(1, 1, dtype=torch.bool, device="cpu")
     for dim, (size, count) in enumerate(zip(shape, result[0].shape[-dims:], strict=True)):
         places = windows(dim, size, count)
         valid = (places >= 0) & (places < size)

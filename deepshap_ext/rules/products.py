@@ -20,6 +20,7 @@ from .. import ops
 from ..errors import UnsupportedOperationError
 from .integrate import multilinear
 from .registry import Application, Context, decomposition, rule
+from .sparse import sparse_product
 
 
 @rule("mul")
@@ -116,7 +117,7 @@ def _mm(context: Context, input: Tensor, mat2: Tensor) -> Application | None:
 @rule("matmul")
 def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | None:
     if not (context.carries(input) and context.carries(other)):
-        return None
+        return sparse_product(input, other)
     if input.dim() == 1 or other.dim() == 1:
         return bilinear(torch.matmul, input, other)
 
@@ -159,7 +160,7 @@ def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
     def binary(context: Context, *args: Tensor, **kwargs: Tensor) -> Application | None:
         # Their second argument has many names.
         a, b = (*args, *kwargs.values())
-        return bilinear(function, a, b) if context.carries(a) and context.carries(b) else None
+        return bilinear(function, a, b) if context.carries(a) and context.carries(b) else sparse_product(a, b)
 
     rule(name)(binary)
 
@@ -215,7 +216,7 @@ def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     return (input if beta == 1 else beta * input) + (product if alpha == 1 else alpha * product)
 
 
-@decomposition("addmm")
+@decomposition("addmm", "_sparse_addmm")
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     return _added(input, mat1 @ mat2, beta, alpha)
 

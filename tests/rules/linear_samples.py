@@ -1,5 +1,6 @@
 """Sample calls of every operation that is linear: ``"name"`` or ``"name: variant"`` to :class:`Sample`."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -152,6 +153,9 @@ VIEWS = {
     "view_as_real": Sample((3, 2), lambda x: torch.view_as_real(torch.view_as_complex(x) * (1 + 2j))),
     "vsplit": Sample((3,), lambda x: x.T.vsplit((1, 2))[1], _first),
     "clone": Sample((4,), lambda x: x.clone()),
+    "data": Sample((4,), lambda x: x.data),
+    "deepcopy": Sample((4,), copy.deepcopy),
+    "detach": Sample((4,), lambda x: x.detach()),
     "clone: aten": Sample((4,), lambda x: aten.lift_fresh_copy(x)),
     "positive": Sample((4,), lambda x: +x),
     "resolve_conj": Sample((3, 2), lambda x: _real(torch.view_as_complex(x).conj().resolve_conj())),

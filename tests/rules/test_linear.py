@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepshap_ext import DeepExplainer
+from deepshap_ext.capture.detach import AsIdentity
 from deepshap_ext.capture.names import operation
 from deepshap_ext.rules.linear import LINEAR
 
@@ -37,7 +38,9 @@ def by_loop(model: Around, x: Tensor, background: Tensor) -> Tensor:
     for b, k in [(b, k) for b in range(len(x)) for k in range(_OUTPUTS)]:
         for r in background:
             h_x, h_r = torch.tanh(x[b : b + 1]).requires_grad_(), torch.tanh(r[None])
-            y_x, y_r = sample.op(h_x), sample.op(h_r).detach()
+            with AsIdentity():
+                y_x = sample.op(h_x)
+            y_r = sample.op(h_r).detach()
             z_x, z_r = y_x.detach().tanh(), y_r.tanh()
             same = y_x.detach() == y_r
             slope = torch.where(same, 1 - z_x * z_x, (z_x - z_r) / torch.where(same, 1, y_x.detach() - y_r))

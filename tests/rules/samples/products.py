@@ -21,6 +21,7 @@ def samples() -> dict[str, Sample]:
     found: dict[str, Sample] = {}
     w = const(2, 3, 4)
     places = torch.tensor([[0, 0, 3]])
+    matrix = const(4, 3)
 
     def grouped(convolve: Callable[..., Tensor], dims: int) -> Callable[[Tensor], Tensor]:
         """Each sample convolved with the weights behind it: samples are groups."""
@@ -133,6 +134,14 @@ def samples() -> dict[str, Sample]:
             "outer": of_two_matrices(lambda a, b: torch.outer(a[0], b[0]), lambda a, b: np.outer(a[0], b[0])),
             "ger": of_two_matrices(lambda a, b: torch.ger(a[0], b[0]), lambda a, b: np.outer(a[0], b[0])),
             "kron": of_two_matrices(torch.kron, np.kron),
+            "_sparse_mm": Sample(
+                (3,), lambda x: torch.sparse.mm(matrix.to_sparse(), x.t()).t(), lambda a: matrix.numpy() @ a
+            ),
+            "_sparse_addmm": Sample(
+                (3,),
+                lambda x: torch.sparse.addmm(const(1), matrix.to_sparse(), x.t()).t(),
+                lambda a: const(1).numpy() + matrix.numpy() @ a,
+            ),
             "addmm": of_two_matrices(
                 lambda a, b: torch.addmm(a, a, b, beta=0.5, alpha=2), lambda a, b: a * 0.5 + a @ b * 2
             ),

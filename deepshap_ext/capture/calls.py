@@ -1,0 +1,42 @@
+"""What a call does, by its arguments and its results."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from .dependence import plain
+from .names import Operation
+
+_VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
+
+
+def reads_value(called: Operation) -> bool:
+    """Whether the call takes a tensor's value out of torch."""
+    return called.title.rpartition(".")[2] in _VALUE_READERS
+
+
+def is_value(function: Any, result: Any, made: Sequence[Tensor]) -> bool:
+    """Whether an operation gave Python code a value and no tensor."""
+    return not made and result is not None and not isinstance(function, types.MethodWrapperType)
+
+
+def is_off(called: Operation, args: Any, kwargs: Any) -> bool:
+    """Whether a dropout (or rrelu) was called as in eval mode."""
+    position = {"rrelu": 3, "rrelu_with_noise": 4}.get(called.name, 2)
+    name = "train" if "train" in kwargs else "training"
+    if "dropout" not in called.name and "rrelu" not in called.name:
+        return False
+    training = kwargs.get(name, args[position] if len(args) > position else "dropout" in called.name)
+    return not training or ("dropout" in called.name and kwargs.get("p", args[1] if len(args) > 1 else 0.5) == 0)
+
+
+def nodes_of(made: Sequence[Tensor], written: Sequence[Tensor]) -> list[Node]:
+    """The places in the autograd graph of what was made; a write into a view has one in the history of its base."""
+    bases = [tensor._base for tensor in map(plain, written) if tensor._base is not None]
+    found = [tensor.grad_fn for tensor in (*map(plain, made), *bases)]
+    return [node for node in found if node is not None]
