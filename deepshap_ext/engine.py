@@ -82,7 +82,7 @@ class Engine:
             tuple((names[layer.module], layer.at, layer.call) for layer in call.layers),
             call.select,
             tuple((name, _described(value)) for name, value in call.constants.items()),
-            tuple(call.by_row),
+            (*call.by_row, *call.names),
             self._options,
             registered(),
             tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in self.baselines),

@@ -21,7 +21,6 @@ from .explanation import Explanation
 from .failures import model_errors
 from .inputs import (
     check_columns,
-    check_integers,
     check_rows,
     device_of,
     dtypes_of,
@@ -29,7 +28,7 @@ from .inputs import (
     like,
     taken,
 )
-from .keywords import check_kwargs, check_sample_kwargs
+from .keywords import check_kwargs, check_sample_kwargs, names_of_inputs
 from .layers import model_and_layers
 from .moments import Moments
 from .outputs import selector
@@ -133,16 +132,15 @@ class DeepExplainer:
         self._options = Options(rules, softmax, on_unsupported)
         given, self._listed = taken("data", data)
         check_rows("data", given)
-        if not self._layers:
-            check_integers(given, self._model)
         self._columns = [one.columns for one in given]
         self._dtypes = dtypes_of(self._model)
         self._device = device_of(self._model, given)
         self._data = [tensor.to(self._device, copy=True) for tensor in in_the_models_dtype(given, self._dtypes)]
-        constants = check_kwargs(kwargs, sample_kwargs, self._model, len(given), self._device)
+        constants = check_kwargs(kwargs, sample_kwargs, self._device)
         self._by_row = tuple(sample_kwargs or ())
         rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
-        self._call = Call(self._layers, selector(output), constants, self._by_row)
+        names = names_of_inputs(self._model, len(given), [*constants, *self._by_row])
+        self._call = Call(self._layers, selector(output), constants, self._by_row, names)
         with model_errors(self._model, self._call, self._options, lambda: {"data": [*self._data, *rows]}):
             self._engine = Engine(self._model, self._call, [*self._data, *rows], self._options, max_memory)
 

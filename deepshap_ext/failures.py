@@ -55,7 +55,7 @@ def model_errors(
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                way = _as_one_sample(rows, plain) if name == "data" else ""
+                way = _as_floats(name, rows, plain) or (_as_one_sample(rows, plain) if name == "data" else "")
                 raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
             if name == "data" and isinstance(error, ExplanationError) and (way := _all_together(rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
@@ -78,21 +78,29 @@ class _Plain:
                 name: value.clone() if isinstance(value, Tensor) else value
                 for name, value in self.call.constants.items()
             }
-            return self.model(*explained, **constants, **by_row)
+            return self.call(self.model, explained, {**constants, **by_row})
 
     def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         """The model's inputs, and the keyword arguments behind them."""
         explained = self.call.explained(inputs)
         return explained, dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))
 
-    def takes_any_number_of(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether it runs on batches of another size than these rows'."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's first floating-point parameter."""
+        floating = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
+        return next(floating, torch.get_default_dtype())
+
+    def runs(self, inputs: Sequence[Tensor]) -> bool:
         try:
-            for count in (2, 3):
-                self([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs])
+            self(inputs)
         except Exception:
             return False
         return True
+
+    def takes_any_number_of(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether it runs on batches of another size than these rows'."""
+        return all(self.runs([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs]) for count in (2, 3))
 
     def takes_as_one_sample(self, inputs: Sequence[Tensor]) -> bool:
         """Whether it gives two samples, each all of these rows, an output each."""
@@ -135,6 +143,15 @@ def _layer(model: nn.Module, error: Exception) -> list[str]:
 
 def _takes(module: nn.Module) -> str | None:
     return next((takes(module) for kinds, takes in _TAKES if isinstance(module, kinds)), None)
+
+
+def _as_floats(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
+    """The advice to give integers as numbers, where it works."""
+    explained, _ = plain.split(rows)
+    numbers = [tensor if tensor.is_floating_point() else tensor.to(plain.dtype) for tensor in explained]
+    if all(tensor.is_floating_point() for tensor in explained) or not plain.runs([*numbers, *rows[len(numbers) :]]):
+        return ""
+    return f"; it runs on {name} as numbers: pass floating-point ones, by .float() or .astype(float)"
 
 
 def _as_one_sample(data: Sequence[Tensor], plain: _Plain) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,27 +75,6 @@ def check_rows(name: str, given: Sequence[Given]) -> None:
             _check_finite(f"{one.label} must be finite", one.tensor, one.tensor)
 
 
-def check_integers(given: Sequence[Given], model: nn.Module) -> None:
-    """Refuse integers where the model's own inputs are explained, and say what to pass instead."""
-    embeddings = [name for name, module in model.named_modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
-    for one in given:
-        if one.tensor.is_floating_point():
-            continue
-        title = f"{one.label} is of dtype {one.tensor.dtype}"
-        if one.tensor.dim() >= 3 and bool(((one.tensor == 0) | (one.tensor == 1)).all()):
-            raise TypeError(f"{title} and holds only zeros and ones: pass {_as_floats(one)}")
-        if embeddings:
-            others = f"; also {', '.join(embeddings[1:])}, or a list of those that it feeds" if embeddings[1:] else ""
-            raise TypeError(
-                f"{title}: integers have no attributions of their own; explain what their embedding returns: "
-                f'DeepExplainer((model, {_in_python(embeddings[0])}), ..., at="output"){others}'
-            )
-        raise TypeError(
-            f"{title}: integers have no attributions of their own; if they are quantities pass {_as_floats(one)}, if they are looked up "
-            f'explain what the layer that does it returns: DeepExplainer((model, layer), ..., at="output")'
-        )
-
-
 def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
     """Floating-point numbers in the first of the model's ``dtypes``.
 
@@ -166,10 +144,3 @@ def _check_finite(contract: str, tensor: Tensor, original: Tensor) -> None:
 
 def _as_floats(one: Given) -> str:
     return f"{one.label}.astype(float)" if one.array else f"{one.label}.float()"
-
-
-def _in_python(path: str) -> str:
-    """How the pair (model, layer) names a module of the model: as an attribute where that is Python, else by its path."""
-    if not path:
-        return "model"
-    return f"model.{path}" if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", path) else f'"{path}"'

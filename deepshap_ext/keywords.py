@@ -13,17 +13,13 @@ from .arguments import shown
 from .arrays import as_tensor
 
 
-def check_kwargs(constants: Any, by_row: Any, model: nn.Module, inputs: int, device: torch.device) -> dict[str, Any]:
-    """The model's constant keyword arguments, tensors among them on its device; ``inputs``: how many arguments come before."""
+def check_kwargs(constants: Any, by_row: Any, device: torch.device) -> dict[str, Any]:
+    """The model's constant keyword arguments, tensors among them on its device."""
     _check_names("kwargs", constants)
     _check_names("sample_kwargs", by_row)
     both = sorted(set(constants or ()) & set(by_row or ()))
     if both:
         raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
-    filled = _positional(model)[:inputs]
-    for name, values in (("kwargs", constants), ("sample_kwargs", by_row)):
-        if twice := sorted(set(filled) & set(values or ())):
-            raise ValueError(f"{name} must not name {', '.join(twice)}: the model takes data as {', '.join(filled)}")
     moved = {}
     for name, value in (constants or {}).items():
         if isinstance(value, Tensor) and value.is_meta:
@@ -75,8 +71,17 @@ def signature_of(model: nn.Module) -> inspect.Signature | None:
         return None
 
 
-def _positional(model: nn.Module) -> list[str]:
-    """The names of what the model's forward takes by position."""
+def names_of_inputs(model: nn.Module, inputs: int, keywords: Sequence[str]) -> list[str]:
+    """By which names the model takes its inputs where keyword arguments stand before them; none where these come behind."""
     signature = signature_of(model)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [name for name, one in signature.parameters.items() if one.kind in kinds] if signature else []
+    positional = [name for name, one in signature.parameters.items() if one.kind in kinds] if signature else []
+    if set(keywords).isdisjoint(positional[:inputs]):
+        return []
+    left = [name for name in positional if name not in keywords]
+    if len(left) < inputs:
+        raise ValueError(
+            f"kwargs and sample_kwargs leave no argument for data: the model takes {', '.join(positional)}, and they name "
+            f"{', '.join(keywords)}"
+        )
+    return left[:inputs]

@@ -76,13 +76,21 @@ class Call:
 
     ``layers``: explain these tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that
     is explained. ``constants``: keyword arguments that are the same in every call. ``by_row``: names of those that have a row a
-    sample; they come behind the model's inputs wherever these are passed on.
+    sample; they come behind the model's inputs wherever these are passed on. ``names``: of the inputs, where keyword arguments take the
+    places before them.
     """
 
     layers: Sequence[Layer]
     select: Callable[[Any], Tensor]
     constants: Mapping[str, Any]
     by_row: Sequence[str]
+    names: Sequence[str] = ()
+
+    def __call__(self, model: nn.Module, inputs: Sequence[Tensor], keywords: Mapping[str, Any]) -> Any:
+        """What the model returns."""
+        if self.names:
+            return model(**dict(zip(self.names, inputs, strict=True)), **keywords)
+        return model(*inputs, **keywords)
 
     def explained(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The model's inputs, without the keyword arguments behind them."""
@@ -231,9 +239,7 @@ class ModelHooks:
     def _run(self, inputs: Sequence[Tensor]) -> Pass:
         self._start_afresh()
         explained = self.call.explained(inputs)
-        leaves = [tensor.detach().clone() for tensor in explained]
-        for leaf in leaves:
-            leaf.requires_grad_(leaf.is_floating_point())
+        leaves = [self._leaf(tensor) for tensor in explained]
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
         capture = self._capture = Capture(
             self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written
@@ -242,11 +248,16 @@ class ModelHooks:
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
             given = [leaf.clone() for leaf in leaves]
+            for number, tensor in enumerate(explained):
+                if leaves[number].dtype != tensor.dtype:
+                    twin, given[number] = given[number], tensor.clone()
+                    capture.codes[given[number]] = twin
+                    capture.dependence.mark(twin, explained=True)
             copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
                 capture.dependence.mark(tensor, explained=not self.call.layers)
             with capture, capture.saved_tensors():
-                output = self.call.select(self._model(*given, **copies))
+                output = self.call.select(self.call(self._model, given, copies))
             if self._options.softmax == "centered":
                 output = _centred_logits(output, capture)
             if isinstance(output, Tensor) and output in self._written:
@@ -263,6 +274,15 @@ class ModelHooks:
             tensors, edges, layers = self._seen_layers()
         self._check_output(output, capture, len(inputs[0]))
         return Pass(capture, output, tensors, edges, layers, leaves)
+
+    def _leaf(self, tensor: Tensor) -> Tensor:
+        """A copy of an input that multipliers are taken with respect to; of integers that are explained themselves it is floating-point."""
+        if tensor.is_floating_point() or self.call.layers:
+            leaf = tensor.detach().clone()
+        else:
+            floating = [parameter.dtype for parameter in self._model.parameters() if parameter.is_floating_point()]
+            leaf = tensor.to(torch.float32 if floating and floating[0] != torch.float64 else torch.float64)
+        return leaf.requires_grad_(leaf.is_floating_point())
 
     @contextmanager
     def unfollowed(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from ..errors import UnsupportedOperationError
 from ..rules.attention import HELPERS
@@ -36,6 +36,7 @@ from ..rules.linear import (
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
 from .calls import is_off, is_value, nodes_of, reads_value
+from .codes import CONVERSIONS, FUNCTIONS, Codes, converted, is_integer, keeps_codes
 from .dependence import Dependence, plain, tensors_in
 from .detach import SET_GRAD_MODE, as_identity
 from .draws import Draws
@@ -69,6 +70,7 @@ class Capture(TorchFunctionMode):
         self._contents = contents
         self._draws = draws
         self.dependence = Dependence()
+        self.codes = Codes()
         self.tape = Tape()
         self.running = Running()
         self.without_rule: dict[Node, str] = {}
@@ -129,6 +131,10 @@ class Capture(TorchFunctionMode):
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
         if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
+        if active and called.name in CONVERSIONS:
+            return self._converted(called, function, args, kwargs, dependent, active)
+        if self.codes and any(tensor in self.codes for tensor in dependent) and keeps_codes(called.name):
+            return self._coded(called, function, args, kwargs, dependent)
         if active and called.name in self.rules:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
@@ -139,6 +145,51 @@ class Capture(TorchFunctionMode):
                 given, named = self._constants((args, kwargs))
                 return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
+
+    def _converted(
+        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
+    ) -> Any:
+        """Convert numbers to another dtype; integers made of them are codes, whose twin carries the multipliers on."""
+        result = self._as_it_is(called, function, args, kwargs, dependent, active)
+        if is_integer(result) and args[0] is active[0]:
+            self.codes[result] = self._apply(called, converted(args[0], result), (), {})
+        return result
+
+    def _coded(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
+        """Run an operation on explained integers, and the same on their twins; numbers that it makes are the twins'."""
+        if called.name == "embedding_bag":
+            return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
+        coded = [tensor for tensor in dependent if tensor in self.codes]
+        written = [tensor for tensor in _written(called, function, args, kwargs) if is_integer(tensor)]
+        application = self.codes.looked_up(called.name, function, args, kwargs)
+        if application is not None:
+            moved = self._apply(called, application, args, kwargs)
+            result = function(*args, **kwargs)
+        elif called.name in FUNCTIONS:
+            result = function(*args, **kwargs)
+            if len(coded) > 1 or written or not is_integer(result) or result.shape != coded[0].shape:
+                self._refuse(called, "is explained for one tensor of explained integers and constants of its shape")
+            moved = self._apply(called, converted(self.codes[coded[0]], result), (), {})
+        else:
+            for tensor in written:
+                if tensor not in self.codes:
+                    self.codes[tensor] = tensor.to(self.codes[coded[0]].dtype)
+            twins = self.codes.twins_for((args, {key: value for key, value in kwargs.items() if key != "dtype"}))
+            result = function(*args, **kwargs)
+            moved = self.codes[coded[0]].clone() if called.name in CONVERSIONS else self._call(called, function, *twins)
+            self._mark(called, written, dependent)
+        return tree_map(partial(self._with_twin, called, dependent), result, moved)
+
+    def _with_twin(self, called: Operation, dependent: list[Tensor], result: Any, twin: Any) -> Any:
+        """Integers with this twin; or the twin, where they are numbers."""
+        if not isinstance(result, Tensor):
+            return result
+        if result.is_floating_point():
+            result = twin = twin.to(result.dtype)
+        else:
+            self.codes[result] = twin
+        self._mark(called, [result, twin], dependent)
+        return result
 
     def _unfollowed(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that is a part of one with a rule, or of a hand-written Function."""
@@ -475,7 +526,7 @@ class Capture(TorchFunctionMode):
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
             passive = not tensor.requires_grad
             if passive and decision is None:
-                deciding = any(map(self.carries, dependent))
+                deciding = any(self.carries(tensor) or tensor in self.codes for tensor in dependent)
                 decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
             self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
 
