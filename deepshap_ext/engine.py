@@ -20,9 +20,13 @@ from .errors import ControlFlowError, MixedSamplesError, OutOfMemoryError
 from .memory import WARM, available_memory, is_out_of_memory, keep_freed_memory
 from .pairs import Pairing, Pairs
 from .planner import Chunks, measure, plan
+from .rounding import Rounded, rounded, standard_error
 from .rules.normalization import wide
 from .rules.registry import Options
 from .targets import Choose
+
+#: The baselines, evenly chosen from those there are, that a sample's rounding is estimated from.
+ROUNDED_BASELINES = 4
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Explained:
     them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean over the
     baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from adding
     up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which. ``precision``: the
-    least precise dtype that the passes computed in.
+    least precise dtype of the explained tensors and the output; parts of the passes may compute in a less precise one.
     """
 
     moments: list[Moments]
@@ -172,6 +176,43 @@ class Engine:
             found = _joined(parts)
             if pairing == "alone":
                 self._check_alone(hooks, inputs, found)
+        return found
+
+    def rounding(
+        self,
+        inputs: Sequence[Tensor],
+        own: Sequence[Tensor] | None,
+        targets: Tensor,
+        wanted: Tensor,
+        layers: Sequence[int],
+    ) -> Tensor:
+        """``[B, K]``: the standard error of rounding in the gaps of additivity of ``layers``, for the explained outputs ``targets`` that
+        are ``wanted``; 0 for the others.
+
+        Each input runs alone: once forward, and backward against :data:`ROUNDED_BASELINES` of its baselines.
+        """
+        number = self._count(own)
+        rows = sorted({number * place // ROUNDED_BASELINES for place in range(ROUNDED_BASELINES)})
+        step = max(1, self._budget() // 3 // self._costs.row)
+        found = torch.zeros(targets.shape, dtype=torch.float64, device=targets.device)
+        try:
+            with self._hooks() as hooks:
+
+                def references(tensors: Sequence[Tensor]) -> list[Rounded]:
+                    return [
+                        rounded(hooks, [tensor[row : row + 1] for tensor in tensors]).without_graph() for row in rows
+                    ]
+
+                shared = references(self._baselines) if own is None else []
+                for one, outputs in enumerate(targets):
+                    sample = rounded(hooks, [tensor[one : one + 1] for tensor in inputs])
+                    theirs = shared if own is None else references([tensor[one] for tensor in own])
+                    chosen = outputs[wanted[one]]
+                    found[one, wanted[one]] = standard_error(sample, theirs, self._layouts, chosen, layers, step)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _does_not_fit("what one input against one baseline rounds", error) from error
         return found
 
     def _check_alone(self, hooks: ModelHooks, inputs: Sequence[Tensor], found: Explained) -> None:
@@ -325,9 +366,8 @@ def _does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
 
 
 def _coarsest(one: Pass) -> torch.dtype:
-    """The least precise floating-point dtype that a pass computed in."""
-    tensors = [one.output, *one.explained, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
-    return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
+    """The least precise dtype of a pass's explained tensors and its output."""
+    return max((t.dtype for t in (one.output, *one.explained)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _one_hot(chosen: Tensor, output: Tensor) -> Tensor:

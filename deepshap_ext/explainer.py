@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .additivity import Check, checked, gaps
 from .additivity import check_additivity as check_that_they_add_up
-from .additivity import gaps
+from .capture.graph import Cut
 from .capture.hooks import Call
 from .engine import Engine, Explained, Moments
 from .inputs import as_tensors, check_kwargs, check_like, check_rows, check_sample_kwargs, device_of, dtype_of
@@ -70,9 +71,11 @@ class DeepExplainer:
         on_unsupported: what to do with an operation that has no rule: ``"error"``; ``"gradient"``, use its gradient at the input, with a
             warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input
             (Gauss-Legendre), which adds up where it is smooth.
-        additivity_tolerance: how far values may be from adding up before that is an error, relative to the largest output difference
-            in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may
-            compute products in TF32 (``torch.backends``), as it does for convolutions by default.
+        additivity_tolerance: how far a sample's values may be from adding up to an output's difference, relative to that difference,
+            before that is an error; None: by the least precise dtype of the explained tensors and the output 1e-12 in float64, 1e-5 in
+            float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may compute products in TF32 (``torch.backends``),
+            as it does for convolutions by default. What the passes round is allowed on top of it: where a gap is larger, the sample
+            runs once more to estimate that, against at most four of its baselines.
         max_memory: bytes that the passes may take; None: half of what is free on the model's device.
         progress: show a progress bar.
 
@@ -134,7 +137,7 @@ class DeepExplainer:
         X: Any,
         ranked_outputs: int | None = None,
         output_rank_order: str = "max",
-        check_additivity: bool = True,
+        check_additivity: Check = True,
         *,
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -144,7 +147,8 @@ class DeepExplainer:
             X: samples ``[N, *features]``, a tensor on any device or a numpy array; a list of them for several inputs.
             ranked_outputs: explain only that many outputs a sample, those that rank first.
             output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
-            check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
+                do not look.
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
 
         Returns:
@@ -152,10 +156,10 @@ class DeepExplainer:
             ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
             ``[N, ranked_outputs]``.
         """
+        check = checked(check_additivity)
         inputs = self._check_inputs(X)
         choose = ranked(self._engine.expected.numel(), ranked_outputs, output_rank_order)
-        explained = self._explain(inputs, choose, None, "grid", sample_kwargs)
-        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
+        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, check)
         outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
         result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
         return result if ranked_outputs is None else (result, explained.targets.cpu())
@@ -187,7 +191,7 @@ class DeepExplainer:
         baselines: Any = None,
         pairing: str = "grid",
         standard_error: bool = False,
-        check_additivity: bool = True,
+        check_additivity: Check = True,
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
@@ -200,10 +204,12 @@ class DeepExplainer:
             pairing: ``"grid"`` runs each input and each baseline forward once; ``"aligned"`` runs every pair forward, which is
                 slower and gives the same values: a check on the model's layout.
             standard_error: also return the values' standard error over the baselines (needs two or more).
-            check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
+                do not look.
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with. Every sample's
                 baselines then run with its rows, which costs a forward pass over all pairs.
         """
+        check = checked(check_additivity)
         inputs = self._check_inputs(X)
         if pairing not in ("grid", "aligned"):
             raise ValueError(f"pairing must be 'grid' or 'aligned', got {pairing!r}")
@@ -212,8 +218,7 @@ class DeepExplainer:
         if standard_error and number < 2:
             raise ValueError("standard_error=True needs two or more baselines, got 1")
         chosen, outputs = targeted(self._output_shape(), target, len(inputs[0]), self._device)
-        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs)
-        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
+        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, check)
 
         def error(moments: Moments) -> Tensor:
             return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
@@ -239,7 +244,9 @@ class DeepExplainer:
         own: Sequence[Tensor] | None,
         pairing: str,
         sample_kwargs: Mapping[str, Any] | None,
+        check: Check,
     ) -> Explained:
+        """The inputs explained, and ``check`` whether the values add up."""
         samples = len(inputs[0])
         rows = check_sample_kwargs(sample_kwargs, self._by_row, samples, self._device)
         if rows:
@@ -247,7 +254,17 @@ class DeepExplainer:
             own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
             own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
         kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
-        return self._engine.explain([*inputs, *rows], choose, own, kind, self._progress)
+        inputs = [*inputs, *rows]
+        explained = self._engine.explain(inputs, choose, own, kind, self._progress)
+
+        def rounding(samples: Tensor, wanted: Tensor, cut: Cut) -> Tensor:
+            theirs = None if own is None else [tensor[samples] for tensor in own]
+            chosen = [tensor[samples] for tensor in inputs]
+            return self._engine.rounding(chosen, theirs, explained.targets[samples], wanted, cut.layers)
+
+        layers = self._layers if self._several_layers or not self._layers else None
+        check_that_they_add_up(explained, check, self._tolerance, layers, rounding)
+        return explained
 
     def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
         """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""

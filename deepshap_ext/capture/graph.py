@@ -118,6 +118,11 @@ def cuts(graph: Pass) -> list[Cut]:
     return [*found, *(Cut([number], False) for number in rest)]
 
 
+def between(graph: Pass, targets: set[Node]) -> set[Node]:
+    """The nodes from the output down to the targets, these left out."""
+    return set(_depth_first([_root(graph)], targets)) - targets
+
+
 def _stem(node: Node) -> str:
     """`Add` for `AddBackward0`, `Copy` for `torch::autograd::CopyBackwards`."""
     if hasattr(node, "_forward_cls"):

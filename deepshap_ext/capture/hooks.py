@@ -22,6 +22,7 @@ from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import MODULE_RULES, Options, Rule
 from .dependence import tensors_in
 from .mode import Capture, is_rules_own
+from .step import Watch
 from .tape import Tape
 
 
@@ -153,15 +154,15 @@ class ModelHooks:
         """The dotted name of the module that is running."""
         return self._names.get(self._running[-1], "the model") if self._running else "the output selector"
 
-    def run(self, inputs: Sequence[Tensor]) -> Pass:
-        """Run the model on copies of the inputs, with autograd on and every operation captured."""
+    def run(self, inputs: Sequence[Tensor], watch: Watch | None = None) -> Pass:
+        """Run the model on copies of the inputs, with autograd on and every operation captured; ``watch`` as the capture takes it."""
         self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [tensor.detach().clone() for tensor in explained]
         for leaf in leaves:
             leaf.requires_grad_(leaf.is_floating_point())
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(self.module_path, self._options)
+        capture = self._capture = Capture(self.module_path, self._options, watch)
         self._forget_layers()
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.

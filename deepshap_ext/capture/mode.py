@@ -23,6 +23,7 @@ from ..rules.linear import DIVISIONS, FACTORS, IN_MEMORY_ORDER, LINEAR, METADATA
 from ..rules.registry import DECOMPOSITIONS, RULES, Application, Options, Rule
 from .dependence import Dependence, plain, tensors_in
 from .names import Operation, operation
+from .step import Step, Watch
 from .tape import Entry, Factor, Tape
 
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
@@ -32,11 +33,12 @@ class Capture(TorchFunctionMode):
     """Runs a model's operations, tapes the non-linear ones and refuses what it cannot explain.
 
     Inside ``__torch_function__`` the mode is off; a composite is taken apart by running it again with the mode on.
-    ``module_path`` names the module that is running, for messages.
+    ``module_path`` names the module that is running, for messages. ``watch`` is shown every operation on a tensor that carries multipliers.
     """
 
-    def __init__(self, module_path: Callable[[], str], options: Options) -> None:
+    def __init__(self, module_path: Callable[[], str], options: Options, watch: Watch | None = None) -> None:
         super().__init__()
+        self._watch = watch
         self.options = options
         self.dependence = Dependence()
         self.tape = Tape()
@@ -188,6 +190,8 @@ class Capture(TorchFunctionMode):
         if called.name in METADATA:
             return result
         made = [*tensors_in(result), *written]
+        if active and self._watch is not None:
+            self._watch(Step(called.name, run, args, kwargs, made, bool(written)))
         if active and self._needs_rule(called, args, kwargs):
             self._without_rule(called, made)
         if not made and result is not None and not isinstance(function, types.MethodWrapperType):
@@ -250,6 +254,9 @@ class Capture(TorchFunctionMode):
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
+        if self._watch is not None:
+            run, operands, made = partial(_output, application), application.operands, list(tensors_in(result))
+            self._watch(Step(called.name, run, operands, {}, made, target is not None, application.roundoffs))
         self._mark(called, tensors_in(result), dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             # The operand lives no longer than the result does.
@@ -359,6 +366,10 @@ class _Apply(torch.autograd.Function):
             )
         multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry))
         return (None, None, None, None, *multipliers)
+
+
+def _output(application: Application, *operands: Tensor) -> Any:
+    return application.forward(*operands)[0]
 
 
 def _written(called: Operation, args: Any, kwargs: Any) -> list[Tensor]:

@@ -35,6 +35,18 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True)
+class Roundoff:
+    """Rounding errors inside an operation, by what they do to its result where neither its size nor that of the operands shows it.
+
+    ``size``, one number an element of the result in row-major order, in units of the result's roundoff. Along dimension ``shared`` of
+    ``size`` they are one error, as that of a line's mean is; None: each element has its own.
+    """
+
+    size: Tensor
+    shared: int | None = None
+
+
+@dataclass(frozen=True)
 class Application:
     """A rule applied to one call.
 
@@ -42,7 +54,8 @@ class Application:
     and the tensors that the multipliers are computed from. ``multipliers(grad, sides)`` returns one multiplier an operand; ``grad`` is
     the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline
     (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes. ``stand_for``: the
-    call's own tensors where the operands were made from them (converted to another dtype, say).
+    call's own tensors where the operands were made from them (converted to another dtype, say). ``roundoffs(*operands)``: see
+    :class:`Roundoff`.
     """
 
     operands: Sequence[Tensor]
@@ -50,6 +63,7 @@ class Application:
     multipliers: Callable[..., Sequence[Tensor | None]]
     parameters: tuple[Any, ...] = ()
     stand_for: Sequence[Tensor] = ()
+    roundoffs: Callable[..., Sequence[Roundoff]] | None = None
 
 
 Rule = Callable[..., Application | None]
