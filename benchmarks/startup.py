@@ -53,7 +53,7 @@ def main() -> None:
             Contender("a call on one pair", lambda: explainer.attribute(it.X, target=0)),
             Contender(
                 "a call on one pair, additivity unchecked",
-                lambda: explainer.attribute(it.X, target=0, check_additivity=False),
+                lambda: explainer.attribute(it.X, target=0, check_additivity="ignore"),
             ),
             Contender("an explainer", lambda: DeepExplainer(it.model, it.baselines)),
             Contender("an explainer of ResNet-50", lambda: DeepExplainer(large.model, large.baselines)),

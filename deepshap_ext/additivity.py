@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,25 +12,51 @@ from torch import Tensor
 from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
+from .rounding import tf32
 
-#: The largest gap of additivity, relative to the largest output difference of the batch.
+#: What to do where values do not add up: raise, warn, or not look.
+Check = Literal[True, False, "ignore"]
+
+#: The largest gap of additivity of an output of a sample, relative to its own difference, that needs no second look.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
+#: How many standard errors of rounding a gap may be beyond that.
+STANDARD_ERRORS = 6.0
+
+#: From some samples ``[n]``, those of their outputs that are wanted ``[n, K]``, and a cut: the standard errors ``[n, K]`` of rounding in
+#: the gaps of its layers.
+Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
 
 
-def check_additivity(explained: Explained, tolerance: float | None, several_layers: bool, raises: bool) -> None:
+def checked(check: Any) -> Check:
+    """The argument ``check_additivity``."""
+    if not isinstance(check, (bool, str)):
+        raise TypeError(f"check_additivity must be True, False or 'ignore', got {check!r}")
+    if check not in (True, False, "ignore"):
+        raise ValueError(f"check_additivity must be True, False or 'ignore', got {check!r}")
+    return check  # type: ignore[return-value]
+
+
+def check_additivity(
+    explained: Explained, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding
+) -> None:
     """Raise or warn where values do not add up, and say where they cannot.
 
-    ``tolerance``: as the user gave it. ``several_layers``: whether layers were given as a list.
+    ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
     """
-    problems = [
-        f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the output "
-        f"belongs to no input: {integrate_instead(title)}"
-        for title, rows in explained.inexact.items()
-    ]
-    partial = [cut for cut in explained.cuts if not cut.whole]
+    if check == "ignore":
+        return
+    problems = _not_finite(explained)
+    if not problems:
+        problems = [
+            f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the output "
+            f"belongs to no input: {integrate_instead(title)}"
+            for title, rows in explained.inexact.items()
+        ]
+    # Nothing leads past the model's own inputs.
+    partial = [cut for cut in explained.cuts if not cut.whole] if layers != 0 else []
     if partial:
         numbers = ", ".join(str(layer) for cut in partial for layer in cut.layers)
-        which = f"layer(s) {numbers} of the list" if several_layers else "the explained layer"
+        which = f"layer(s) {numbers} of the list" if layers else "the explained layer"
         past = "; ".join(dict.fromkeys(cut.past for cut in partial if cut.past))
         named = (
             f" ({past} brings in what does not go through it; sample_kwargs hold a mask, say, constant)" if past else ""
@@ -37,19 +64,20 @@ def check_additivity(explained: Explained, tolerance: float | None, several_laye
         warnings.warn(
             f"something leads from the model's inputs past {which} to the output{named}: the attributions there are right, but they "
             f"are not all there is and do not add up to the output difference",
-            stacklevel=4,
+            stacklevel=5,
         )
     if not problems:
-        problems = [gap for cut in explained.cuts if cut.whole for gap in _gap(explained, cut, tolerance)]
+        whole = [cut for cut in explained.cuts if cut.whole or layers == 0]
+        problems = [gap for cut in whole for gap in _gap(explained, cut, tolerance, rounding)]
         problems += integrals_at_fault(explained.integrals) if problems else []
     if not problems:
         return
     message = "; ".join(problems)
-    if raises:
+    if check:
         raise additivity_error(
             f"the attributions do not add up: {message}. check_additivity=False returns them all the same"
         )
-    warnings.warn(f"the attributions do not add up: {message}", stacklevel=4)
+    warnings.warn(f"the attributions do not add up: {message}", stacklevel=5)
 
 
 def gaps(explained: Explained, cut: Cut) -> Tensor:
@@ -58,38 +86,74 @@ def gaps(explained: Explained, cut: Cut) -> Tensor:
     return torch.stack(parts).sum(0) - (explained.outputs.double() - explained.expected.double())
 
 
-def _gap(explained: Explained, cut: Cut, tolerance: float | None) -> list[str]:
-    """The largest gap of additivity, if it is beyond the tolerance."""
-    # Of the least precise dtype: some float64 models compute parts in float32.
+def _not_finite(explained: Explained) -> list[str]:
+    """Whose explained outputs are not finite."""
+    samples, baselines = (
+        set((~tensor.isfinite()).any(1).nonzero()[:, 0].tolist()) for tensor in (explained.outputs, explained.expected)
+    )
+    whose = []
+    if samples:
+        whose.append(f"sample(s) {_listing(samples)}")
+    if baselines:
+        of_some = f" of sample(s) {_listing(baselines)}" if len(baselines) < len(explained.expected) else ""
+        whose.append(f"the baselines{of_some}")
+    return [f"the model's output is not finite for {' and '.join(whose)}"] if whose else []
+
+
+def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Rounding) -> list[str]:
+    """The gap of additivity that is furthest beyond what is allowed, if any is.
+
+    Each output of each sample is held to its own difference. Where that and the rounding of the outputs and of the values themselves do
+    not account for a gap, the sample's passes are looked at: what they round is estimated, and allowed too.
+    """
     dtype = explained.precision
     if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
         # Its mantissa has as many bits as half precision's.
         dtype = torch.float16
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
     outputs, expected = explained.outputs.double(), explained.expected.double()
-    infinite = ~(outputs - expected).isfinite()
-    if infinite.any():
-        rows = set(infinite.any(1).nonzero()[:, 0].tolist())
-        return [f"the model's output is not finite for sample(s) {_listing(rows)} or for the baselines"]
-    found = gaps(explained, cut).abs()
-    scale = float((outputs - expected).abs().max())
-    # The model's own rounding of its outputs is no error of the attributions.
-    rounding = 4 * torch.finfo(dtype).eps * float(torch.maximum(outputs.abs(), expected.abs()).max())
-    worst = float(found.max())
-    if worst <= tolerance * scale + rounding:
-        return []
-    sample, column = divmod(int(found.argmax()), found.shape[1])
-    output, relative = int(explained.targets[sample, column]), worst / max(scale, 1e-300)
-    return [
-        f"sample {sample}, output {output} is off by {worst:.3g}, {relative:.3g} of the largest output difference {scale:.3g}, "
-        f"where {tolerance:.3g} is allowed (additivity_tolerance=)"
-    ]
+    difference = (outputs - expected).abs()
+    gap = gaps(explained, cut).abs()
+    eps = torch.finfo(dtype).eps
+    allowed = tolerance * difference + 4 * eps * torch.maximum(outputs.abs(), expected.abs())
+    rows = (_excess(gap, allowed) > 0).any(1).nonzero()[:, 0]
+    allowed[rows] += 4 * eps * _total_size(explained, cut, rows)
+    excess = _excess(gap, allowed)
+    suspects = excess.amax(1).argsort(descending=True, stable=True)[: int((excess > 0).any(1).sum())]
+    looked_at = 0
+    while looked_at < len(suspects):
+        # Few at first: the rest need no look once one is found to be wrong.
+        rows = suspects[looked_at : 2 * looked_at + 4]
+        looked_at += len(rows)
+        allowed[rows] += STANDARD_ERRORS * rounding(rows, excess[rows] > 0, cut)
+        remaining = _excess(gap[rows], allowed[rows])
+        if remaining.any():
+            place, column = divmod(int(remaining.argmax()), remaining.shape[1])
+            sample = int(rows[place])
+            off, apart, bound = (float(tensor[sample, column]) for tensor in (gap, difference, allowed))
+            return [
+                f"sample {sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, {off / max(apart, 1e-300):.3g} "
+                f"of its output difference {apart:.3g}, where {bound:.3g} is allowed: {tolerance:.3g} of the difference "
+                f"(additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
+            ]
+    return []
+
+
+def _total_size(explained: Explained, cut: Cut, rows: Tensor) -> Tensor:
+    """``[n, K]``: the absolute values of a cut's layers summed, for some samples; float64."""
+    values = [moments.mean[:, rows] for layer in cut.layers for moments in explained.moments[explained.layers[layer]]]
+    return torch.stack([each.double().abs().unsqueeze(-1).flatten(2).sum(2).t() for each in values]).sum(0)
+
+
+def _excess(gap: Tensor, allowed: Tensor) -> Tensor:
+    """How many times what is allowed a gap is, 0 where it is no more; infinite where it is not a finite number."""
+    return torch.where(gap.isfinite() & (gap <= allowed), 0, (gap / allowed).nan_to_num(torch.inf, torch.inf))
 
 
 def _tf32() -> bool:
     """Whether float32 products may be computed in TensorFloat-32 on the GPU, as convolutions are by default."""
     backends: Any = torch.backends
-    return "tf32" in (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
+    return tf32(backends.cudnn.conv) or tf32(backends.cuda.matmul)
 
 
 def _listing(rows: set[int]) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .additivity import Check, checked, gaps
 from .additivity import check_additivity as check_that_they_add_up
-from .additivity import gaps
 from .arguments import bytes_or_none, flag, one_of, positive_or_none
+from .capture.graph import Cut
 from .capture.hooks import Call
 from .engine import Engine, within_memory
 from .explained import Explained
@@ -91,9 +92,11 @@ class DeepExplainer:
             warning, though that does not add up; ``"integrate"``, average its gradient along the segment from baseline to input
             (adaptive Gauss-Kronrod quadrature), which adds up where it is continuous. A hand-written ``autograd.Function`` is taken apart
             into the operations of its forward; only where one of these has no rule is it such an operation itself, with its own backward.
-        additivity_tolerance: how far values may be from adding up before that is an error, relative to the largest output difference
-            in the batch; None: 1e-12 in float64, 1e-5 in float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may
-            compute products in TF32 (``torch.backends``), as it does for convolutions by default.
+        additivity_tolerance: how far a sample's values may be from adding up to an output's difference, relative to that difference,
+            before that is an error; None: by the least precise dtype of the explained tensors and the output 1e-12 in float64, 1e-5 in
+            float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may compute products in TF32 (``torch.backends``),
+            as it does for convolutions by default. What the passes round is allowed on top of it: where a gap is larger, the sample
+            runs once more to estimate that, against at most four of its baselines.
         max_memory: bytes that the passes may take; None: half of what is free on the model's device.
         progress: show a progress bar.
 
@@ -164,7 +167,7 @@ class DeepExplainer:
         X: Any,
         ranked_outputs: int | None = None,
         output_rank_order: str = "max",
-        check_additivity: bool = True,
+        check_additivity: Check = True,
         *,
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -174,7 +177,8 @@ class DeepExplainer:
             X: samples ``[N, *features]``, a tensor on any device, a numpy array or a data frame; a list of them for several inputs.
             ranked_outputs: explain only that many outputs a sample, those that rank first.
             output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
-            check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
+                do not look.
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
 
         Returns:
@@ -182,11 +186,10 @@ class DeepExplainer:
             ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
             ``[N, ranked_outputs]``.
         """
-        flag("check_additivity", check_additivity)
+        check = checked(check_additivity)
         inputs = self._check_inputs(X)
         choose = ranked(math.prod(self._output_shape()), ranked_outputs, output_rank_order)
-        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, spread=False)
-        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
+        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, False, check)
         outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
         result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
         return result if ranked_outputs is None else (result, explained.targets.cpu())
@@ -229,7 +232,7 @@ class DeepExplainer:
         baselines: Any = None,
         pairing: str = "grid",
         standard_error: bool = False,
-        check_additivity: bool = True,
+        check_additivity: Check = True,
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
@@ -243,21 +246,21 @@ class DeepExplainer:
             pairing: ``"grid"`` runs each input and each baseline forward once; ``"aligned"`` runs every pair forward, which is
                 slower and gives the same values: a check on the model's layout.
             standard_error: also return the values' standard error over the baselines (needs two or more).
-            check_additivity: raise :class:`AdditivityError` if the values do not add up.
+            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
+                do not look.
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with. Every sample's
                 baselines then run with its rows, which costs a forward pass over all pairs.
         """
         one_of("pairing", pairing, ("grid", "aligned"))
         flag("standard_error", standard_error)
-        flag("check_additivity", check_additivity)
+        check = checked(check_additivity)
         inputs = self._check_inputs(X)
         own = None if baselines is None else self._check_baselines(baselines, len(inputs[0]))
         number = len(self._data[0]) if own is None else own[0].shape[1]
         if standard_error and number < 2:
             raise ValueError("standard_error=True needs two or more baselines, got 1")
         chosen, outputs = targeted(self._output_shape(), target, len(inputs[0]), self._device)
-        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error)
-        check_that_they_add_up(explained, self._tolerance, self._several_layers, raises=check_additivity)
+        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error, check)
 
         def error(moments: Moments) -> Tensor:
             assert moments.m2 is not None
@@ -285,7 +288,9 @@ class DeepExplainer:
         pairing: str,
         sample_kwargs: Mapping[str, Any] | None,
         spread: bool,
+        check: Check,
     ) -> Explained:
+        """The inputs explained, and ``check`` whether the values add up."""
         samples = len(inputs[0])
         rows = self._check_sample_kwargs(sample_kwargs, samples)
         if rows:
@@ -293,8 +298,16 @@ class DeepExplainer:
             own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
             own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
         kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
+        explanation = Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress)
         with model_errors(self._model, self._call, self._options, lambda: _rows([*inputs, *rows], own)):
-            return Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress).run()
+            explained = explanation.run()
+
+        def rounding(samples: Tensor, wanted: Tensor, cut: Cut) -> Tensor:
+            return explanation.rounding(samples, explained.targets[samples], wanted, cut.layers)
+
+        layers = len(self._layers) if self._several_layers or not self._layers else None
+        check_that_they_add_up(explained, check, self._tolerance, layers, rounding)
+        return explained
 
     def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
         """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""

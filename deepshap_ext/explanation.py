@@ -22,8 +22,12 @@ from .memory import is_out_of_memory, keep_freed_memory
 from .moments import Moments
 from .pairs import Pairing, Pairs
 from .planner import Chunks
+from .rounding import Rounded, rounded, standard_error
 from .rules.normalization import wide
 from .targets import Choose
+
+#: The baselines, evenly chosen from those there are, that a sample's rounding is estimated from.
+ROUNDED_BASELINES = 4
 
 
 @dataclass
@@ -60,6 +64,35 @@ class Explanation:
             found = self._chunks()
             if self.pairing == "alone":
                 self._check_alone(found)
+        return found
+
+    def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
+        """``[n, K]``: the standard error of rounding in the gaps of additivity of ``layers``, of the ``samples`` ``[n]`` of the inputs and
+        their outputs ``targets`` ``[n, K]`` that are ``wanted``; 0 for the others.
+
+        Each input runs alone: once forward, and backward against :data:`ROUNDED_BASELINES` of its baselines.
+        """
+        engine = self.engine
+        number = engine.baselines_of(self.own)
+        rows = sorted({number * place // ROUNDED_BASELINES for place in range(ROUNDED_BASELINES)})
+        step = max(1, engine.budget() // 3 // engine.probed.costs.row)
+        found = torch.zeros(targets.shape, dtype=torch.float64, device=targets.device)
+        with within_memory("what one input against one baseline rounds"), engine.hooks() as hooks:
+
+            def passed(row: Sequence[Tensor]) -> Rounded:
+                copies = engine.copies(hooks, row)
+                return rounded(hooks, [tensor.expand(copies, *tensor.shape[1:]) for tensor in row])
+
+            def references(tensors: Sequence[Tensor]) -> list[Rounded]:
+                return [passed([tensor[row : row + 1] for tensor in tensors]).without_graph() for row in rows]
+
+            shared = references(engine.baselines) if self.own is None else []
+            for place, (row, outputs) in enumerate(zip(samples.tolist(), targets, strict=True)):
+                sample = passed([tensor[row : row + 1] for tensor in self.inputs])
+                theirs = shared if self.own is None else references([tensor[row] for tensor in self.own])
+                chosen = outputs[wanted[place]]
+                layouts = engine.probed.layouts
+                found[place, wanted[place]] = standard_error(sample, theirs, layouts, chosen, layers, step)
         return found
 
     def _chunks(self) -> Explained:
@@ -256,9 +289,8 @@ class Explanation:
 
 
 def _coarsest(one: Pass) -> torch.dtype:
-    """The least precise floating-point dtype that a pass computed in."""
-    tensors = [one.output, *one.explained, *(tensor for entry in one.tape.entries for tensor in entry.kept)]
-    return max((t.dtype for t in tensors if t.is_floating_point()), key=lambda dtype: torch.finfo(dtype).eps)
+    """The least precise dtype of a pass's explained tensors and its output."""
+    return max((t.dtype for t in (one.output, *one.explained)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _of_all_outputs(parts: Sequence[Moments]) -> Moments:

@@ -1,10 +1,12 @@
 """Values that do not add up are an error that says how far they are from it, and where."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from checks import unchanged
+from faults import broken
 from models import Function
 from torch import Tensor
 
@@ -38,18 +40,37 @@ def test_the_samples_are_named_by_their_place_in_the_batch_when_chunked() -> Non
 
 @pytest.mark.parametrize(("tolerance", "allowed"), [(None, "1e-05"), (1e-30, "1e-30")])
 def test_additivity_error_says_how_far_and_which_sample(tolerance: float | None, allowed: str) -> None:
-    """The model itself rounds away what its output is made of."""
-    model, x, background = Function(lambda x: (x.tanh() + 1e6) - 1e6), torch.randn(5, 3), torch.randn(4, 3)
+    model, x, background = Function(torch.tanh), torch.randn(5, 1), torch.randn(4, 1)
     explainer = DeepExplainer(model, background, additivity_tolerance=tolerance)
-    with pytest.warns(UserWarning, match="the attributions do not add up"):
-        found = explainer.attribute(x, check_additivity=False)
-    gap = found.convergence_delta.abs()
-    sample, output = divmod(int(gap.argmax()), 3)
-    message = rf"sample {sample}, output {output} is off by {float(gap.max()):.3g},.* largest output difference .* {allowed} is"
-    with unchanged(model, x, background), pytest.raises(AdditivityError, match=message):
+    message = (
+        rf"sample (\d), output 0 is off by (\S+), (\S+) of its output difference (\S+), where (\S+) is allowed: {allowed} of the "
+        rf"difference \(additivity_tolerance=\) and (\S+) for the rounding of the passes"
+    )
+    with broken("tanh", 1.01):
+        with unchanged(model, x, background), pytest.raises(AdditivityError, match=message) as raised:
+            explainer.attribute(x)
+        with pytest.warns(UserWarning, match=message):
+            found = explainer.attribute(x, check_additivity=False)
+        loose = DeepExplainer(model, background, additivity_tolerance=0.5)
+        assert torch.equal(loose.attribute(x).values, found.values)
+    numbers = re.search(message, str(raised.value))
+    assert numbers is not None
+    sample, (gap, relative, difference, bound, rounding) = int(numbers[1]), map(float, numbers.groups()[1:])
+    assert gap == pytest.approx(float(found.convergence_delta[sample].abs()), rel=1e-2)
+    assert difference == pytest.approx(float((found.output - found.expected_value)[sample].abs()), rel=1e-2)
+    assert relative == pytest.approx(gap / difference, rel=2e-2) == pytest.approx(0.01, rel=2e-2)
+    assert bound == pytest.approx(float(allowed) * difference + rounding, rel=2e-2) and rounding < 1e-4
+
+
+def test_of_several_wrong_samples_the_worst_is_named() -> None:
+    model, background = Function(lambda x: x.tanh() + x.sin()), torch.zeros(1, 1)
+    x = torch.tensor([[0.1], [3.0], [0.2]])  # tanh has half of the difference, then nearly all, then half
+    explainer = DeepExplainer(model, background)
+    with (
+        broken("tanh", 1.01),
+        pytest.raises(AdditivityError, match=r"sample 1, output 0 is off by 0.00995, 0.0087\d* of its"),
+    ):
         explainer.attribute(x)
-    loose = DeepExplainer(model, background, additivity_tolerance=0.5)
-    assert torch.equal(loose.attribute(x).values, found.values)
 
 
 def test_additivity_error_is_an_assertion_error() -> None:

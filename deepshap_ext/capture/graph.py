@@ -6,6 +6,7 @@ User-written ``autograd.Function``s, TorchScript and work on other threads leave
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -146,6 +147,11 @@ def led_past(graph: Pass, found: list[Cut], entry: Entry) -> list[Cut]:
         return replace(cut, whole=False, past=str(entry))
 
     return [led(cut) for cut in found]
+
+
+def ahead_of(graph: Pass, explained: Sequence[int]) -> set[Node]:
+    """The nodes that the output is made from without these of the explained tensors."""
+    return set(around(_root(graph), [graph.edges[position] for position in explained]))
 
 
 def _stem(node: Node) -> str:

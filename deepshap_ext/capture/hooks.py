@@ -27,6 +27,7 @@ from .mode import Capture, is_rules_own
 from .names import Operation, operation
 from .script import watched
 from .state import State
+from .step import Watch
 from .tape import Tape
 from .undo import Undo
 from .writes import Contents, TensorState, of_the_same_memory
@@ -224,25 +225,25 @@ class ModelHooks:
         """The dotted name of the module that is running."""
         return self._names.get(self._running[-1], "the model") if self._running else "the output selector"
 
-    def run(self, inputs: Sequence[Tensor]) -> Pass:
-        """Run the model on copies of the inputs, with autograd on and every operation captured."""
+    def run(self, inputs: Sequence[Tensor], watch: Watch | None = None) -> Pass:
+        """Run the model on copies of the inputs, with autograd on and every operation captured; ``watch`` as the capture takes it."""
         try:
-            return self._run(inputs)
+            return self._run(inputs, watch)
         except RuntimeError as error:
             if self._parts_written or "function that returns multiple views" not in str(error):
                 raise
             # The model writes into the parts of a split, each of which must then be a view by itself, at the price of a slower backward.
             self._parts_written = True
             self._running.clear()
-            return self._run(inputs)
+            return self._run(inputs, watch)
 
-    def _run(self, inputs: Sequence[Tensor]) -> Pass:
+    def _run(self, inputs: Sequence[Tensor], watch: Watch | None) -> Pass:
         self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [self._leaf(tensor) for tensor in explained]
         keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
         capture = self._capture = Capture(
-            self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written
+            self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written, watch
         )
         self._forget_layers()
         with torch.enable_grad():

@@ -43,6 +43,7 @@ from .draws import Draws
 from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
 from .saved import saved_tensors
+from .step import Step, Watch
 from .tape import Entry, Tape
 from .writes import Contents, declared, undeclared
 
@@ -52,7 +53,7 @@ class Capture(TorchFunctionMode):
 
     Inside ``__torch_function__`` the mode is off; a composite is taken apart by running it again with the mode on.
     ``module_path`` names the module that is running, for messages. ``parts_written``: the model writes into the parts of a split, which
-    autograd allows only where these are views by themselves.
+    autograd allows only where these are views by themselves. ``watch`` is shown every operation on a tensor that carries multipliers.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Capture(TorchFunctionMode):
         contents: Contents,
         draws: Draws,
         parts_written: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
+        self._watch = watch
         self.options = options
         self.rules = rules
         self._contents = contents
@@ -320,6 +323,8 @@ class Capture(TorchFunctionMode):
         if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
             result = connected(result, active)
         made = [*tensors_in(result), *written]
+        if active and self._watch is not None:
+            self._watch(Step(called.name, run, args, kwargs, made, bool(written)))
         for entry in joins:
             entry.nodes = nodes_of(made, written)
         if without_rule:
@@ -428,9 +433,13 @@ class Capture(TorchFunctionMode):
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        made = tensors_in(result)
+        made = list(tensors_in(result))
         for join in joins:
             join.nodes = nodes_of(made, [] if target is None else [target])
+        if self._watch is not None:
+            run = partial(_output, application)
+            step = Step(called.name, run, application.operands, {}, made, target is not None, application.roundoffs)
+            self._watch(step)
         self._mark(called, made, dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
             # The operand lives no longer than the result does.
@@ -586,6 +595,10 @@ class _Apply(torch.autograd.Function):
             )
         multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry, grads))
         return (None, None, None, None, *multipliers)
+
+
+def _output(application: Application, *operands: Tensor) -> Any:
+    return application.forward(*operands)[0]
 
 
 def _written(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import ops
 from .differences import piecewise, rescaled, smooth
-from .registry import RULES, Application, Context, decomposition, rule
+from .registry import RULES, Application, Context, Roundoff, decomposition, rule
 from .two_arguments import HYPOT
 
 
@@ -23,7 +23,17 @@ def rescale(function: str, input: Tensor, forward: Callable[[Tensor], Tensor], *
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         return [_rescale(grad, sides, function, parameters)]
 
-    return Application([input], lambda x: (forward(x), [x]), multipliers, parameters)
+    roundoffs = _of_operand_size if function in _CANCELLING else None
+    return Application([input], lambda x: (forward(x), [x]), multipliers, parameters, roundoffs=roundoffs)
+
+
+#: torch computes these as ``x * (1 + erf(x / sqrt(2))) / 2`` (or with tanh) and ``x - tanh(x)``: rounded to the size of ``x``, however
+#: small the result is.
+_CANCELLING = frozenset({"gelu", "gelu_tanh", "tanhshrink"})
+
+
+def _of_operand_size(x: Tensor) -> list[Roundoff]:
+    return [Roundoff(x)]
 
 
 def _rescale(grad: Tensor, sides: Any, function: str, parameters: tuple[float, ...]) -> Tensor:

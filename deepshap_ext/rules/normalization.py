@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import UnsupportedOperationError
-from .registry import Application, Context, decomposition, rule
+from .registry import Application, Context, Roundoff, decomposition, rule
 
 
 @rule("batch_norm")
@@ -72,7 +72,14 @@ def _normalize(
         out = ops.norm(grad.unsqueeze(0), sides.x[0], sides.r[0], factors, sides.rows(), eps, centre, *sides.geometry())
         return [out.squeeze(0)]
 
-    return Application([input], kept, multipliers)
+    def roundoffs(x: Tensor) -> Sequence[Roundoff]:
+        # A line's mean and its scale are rounded once for all of its elements.
+        lines = wide(x).reshape(-1, *scale.shape)
+        mean = lines.mean(-1, keepdim=True) if centre else torch.zeros_like(lines[..., :1])
+        size = scale / ((lines - mean).square().mean(-1, keepdim=True) + eps).sqrt()
+        return [Roundoff(mean * size, -1), Roundoff((lines - mean) * size, -1)]
+
+    return Application([input], kept, multipliers, roundoffs=roundoffs)
 
 
 def wide(tensor: Tensor) -> Tensor:

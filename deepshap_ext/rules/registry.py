@@ -36,6 +36,18 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True)
+class Roundoff:
+    """Rounding errors inside an operation, by what they do to its result where neither its size nor that of the operands shows it.
+
+    ``size``, one number an element of the result in row-major order, in units of the result's roundoff. Along dimension ``shared`` of
+    ``size`` they are one error, as that of a line's mean is; None: each element has its own.
+    """
+
+    size: Tensor
+    shared: int | None = None
+
+
+@dataclass(frozen=True)
 class Application:
     """A rule applied to one call.
 
@@ -44,7 +56,8 @@ class Application:
     the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline, and the multipliers of all
     outputs (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes.
     ``stand_for``: the call's own tensors where the operands were made from them (converted to another dtype, say). ``rebuild`` makes what
-    the model is to be given of an output that is a flat tuple of tensors.
+    the model is to be given of an output that is a flat tuple of tensors. ``roundoffs(*operands)``: see
+    :class:`Roundoff`.
     """
 
     operands: Sequence[Tensor]
@@ -53,6 +66,7 @@ class Application:
     parameters: tuple[Any, ...] = ()
     stand_for: Sequence[Tensor] = ()
     rebuild: Callable[[Any], Any] | None = None
+    roundoffs: Callable[..., Sequence[Roundoff]] | None = None
 
 
 Rule = Callable[..., Application | None]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .registry import Application, Context, rule
+from .registry import Application, Context, Roundoff, rule
 
 
 def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtype | None, log: bool) -> Application:
@@ -22,8 +22,19 @@ def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtyp
         dim = 0 if input.dim() in (0, 1, 3) else 1
     operand = input if dtype is None else input.to(dtype)
     function = torch.log_softmax if log else torch.softmax
+
+    def roundoffs(x: Tensor) -> Sequence[Roundoff]:
+        # The normaliser is rounded once for all entries; its logarithm less the largest logit is what log-softmax subtracts.
+        output = function(x, dim)
+        if log:
+            return [Roundoff(output.amax(dim, keepdim=True).expand_as(output), dim)]
+        # The rule's multipliers cancel where those that arrive are alike; what they round meets the logits' differences.
+        return [Roundoff(output, dim), Roundoff(output * x)]
+
     if context.options.softmax == "rescale" and not log:
-        return Application([operand], lambda x: _with_logits(x, dim), _rescaled, (dim,), stand_for=[input])
+        return Application(
+            [operand], lambda x: _with_logits(x, dim), _rescaled, (dim,), stand_for=[input], roundoffs=roundoffs
+        )
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         output = function(x, dim)
@@ -34,7 +45,7 @@ def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtyp
         out = ops.softmax(grad.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), dim, log, *sides.geometry())
         return [out.squeeze(0)]
 
-    return Application([operand], forward, multipliers, (dim,), stand_for=[input])
+    return Application([operand], forward, multipliers, (dim,), stand_for=[input], roundoffs=roundoffs)
 
 
 def _with_logits(x: Tensor, dim: int) -> tuple[Tensor, Sequence[Tensor]]:
