@@ -114,7 +114,7 @@ class Capture(TorchFunctionMode):
         identity = as_identity(function) if self._whole is None else function
         if called.name in METADATA:
             return (identity if identity is not function and self.carries(args[0]) else function)(*args, **kwargs)
-        dependent = self.dependence.of((args, kwargs))
+        dependent = self.dependence.of(args[:1] if called.name in SHAPED_LIKE else (args, kwargs))
         self._before_writes(called, function, args, kwargs)
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
@@ -305,10 +305,9 @@ class Capture(TorchFunctionMode):
         """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
         written = _written(called, function, args, kwargs)
         step = called.name in STEPS
-        operands = _read(called, dependent)
         joins = []
         if active and not step:
-            joins = self._join(called, [tensor for tensor in operands if not tensor.requires_grad])
+            joins = self._join(called, [tensor for tensor in dependent if not tensor.requires_grad])
         run = IN_MEMORY_ORDER.get(function, function)
         if active and self._parts_written and called.name in SEVERAL_VIEWS:
             run = partial(single_views, function)
@@ -333,7 +332,7 @@ class Capture(TorchFunctionMode):
             self._check_stays(called, result)
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
-        self._mark(called, made, operands)
+        self._mark(called, made, dependent)
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
@@ -466,7 +465,7 @@ class Capture(TorchFunctionMode):
 
     def _made_random(self, called: Operation, dependent: list[Tensor]) -> str | None:
         """What made the first of the operands that are random so."""
-        return next(filter(None, (self.dependence[tensor].random for tensor in _read(called, dependent))), None)
+        return next(filter(None, (self.dependence[tensor].random for tensor in dependent)), None)
 
     def _join(self, called: Operation, passive: list[Tensor]) -> list[Entry]:
         """Tensors that depend on the input and carry no gradient: constants only while they are the same on both sides."""
@@ -538,11 +537,6 @@ class Capture(TorchFunctionMode):
                 deciding = any(self.carries(tensor) or tensor in self.codes for tensor in dependent)
                 decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
             self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
-
-
-def _read(called: Operation, dependent: list[Tensor]) -> list[Tensor]:
-    """Of a call's tensors that depend on the input, those whose values it reads."""
-    return dependent[:1] if called.name in SHAPED_LIKE else dependent
 
 
 @dataclass(frozen=True)

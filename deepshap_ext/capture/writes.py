@@ -62,8 +62,10 @@ class Contents:
         for part in _dense(tensor):
             storage = part.untyped_storage()
             key = storage._cdata
-            if key not in self._made and key not in self._storages and part.device.type != "meta":
-                self._storages[key] = _Content(part, storage)
+            if key not in self._made and part.device.type != "meta":
+                if key not in self._storages:
+                    self._storages[key] = _Content(part, storage)
+                self._storages[key].written_through(part)
 
     def before_operation(self, called: Operation, args: Any, kwargs: Any) -> None:
         """Keep what an operation replaces."""
@@ -105,8 +107,18 @@ class _Content:
         self.tensor, self._storage = tensor, storage
         self._version = version(tensor)
         self._bytes = _bytes(storage).clone()
+        self._without_graph: list[Tensor] = []
+
+    def written_through(self, tensor: Tensor) -> None:
+        """Note a tensor, or what it is a view of, that is about to get a place in the graph by what is written into it."""
+        base = tensor if tensor._base is None else tensor._base
+        if base.grad_fn is None and not any(base is other for other in self._without_graph):
+            self._without_graph.append(base)
 
     def put_back(self) -> None:
+        for tensor in self._without_graph:
+            if tensor.grad_fn is not None:
+                tensor.detach_()
         if self._storage.nbytes() != len(self._bytes):
             self._storage.resize_(len(self._bytes))
         now = _bytes(self._storage)
