@@ -51,6 +51,8 @@ class Engine:
         self._options = options
         self.baselines = list(baselines)
         self._max_memory = max_memory
+        #: Whether what the model gives when it is followed was compared with its own output.
+        self.compared = False
         self._key = self._known_by()
         known = _PROBED.setdefault(model, {})
         if self._key not in known:

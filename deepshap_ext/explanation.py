@@ -16,7 +16,7 @@ from .capture.graph import audit, cuts, led_past, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
-from .errors import ControlFlowError, MixedSamplesError, integrate_instead
+from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
 from .explained import Explained
 from .memory import is_out_of_memory, keep_freed_memory
 from .moments import Moments
@@ -176,6 +176,8 @@ class Explanation:
             if graph is None or repeats != repeated:
                 repeated = repeats
                 graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
+                if not self.engine.compared:
+                    self._compare(graph, rows)
                 audit(graph)
                 separate(graph)
             part = self._against(graph, reference, here, first, count, repeats, chunks)
@@ -240,7 +242,7 @@ class Explanation:
             targets,
             inexact,
             adding_up,
-            _coarsest(reference),
+            _coarsest([reference.output, *reference.explained]),
             pairs.gaps,
         )
 
@@ -274,6 +276,19 @@ class Explanation:
             by_output.append(total)
         return [_of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
 
+    def _compare(self, graph: Pass, rows: Sequence[Tensor]) -> None:
+        """Refuse a model that gives another output when it is followed than by itself."""
+        own = wide(self._hooks.own_output(rows))
+        followed = wide(graph.returned.detach())[:: len(graph.returned) // len(own)]
+        kept = [tensor for entry in graph.tape.entries for tensor in entry.kept if tensor.is_floating_point()]
+        if not same_outputs(followed, own, _coarsest([graph.output, *kept])):
+            raise ExplanationError(
+                f"the model gives another output when its operations are followed than by itself, apart by up to "
+                f"{float((followed - own).abs().max()):.3g} of {float(own.abs().max()):.3g}: what it computes depends on how it is run, or "
+                f"an operation of its own is not what it stands for"
+            )
+        self.engine.compared = True
+
     def _check_alone(self, found: Explained) -> None:
         """Refuse a model that gives the inputs, explained alone, other outputs in their batch."""
         rows = max(1, self._budget // 3 // self.engine.probed.costs.row)
@@ -288,9 +303,9 @@ class Explanation:
                 )
 
 
-def _coarsest(one: Pass) -> torch.dtype:
-    """The least precise dtype of a pass's explained tensors and its output."""
-    return max((t.dtype for t in (one.output, *one.explained)), key=lambda dtype: torch.finfo(dtype).eps)
+def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The least precise of the tensors' dtypes."""
+    return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _of_all_outputs(parts: Sequence[Moments]) -> Moments:

@@ -11,7 +11,7 @@ import torch
 from checks import assert_same, explain
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, ExplanationError
 
 
 class SequenceFirst(nn.Module):
@@ -238,3 +238,27 @@ def test_making_an_explainer_is_linear_in_depth() -> None:
 
     few, many = made(50), made(400)
     assert many < 8.5 * few, f"{math.log(many / few, 8):.2f} is the exponent"
+
+
+class Counting(nn.Module):
+    """Gives another output where a mode sees its operations."""
+
+    def __init__(self, seen: bool) -> None:
+        super().__init__()
+        self.fc, self.seen = nn.Linear(4, 2), seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        followed = torch.is_grad_enabled() and x.requires_grad
+        return self.fc(x).relu() * (2 if followed and self.seen else 1)
+
+
+def test_the_followed_output_is_the_models_own() -> None:
+    with pytest.raises(
+        ExplanationError, match="another output when its operations are followed than by itself, apart by"
+    ):
+        DeepExplainer(Counting(True), torch.randn(5, 4)).attribute(torch.randn(3, 4))
+    model = Counting(False)
+    explainer = DeepExplainer(model, torch.randn(5, 4))
+    explainer.attribute(torch.randn(3, 4))
+    model.seen = True  # compared once for an explainer
+    explainer.attribute(torch.randn(3, 4))

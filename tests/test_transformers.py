@@ -21,7 +21,7 @@ from architectures import (
 from checks import assert_same, explain
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer, UnsupportedOperationError
+from deepshap_ext import DeepExplainer
 
 #: The others of ARCHITECTURES are nearly the same as one of these.
 MODELS = [

@@ -38,11 +38,13 @@ from .written import APPLY, Interception
 class Pass:
     """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph.
 
-    ``layers``: which of the explained tensors are each layer's; a model's own inputs count as one layer.
+    ``returned``: what the model returned, of which ``output`` is made. ``layers``: which of the explained tensors are each layer's; a
+    model's own inputs count as one layer.
     """
 
     capture: Capture
     output: Tensor
+    returned: Tensor
     explained: list[Tensor]
     edges: list[GradientEdge]
     layers: list[slice]
@@ -56,7 +58,8 @@ class Pass:
         """The pass without its autograd graph: what is only read from its tape."""
         self.capture.release()
         explained = [tensor.detach() for tensor in self.explained]
-        return replace(self, output=self.output.detach(), explained=explained, edges=[], inputs=[])
+        output, returned = self.output.detach(), self.returned.detach()
+        return replace(self, output=output, returned=returned, explained=explained, edges=[], inputs=[])
 
 
 @dataclass(frozen=True)
@@ -260,10 +263,12 @@ class ModelHooks:
             with capture, capture.saved_tensors():
                 output = self.call.select(self.call(self._model, given, copies))
             if self._options.softmax == "centered":
-                output = _centred_logits(output, capture)
-            if isinstance(output, Tensor) and output in self._written:
-                # A buffer, say, that the model has written its output into.
-                output = output.clone()
+                returned, output = output, _centred_logits(output, capture)
+            else:
+                if isinstance(output, Tensor) and output in self._written:
+                    # A buffer, say, that the model has written its output into.
+                    output = output.clone()
+                returned = output
         self._written.put_back(capture.tape)
         self._written.clear()
         self._running.clear()
@@ -274,7 +279,7 @@ class ModelHooks:
         else:
             tensors, edges, layers = self._seen_layers()
         self._check_output(output, capture, len(inputs[0]))
-        return Pass(capture, output, tensors, edges, layers, leaves)
+        return Pass(capture, output, returned, tensors, edges, layers, leaves)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         """A copy of an input that multipliers are taken with respect to; of integers that are explained themselves it is floating-point."""
@@ -284,6 +289,16 @@ class ModelHooks:
             floating = [parameter.dtype for parameter in self._model.parameters() if parameter.is_floating_point()]
             leaf = tensor.to(torch.float32 if floating and floating[0] != torch.float64 else torch.float64)
         return leaf.requires_grad_(leaf.is_floating_point())
+
+    def own_output(self, inputs: Sequence[Tensor]) -> Tensor:
+        """What the model gives for these rows when nobody follows it, as :attr:`Pass.returned`."""
+        self._start_afresh()
+        given = [tensor.clone() for tensor in inputs]
+        explained = self.call.explained(given)
+        constants = {key: one.clone() if isinstance(one, Tensor) else one for key, one in self.call.constants.items()}
+        by_row = dict(zip(self.call.by_row, given[len(explained) :], strict=True))
+        with self.unfollowed(), torch.enable_grad():
+            return self.call.select(self.call(self._model, explained, {**constants, **by_row})).detach()
 
     @contextmanager
     def unfollowed(self) -> Iterator[None]:
@@ -345,7 +360,8 @@ class ModelHooks:
         self._see(number, output)
 
     def _see(self, number: int, value: Any) -> None:
-        assert self._capture is not None
+        if self._capture is None:
+            return
         seen = self._seen[number]
         if len(seen) != (self.call.layers[number].call or 0):
             seen.append(None)
