@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -47,28 +47,26 @@ class Pairs:
         baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
         start: Any
-        start, cotangent_of = _before_last_linear(self.inputs) or (self.inputs.output, self._one_hot)
+        start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
 
-        def one(chosen: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
             self.row = row
-            found = torch.autograd.grad(
-                [start], self.inputs.edges, [cotangent_of(chosen)], retain_graph=True, allow_unused=True
-            )
+            found = torch.autograd.grad([start], self.inputs.edges, [cotangent], retain_graph=True, allow_unused=True)
             return tuple(
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
             )
 
         try:
-            return list(torch.func.vmap(one)(chosen, rows))
+            return list(torch.func.vmap(one)(cotangents, rows))
         finally:
             self.inputs.capture.running.pairs = None
 
     def _one_hot(self, chosen: Tensor) -> Tensor:
-        """The cotangent of the output that takes one of its flattened elements a sample."""
+        """The cotangents ``[V, *output.shape]`` of the output that take one of its flattened elements a sample."""
         output = self.inputs.output
-        zeros = torch.zeros_like(output).reshape(len(output), -1)
-        return zeros.scatter(1, chosen.unsqueeze(1), 1).view_as(output)
+        zeros = output.new_zeros(*chosen.shape, output[0].numel())
+        return zeros.scatter_(2, chosen.unsqueeze(2), 1).view(-1, *output.shape)
 
     def ambiguous(self) -> bool:
         """Whether layouts that fit equally well would compare an input with other parts of its baselines."""
@@ -227,8 +225,8 @@ class Sides:
         return ops.midpoint(x, r, self.rows(), *self.geometry(position)).squeeze(0)
 
 
-def _before_last_linear(graph: Pass) -> tuple[GradientEdge, Callable[[Tensor], Tensor]] | None:
-    """Where a model ends in a linear layer: the layer's input in the graph, and its cotangent for the outputs chosen a sample.
+def _before_last_linear(graph: Pass, chosen: Tensor) -> tuple[GradientEdge, Tensor] | None:
+    """Where a model ends in a linear layer: the layer's input in the graph, and its cotangents for the outputs ``chosen`` ``[V, samples]``.
 
     That is a row of the weight for each; a one-hot cotangent of the output would take the outputs' number squared for all of them.
     """
@@ -239,8 +237,8 @@ def _before_last_linear(graph: Pass) -> tuple[GradientEdge, Callable[[Tensor], T
     if hidden is None or bias[0] is not None or weight[0] is not None:
         return None
     saved: Any = root
-    rows = saved._saved_mat2.t()
-    return GradientEdge(hidden, number), lambda chosen: saved._saved_alpha * rows.index_select(0, chosen)
+    rows = torch.embedding(saved._saved_mat2.t(), chosen)
+    return GradientEdge(hidden, number), rows if saved._saved_alpha == 1 else saved._saved_alpha * rows
 
 
 def _equal_tensors(one: Tensor, other: Tensor) -> bool:
