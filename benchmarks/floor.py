@@ -10,7 +10,8 @@ Two floors, neither of which explains anything:
 - the grid's floor: inputs and baselines run forward once, and one vmapped backward runs over the pairs, as in deepshap_ext, with rules
   that cost nothing: an activation hands its gradient on as it is, a pool copies it to its window, a batch norm is one affine map, a
   convolution its transpose; what is left (softmax, layer norm, products) has torch's own gradient. As many pairs at once as is fastest
-  of three choices: all, 256 and 32. deepshap_ext runs shared baselines once for all its calls: the floor "kept" is without them.
+  of three choices: all, 256 and 32. Shared baselines run anew in every call, as in deepshap_ext, which explains the model as it is; the
+  floor "kept" is without them.
 
 Each output costs a backward more. What the vmapped backward returns is compared with a plain backward of the same free rules.
 """

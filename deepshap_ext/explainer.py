@@ -74,7 +74,7 @@ class DeepExplainer:
             mode and left exactly as it was.
         data: the background, baselines ``[R, *features]``, a tensor, a numpy array or a data frame; a list of them for a model of
             several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a later argument to
-            the background's.
+            the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
@@ -97,7 +97,8 @@ class DeepExplainer:
             float32, 1e-2 in half and bfloat16, and in float32 on a GPU while torch may compute products in TF32 (``torch.backends``),
             as it does for convolutions by default. What the passes round is allowed on top of it: where a gap is larger, the sample
             runs once more to estimate that, against at most four of its baselines.
-        max_memory: bytes that the passes may take; None: half of what is free on the model's device.
+        max_memory: bytes that the passes may take, beside the result and a few numbers a sample and output; on the CPU with what the heap
+            takes up around them (glibc's). None: half of what is free on the model's device.
         progress: show a progress bar.
 
     Raises:
@@ -158,7 +159,8 @@ class DeepExplainer:
     @property
     @within_memory("the expected value")
     def expected_value(self) -> np.ndarray[Any, Any]:
-        """Mean of the model's output over the background, one number an output (shap's attribute)."""
+        """Mean of the model's output over the background, one number an output (shap's attribute); computed anew at every access, for
+        the model as it is now."""
         return _numpy(self._engine.expected().reshape(self._output_shape()))
 
     @within_memory("the explanation")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .dependence import plain
+from ..rules.attention import HELPERS
+from .dependence import plain, tensors_in
 from .names import Operation
+from .writes import declared
 
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
@@ -40,3 +43,36 @@ def nodes_of(made: Sequence[Tensor], written: Sequence[Tensor]) -> list[Node]:
     bases = [tensor._base for tensor in map(plain, written) if tensor._base is not None]
     found = [tensor.grad_fn for tensor in (*map(plain, made), *bases)]
     return [node for node in found if node is not None]
+
+
+def written_by(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that the call writes into."""
+    first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
+    return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
+
+
+@cache
+def body_of(function: Any) -> Callable[..., Any] | None:
+    """The body of one of torch's composite Python functions, without its own check for overrides; None for anything else.
+
+    Calling the function itself under the mode would only come back to the mode.
+    """
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    if not isinstance(function, types.FunctionType) or not function.__module__.startswith("torch."):
+        return None
+    return without_overrides(function, HELPERS)
+
+
+def without_overrides(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
+    """A copy of a function whose checks for overrides find none; ``helpers`` stand in for globals of these names."""
+    blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
+    copy = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **blind, **helpers},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy

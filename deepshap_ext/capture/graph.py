@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
+from .applied import is_rule
 from .hooks import Pass
-from .mode import is_rule
 from .nodes import around, depth_first, following
 from .tape import Entry
 

@@ -19,11 +19,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..rules.registry import Application, Context, Options, Rule, in_force
 from . import torch_state
+from .applied import is_rules_own
 from .dependence import tensors_in
 from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators
 from .interrupts import Interrupts, end_generators
-from .mode import Capture, is_rules_own
+from .mode import Capture
 from .names import Operation, operation
 from .script import watched
 from .state import State

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map
 
 from ..errors import UnsupportedOperationError
-from ..rules.attention import HELPERS
 from ..rules.integrate import integrate
 from ..rules.linear import (
     DIVISIONS,
@@ -35,7 +34,8 @@ from ..rules.linear import (
 )
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
-from .calls import is_off, is_value, nodes_of, reads_value
+from .applied import Applied, Running, output_of
+from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
 from .codes import CONVERSIONS, FUNCTIONS, Codes, converted, is_integer, keeps_codes
 from .dependence import Dependence, plain, tensors_in
 from .detach import SET_GRAD_MODE, as_identity
@@ -45,7 +45,7 @@ from .names import Operation, is_of_torch, operation
 from .saved import saved_tensors
 from .step import Step, Watch
 from .tape import Entry, Tape
-from .writes import Contents, declared, undeclared
+from .writes import Contents, undeclared
 
 
 class Capture(TorchFunctionMode):
@@ -141,7 +141,7 @@ class Capture(TorchFunctionMode):
         if active and called.name in self.rules:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
-            body = DECOMPOSITIONS.get(called.name) or (_body if is_of_torch(function) else self._users_body)(function)
+            body = DECOMPOSITIONS.get(called.name) or (body_of if is_of_torch(function) else self._users_body)(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs)
             if self.options.on_unsupported == "integrate":
@@ -163,7 +163,7 @@ class Capture(TorchFunctionMode):
         if called.name == "embedding_bag":
             return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
         coded = [tensor for tensor in dependent if tensor in self.codes]
-        written = [tensor for tensor in _written(called, function, args, kwargs) if is_integer(tensor)]
+        written = [tensor for tensor in written_by(called, function, args, kwargs) if is_integer(tensor)]
         application = self.codes.looked_up(called.name, function, args, kwargs)
         if application is not None:
             moved = self._apply(called, application, args, kwargs)
@@ -205,7 +205,7 @@ class Capture(TorchFunctionMode):
         """Keep what the operation writes into: for the pair pass, and for the user unless this pass itself has made it."""
         if called.name in METADATA:
             return
-        for tensor in (*_written(called, function, args, kwargs), *undeclared(called, args, kwargs)):
+        for tensor in (*written_by(called, function, args, kwargs), *undeclared(called, args, kwargs)):
             self.tape.before_write(tensor)
             self._contents.before_write(tensor)
         self._contents.before_operation(called, args, kwargs)
@@ -303,7 +303,7 @@ class Capture(TorchFunctionMode):
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
     ) -> Any:
         """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
-        written = _written(called, function, args, kwargs)
+        written = written_by(called, function, args, kwargs)
         step = called.name in STEPS
         joins = []
         if active and not step:
@@ -348,7 +348,7 @@ class Capture(TorchFunctionMode):
         def body(*args: Any, **kwargs: Any) -> Any:
             self._inside.append(function)
             try:
-                return _without_overrides(function, {})(*args, **kwargs)
+                return without_overrides(function, {})(*args, **kwargs)
             finally:
                 self._inside.pop()
 
@@ -428,7 +428,9 @@ class Capture(TorchFunctionMode):
         joins = self._join(called, others)
         entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
         in_place = target is not None and target is application.operands[0]
-        result = _Apply.apply(self, application, entry, in_place, *application.operands)  # type: ignore[no-untyped-call]
+        result = Applied.apply(  # type: ignore[no-untyped-call]
+            self.tape, self.running, application, entry, in_place, *application.operands
+        )
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
@@ -436,7 +438,7 @@ class Capture(TorchFunctionMode):
         for join in joins:
             join.nodes = nodes_of(made, [] if target is None else [target])
         if self._watch is not None:
-            run = partial(_output, application)
+            run = partial(output_of, application)
             step = Step(called.name, run, application.operands, {}, made, target is not None, application.roundoffs)
             self._watch(step)
         self._mark(called, made, dependent)
@@ -457,7 +459,7 @@ class Capture(TorchFunctionMode):
         given = [arg.detach() for arg in args] if reads_value(called) else args
         draws = called.name in RANDOM
         result = self._draws(called, function, given, kwargs) if draws else function(*given, **kwargs)
-        made = [*tensors_in(result), *_written(called, function, args, kwargs)]
+        made = [*tensors_in(result), *written_by(called, function, args, kwargs)]
         if is_value(function, result, made):
             self._check_stays(called, result)
         self._mark(called, made, dependent, random)
@@ -548,91 +550,3 @@ class _Made:
     operand: Tensor
     name: str
     parameters: tuple[Any, ...]
-
-
-class Running:
-    """The pairs whose multipliers are being computed. Nodes hold this and not the capture, which holds them."""
-
-    pairs: Any = None
-
-
-class _Apply(torch.autograd.Function):
-    """An operation whose backward is its rule."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, capture: Capture, application: Application, entry: Entry, in_place: bool, *operands: Tensor
-    ) -> Any:
-        try:
-            output, kept = application.forward(*operands)
-        except UnsupportedOperationError as error:
-            raise UnsupportedOperationError(f"{entry.called} {error}") from None
-        # Autograd lets nobody write into a view that a Function returns.
-        output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
-        entry.kept = list(kept)
-        capture.tape.append(entry)
-        ctx.running, ctx.entry = capture.running, entry
-        if in_place:
-            # The first operand is what is written: for a view of it autograd takes the first gradient for the overwritten part's.
-            capture.tape.before_write(operands[0])
-            ctx.mark_dirty(operands[0])
-            return operands[0].copy_(output)
-        without = [t for t in tensors_in(output) if not (t.is_floating_point() or t.is_complex())]
-        ctx.mark_non_differentiable(*without)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        if ctx.running.pairs is None:
-            raise UnsupportedOperationError(
-                f"the model differentiates through {ctx.entry} in its own forward pass: that has no rule"
-            )
-        multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry, grads))
-        return (None, None, None, None, *multipliers)
-
-
-def _output(application: Application, *operands: Tensor) -> Any:
-    return application.forward(*operands)[0]
-
-
-def _written(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The tensors that the call writes into."""
-    first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
-    return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
-
-
-@cache
-def _body(function: Any) -> Callable[..., Any] | None:
-    """The body of one of torch's composite Python functions, without its own check for overrides; None for anything else.
-
-    Calling the function itself under the mode would only come back to the mode.
-    """
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    if not isinstance(function, types.FunctionType) or not function.__module__.startswith("torch."):
-        return None
-    return _without_overrides(function, HELPERS)
-
-
-def _without_overrides(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
-    """A copy of a function whose checks for overrides find none; ``helpers`` stand in for globals of these names."""
-    blind = {name: (lambda *_: False) for name in function.__globals__ if name.startswith("has_torch_function")}
-    copy = types.FunctionType(
-        function.__code__,
-        {**function.__globals__, **blind, **helpers},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-def is_rules_own(written: type[torch.autograd.Function]) -> bool:
-    """Whether an ``autograd.Function`` is the one that operations with a rule run in."""
-    return written is _Apply
-
-
-def is_rule(node: Node) -> bool:
-    """Whether an autograd node was made by a rule."""
-    return getattr(node, "_forward_cls", None) is _Apply
