@@ -43,8 +43,9 @@ def additivity_error(message: str) -> AdditivityError:
 
 
 def integrate_instead(entry: str | None = None) -> str:
-    """The way out where the model decides otherwise for an input than for its baseline, at an operation (``torch.sort in net.act``)."""
-    module = "that module" if entry is None else entry.rpartition(" in ")[2]
+    """The way out where the model decides otherwise for an input than for its baseline, at an operation
+    (``torch.sort in net.act (model.py:31)``)."""
+    module = "that module" if entry is None else entry.rpartition(" in ")[2].partition(" (")[0]
     return (
         f"register_rule(type of {module}, 'integrate'), or of a module around it, explains the module as a whole by its mean gradient "
         f"between them, whatever it decides inside"

@@ -42,7 +42,7 @@ DECIDING: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "round": (lambda h: h.round(), r"torch\.Tensor\.round"),
     "comparison": (lambda h: ~(h > 0), r"torch\.Tensor\.gt"),
     "sign": (lambda h: torch.sign(h) + 1, r"torch\.sign"),
-    "long": (lambda h: F.embedding(h[:, 0].long() % 3, torch.eye(3, 8).double()), r"torch\.Tensor\.long"),
+    "codes compared": (lambda h: h.long() > 0, r"torch\.Tensor\.gt"),
     "argmax": (lambda h: F.one_hot(h.argmax(1), 8), r"torch\.Tensor\.argmax"),
     "indices": (lambda h: torch.cummax(h, 1).indices, r"torch\.cummax"),
     "topk": (lambda h: torch.zeros_like(h).scatter(1, h.topk(2, 1).indices, 1.0), r"torch\.Tensor\.topk"),

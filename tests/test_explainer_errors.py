@@ -26,10 +26,14 @@ from deepshap_ext import DeepExplainer, ExplanationError, UnsupportedOperationEr
         ),
         (
             torch.zeros(3, 6, dtype=torch.int64),
-            TypeError,
-            r"^data is of dtype torch\.int64: .*\(\(model, layer\), .* at=.output.\)$",
+            ExplanationError,
+            r"does not run on data .* given int64 \[3, 6\]; .*\.float\(\)",
         ),
-        (torch.zeros(3, 6, dtype=torch.bool), TypeError, r"^data is of dtype torch\.bool"),
+        (
+            torch.zeros(3, 6, dtype=torch.bool),
+            ExplanationError,
+            r"does not run on data .* given bool \[3, 6\]; .*\.float\(\)",
+        ),
         (torch.zeros(3, 6, dtype=torch.complex64), TypeError, r"^data must be real, got torch\.complex64"),
         (torch.zeros(3, 6, device="meta"), ValueError, r"^data is on the meta device"),
         (

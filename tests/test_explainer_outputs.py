@@ -212,12 +212,13 @@ def test_an_embedding_that_is_the_same_for_both_has_no_part() -> None:
     assert values[:, 2].any() and not values[:, [0, 1, 3, 4]].any()
 
 
-def test_integer_inputs_without_a_layer() -> None:
+def test_integer_inputs_with_and_without_a_layer() -> None:
     tokens = torch.randint(11, (4, 5))
     model = spread(Tokens())
-    with pytest.raises(TypeError, match=r"DeepExplainer\(\(model, model\.embedding\), \.\.\., at=\"output\"\)$"):
-        DeepExplainer(model, tokens)
-    assert DeepExplainer((model, model.embedding), tokens, at="output").shap_values(tokens).shape == (4, 5, 6, 4)
+    by_token = DeepExplainer(model, tokens).shap_values(tokens)
+    by_layer = DeepExplainer((model, model.embedding), tokens, at="output").shap_values(tokens)
+    assert by_token.shape == (4, 5, 4) and by_layer.shape == (4, 5, 6, 4)
+    np.testing.assert_allclose(by_token, by_layer.sum(2), atol=1e-5)
 
 
 def test_integers_beside_floats() -> None:

@@ -213,7 +213,7 @@ def test_numpy_integer_target() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [5, -6, (1, 1), (5,), [0, 1], [0, 1, 5], [0, 1, -1], 1.0, True, "a", [0.0, 1.0, 2.0]], ids=str
+    "target", [5, -6, (1, 1), (5,), [0, 1], [0, 1, 5], [0, 1, -6], 1.0, True, "a", [0.0, 1.0, 2.0]], ids=str
 )
 def test_bad_target_is_named(target: Any) -> None:
     model, x = spread(FunctionNet()), digits(3)

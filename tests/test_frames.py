@@ -13,7 +13,7 @@ from checks import unchanged
 from models import Skip, spread
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, ExplanationError
 
 pandas = pytest.importorskip("pandas")
 
@@ -70,11 +70,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "missing_nullable": (lambda: FRAME.assign(b=pandas.array([1, 2, None])), ValueError, "got 1 missing in column 'b'"),
     "series": (lambda: FRAME.iloc[0], TypeError, r"got a Series: for one row of a frame pass frame\.iloc\[\[row\]\]"),
-    "integers": (
-        lambda: pandas.DataFrame(np.ones((3, 6), int)),
-        TypeError,
-        r"if they are quantities pass data\.astype\(float\)",
-    ),
 }
 
 
@@ -84,6 +79,15 @@ def test_refused_by_name(make: Callable[[], Any], error: type[Exception], messag
     with unchanged(model), pytest.raises(error, match=message) as raised:
         DeepExplainer(model, data)
     assert str(raised.value).startswith("data")
+
+
+def test_a_frame_of_integers_for_a_model_of_numbers() -> None:
+    frame = pandas.DataFrame(np.arange(18).reshape(3, 6))
+    with pytest.raises(
+        ExplanationError, match=r"does not run on data .*; it runs on data as numbers: .*\.astype\(float\)$"
+    ):
+        DeepExplainer(net(), frame)
+    DeepExplainer(net(), frame.astype(float))
 
 
 def test_columns_are_those_of_the_background() -> None:

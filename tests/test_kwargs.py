@@ -131,7 +131,12 @@ def test_what_a_row_adds_to_both_sides_cancels() -> None:
             ValueError,
             r"sample_kwargs\['mask'\] must not hold NaN, got one at index \[0, 0\]",
         ),
-        ({"x": ALL}, None, ValueError, "sample_kwargs must not name x: the model takes data as x$"),
+        (
+            {"x": ALL},
+            None,
+            ValueError,
+            "kwargs and sample_kwargs leave no argument for data: the model takes x, and they name x$",
+        ),
     ],
 )
 def test_bad_keyword_arguments_are_named(made_with: Any, given: Any, error: type[Exception], message: str) -> None:
@@ -145,7 +150,9 @@ def test_an_argument_is_constant_or_has_rows_but_not_both() -> None:
         DeepExplainer(Masked(), BACKGROUND, kwargs={"mask": ALL[:1]}, sample_kwargs={"mask": ALL})
     with pytest.raises(TypeError, match="kwargs must be a dict of the model's keyword arguments"):
         DeepExplainer(Masked(), BACKGROUND, kwargs=3)
-    with pytest.raises(ValueError, match=r"^kwargs must not name x: the model takes data as x$"):
+    with pytest.raises(
+        ValueError, match=r"^kwargs and sample_kwargs leave no argument for data: the model takes x, and they name x$"
+    ):
         DeepExplainer(Masked(), BACKGROUND, kwargs={"x": BACKGROUND})
     with pytest.raises(ValueError, match=r"^kwargs\['mask'\] is on the meta device"):
         DeepExplainer(Masked(), BACKGROUND, kwargs={"mask": ALL.to("meta")})

@@ -83,7 +83,7 @@ _UNLISTED = """
     upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d col2im slice alias rmul vecdot logsigmoid as_tensor asarray flex_attention
     order_statistics recurrent_layer
-    names has_names align_as const_data_ptr set_requires_grad deepcopy _unique
+    kaiming_uniform names has_names align_as const_data_ptr set_requires_grad deepcopy _unique
 """.split()
 
 
