@@ -53,12 +53,12 @@ class Engine:
         self._max_memory = max_memory
         #: Whether what the model gives when it is followed was compared with its own output.
         self.compared = False
-        self._key = self._known_by()
-        known = _PROBED.setdefault(model, {})
-        if self._key not in known:
+        known, key = _PROBED.setdefault(model, {}), self._known_by()
+        if key not in known:
             with within_memory("a batch of three rows"), self.hooks() as hooks:
                 self.probe(hooks)
-        self.probed = known[self._key]
+                known[key] = self.probed
+        self.probed = known[key]
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -74,7 +74,6 @@ class Engine:
         measurement = Measurement(hooks)
         layouts = probe(hooks, self.baselines, measurement.run)
         self.probed = Probed(layouts, measurement.costs())
-        _PROBED[self._model][self._key] = self.probed
 
     def _known_by(self) -> Any:
         """What a probe's findings hold for. That the model runs the same operations is checked again whenever it runs."""

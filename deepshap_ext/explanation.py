@@ -175,9 +175,10 @@ class Explanation:
             repeats = count if self.pairing == "aligned" else 1
             if graph is None or repeats != repeated:
                 repeated = repeats
+                own_output = None if self.engine.compared else self._hooks.own_output(rows)
                 graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
-                if not self.engine.compared:
-                    self._compare(graph, rows)
+                if own_output is not None:
+                    self._compare(graph, own_output)
                 audit(graph)
                 separate(graph)
             part = self._against(graph, reference, here, first, count, repeats, chunks)
@@ -276,9 +277,9 @@ class Explanation:
             by_output.append(total)
         return [_of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
 
-    def _compare(self, graph: Pass, rows: Sequence[Tensor]) -> None:
+    def _compare(self, graph: Pass, own_output: Tensor) -> None:
         """Refuse a model that gives another output when it is followed than by itself."""
-        own = wide(self._hooks.own_output(rows))
+        own = wide(own_output)
         followed = wide(graph.returned.detach())[:: len(graph.returned) // len(own)]
         kept = [tensor for entry in graph.tape.entries for tensor in entry.kept if tensor.is_floating_point()]
         if not same_outputs(followed, own, _coarsest([graph.output, *kept])):

@@ -54,7 +54,7 @@ def plain(x: Tensor) -> Tensor:
 
 
 TARGETS: dict[str, tuple[Any, Callable[[Tensor], Tensor]]] = {
-    "function of torch": (torch.exp, torch.exp),
+    "function of torch": (torch.sqrt, torch.sqrt),
     "function": (plain, lambda x: plain(x)),
     "autograd.Function": (Cube, Cube.apply),
     "module": (Module, nn.Sequential(Module())),
@@ -76,11 +76,11 @@ def test_each_registration_stands_for_itself(name: str, order: tuple[int, ...]) 
 
 
 def test_a_registration_removed_twice_leaves_the_next_one() -> None:
-    first = register_rule(torch.exp, multiplied(2))
+    first = register_rule(torch.sqrt, multiplied(2))
     first.remove()
-    with register_rule(torch.exp, multiplied(3)):
+    with register_rule(torch.sqrt, multiplied(3)):
         first.remove()
-        assert factor_of(torch.exp) == 3
+        assert factor_of(torch.sqrt) == 3
 
 
 def test_registering_in_another_thread_leaves_a_running_explanation_alone() -> None:
@@ -90,7 +90,7 @@ def test_registering_in_another_thread_leaves_a_running_explanation_alone() -> N
     def register() -> None:
         try:
             while not stop.is_set():
-                with register_rule(torch.exp, multiplied(2)), register_rule(plain, multiplied(2)):
+                with register_rule(torch.sqrt, multiplied(2)), register_rule(plain, multiplied(2)):
                     pass
         except Exception as error:
             errors.append(error)
@@ -115,7 +115,7 @@ def explain_once(model: nn.Module) -> Tensor:
 
 def possible(model: nn.Module) -> list[Tensor]:
     found = [explain_once(model)]
-    with register_rule(torch.exp, multiplied(2)):
+    with register_rule(torch.sqrt, multiplied(2)):
         found.append(explain_once(model))
         with register_rule(plain, multiplied(2)):
             found.append(explain_once(model))
@@ -207,10 +207,10 @@ def test_a_function_that_has_a_rule_runs_as_it_is_on_other_threads() -> None:
 
 
 def test_a_rule_registered_later_is_in_force() -> None:
-    explainer = DeepExplainer(Function(torch.exp), torch.zeros(2, 5).double(), additivity_tolerance=1e9)
+    explainer = DeepExplainer(Function(torch.sqrt), torch.zeros(2, 5).double(), additivity_tolerance=1e9)
     one = torch.ones(1, 5).double()
     before = explainer.attribute(one).values
-    with register_rule(torch.exp, multiplied(2)):
+    with register_rule(torch.sqrt, multiplied(2)):
         assert torch.equal(explainer.attribute(one).values[0], 2 * torch.eye(5).double())
     assert torch.equal(explainer.attribute(one).values, before)
 

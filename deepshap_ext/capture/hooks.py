@@ -299,7 +299,12 @@ class ModelHooks:
         constants = {key: one.clone() if isinstance(one, Tensor) else one for key, one in self.call.constants.items()}
         by_row = dict(zip(self.call.by_row, given[len(explained) :], strict=True))
         with self.unfollowed(), torch.enable_grad():
-            return self.call.select(self.call(self._model, explained, {**constants, **by_row})).detach()
+            output = self.call.select(self.call(self._model, explained, {**constants, **by_row})).detach()
+            output = output.clone() if output in self._written else output
+        # Before another pass runs, which reads what this one has written into.
+        self._written.put_back()
+        self._written.clear()
+        return output
 
     @contextmanager
     def unfollowed(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import get_overridable_functions
 
 from deepshap_ext import DeepExplainer
-from deepshap_ext.capture import mode
+from deepshap_ext.capture import calls
 from deepshap_ext.capture.names import operation
 from deepshap_ext.errors import ExplanationError, UnsupportedOperationError
 from deepshap_ext.rules.linear import DIVISIONS, FACTORS, LINEAR, METADATA, RANDOM, REFUSED, SHAPED_LIKE, STEPS
@@ -37,7 +37,7 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
 def kinds(name: str, function: Callable[..., Any]) -> list[str]:
     found = [kind for kind, table in TABLES.items() if name in table]
     # A composite Python function is taken apart.
-    return found or (["composite"] if mode._body(function) is not None else [])
+    return found or (["composite"] if calls.body_of(function) is not None else [])
 
 
 def test_every_function_is_known() -> None:
