@@ -53,6 +53,7 @@ class Engine:
         self._max_memory = max_memory
         #: Whether what the model gives when it is followed was compared with its own output.
         self.compared = False
+        self.probed: Probed
         known, key = _PROBED.setdefault(model, {}), self._known_by()
         if key not in known:
             with within_memory("a batch of three rows"), self.hooks() as hooks:

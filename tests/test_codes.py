@@ -15,6 +15,17 @@ from deepshap_ext import DeepExplainer, ExplanationError
 TABLE = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 PAIRS = torch.randn(900, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 X, BACKGROUND = (torch.randint(30, (n, 5), generator=torch.Generator().manual_seed(n)) for n in (3, 6))
+GRID = PAIRS[:900].view(2, 5, 30, 9)[..., :3]
+
+
+def _shifted(t: Tensor) -> Tensor:
+    """As BART shifts its tokens."""
+    shifted = t.new_zeros(t.shape)
+    first = shifted[:, :2]
+    shifted[:, 1:].copy_(t[:, :-1])
+    shifted[:, 0].fill_(2)
+    shifted.masked_fill_(shifted == -100, 1)
+    return torch.cat([first, shifted[:, 2:]], 1)
 
 
 def _buffer(t: Tensor) -> Tensor:
@@ -45,6 +56,16 @@ LOOKUPS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda t: TABLE[t.max(1).values],
     "as numbers": lambda t: t.double() * t.double().mean(1, keepdim=True) / 100,
     "other integers": lambda t: TABLE[t.int().long()].sum(1),
+    "along a dimension": lambda t: TABLE.mT[:, t, None].sum((2, 3)).mT,
+    "beside numbers and ellipses": lambda t: GRID[0, ..., t, :].sum((0, 2)),
+    "at each position": lambda t: GRID[1, torch.arange(5), t].tanh().sum(1),
+    "in dimensions that are apart": lambda t: GRID[torch.arange(2), :, t[:, :2]].sum((1, 2)),
+    "one by one": lambda t: torch.stack([TABLE[row[0]] * GRID[0, 1, row[2]] for row in t]),
+    "bits": lambda t: (t[..., None] >> torch.arange(3) & 1).double().mean(1),
+    "rounded quotients": lambda t: TABLE[torch.div(t, 3, rounding_mode="floor")].sum(1),
+    "of bytes that wrap around": lambda t: (t.to(torch.uint8) * 20 - 30).double().sin(),
+    "added to numbers in place": lambda t: torch.ones(len(t), 5).double().add_(t) / 30,
+    "written into views": lambda t: TABLE[_shifted(t)].cumsum(1)[:, 3],
     "times numbers": lambda t: (TABLE[t] * t.double().mean(1)[:, None, None]).sum(1) / 10,
 }
 
@@ -197,3 +218,40 @@ def test_a_comparison_decides() -> None:
     x[1, 2] = 7
     with pytest.raises(ExplanationError, match=r"torch\.Tensor\.ne in Padded .* takes different decisions"):
         DeepExplainer(Padded(), background).attribute(x)
+
+
+class Chosen(nn.Module):
+    """``choice``: what the second input's integers or truth values decide."""
+
+    def __init__(self, choice: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.choice = choice
+
+    def forward(self, t: Tensor, by: Tensor) -> Tensor:
+        return self.choice(TABLE[t].tanh().cumsum(1), by)
+
+
+CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "index": lambda e, by: e[torch.arange(len(e)), by],
+    "gather": lambda e, by: e.gather(1, by[:, None, None].expand(-1, 1, 3)),
+    "mask": lambda e, by: e.masked_fill(~by.to(torch.bool)[:, None, None], 0).sum(1),
+    "where": lambda e, by: torch.where((by == 1)[:, None, None], e, TABLE[:5]).sum(1),
+    "classes": lambda e, by: nn.functional.cross_entropy(e[:, 0, :2], by, reduction="none"),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_integers_that_choose_decide(name: str) -> None:
+    explainer = DeepExplainer(Chosen(CHOICES[name]), [BACKGROUND, torch.ones(6, dtype=torch.int64)])
+    by = torch.ones(3, dtype=torch.int64)
+    found = explainer.attribute([X, by])
+    assert found.convergence_delta.abs().max() < 1e-14 and not found.values[1].any()
+    by[2] = 0
+    with pytest.raises(ExplanationError, match=r"takes different decisions for sample\(s\) 2"):
+        explainer.attribute([X, by])
+
+
+def test_truth_values_that_choose_decide() -> None:
+    model = Chosen(lambda e, by: torch.where(~by[:, None, None], e, -e).sum(1))
+    explainer = DeepExplainer(model, [BACKGROUND, torch.ones(6, dtype=torch.bool)])
+    assert explainer.attribute([X, torch.ones(3, dtype=torch.bool)]).convergence_delta.abs().max() < 1e-14

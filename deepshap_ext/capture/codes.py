@@ -9,6 +9,8 @@ contribution ``m_c (c(x) - c(r))`` is that of all that was looked up for it, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -28,6 +30,11 @@ FUNCTIONS = frozenset(
     "remainder fmod floor_divide bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift".split()
 )
 
+#: In these, integers are the classes that a loss is taken of; numbers would be probabilities.
+LOSSES = frozenset(
+    "cross_entropy cross_entropy_loss nll_loss nll_loss2d nll_loss_nd multi_margin_loss multilabel_margin_loss".split()
+)
+
 
 class Codes:
     """The twins of a pass's explained integers."""
@@ -39,32 +46,63 @@ class Codes:
         return bool(self._twins)
 
     def __contains__(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value in self._twins
+        return isinstance(value, Tensor) and self._of(value) is not None
 
     def __getitem__(self, codes: Tensor) -> Tensor:
-        return self._twins[codes]
+        twin = self._of(codes)
+        if twin is None:
+            raise KeyError(codes)
+        return twin
 
     def __setitem__(self, codes: Tensor, twin: Tensor) -> None:
         self._twins[codes] = twin
 
     def twins_for(self, value: Any) -> Any:
         """Nested arguments with twins in place of their integers."""
-        return tree_map_only(Tensor, lambda tensor: self._twins.get(tensor, tensor), value)
+        return tree_map_only(Tensor, self._twin_or_itself, value)
+
+    def _twin_or_itself(self, tensor: Tensor) -> Tensor:
+        if tensor not in self:
+            return tensor
+        return self[tensor]
+
+    def written(self, tensor: Tensor, dtype: torch.dtype) -> None:
+        """Give integers that explained ones are written into a twin; a view's is a view of the twin of the whole."""
+        if tensor not in self:
+            whole = tensor if tensor._base is None else tensor._base
+            self[whole] = whole.to(dtype)
+
+    def _of(self, tensor: Tensor) -> Tensor | None:
+        """The twin of a tensor, or the same view of that of the whole."""
+        base = tensor._base
+        if tensor not in self._twins and base is not None and base in self._twins:
+            whole = self._twins[base]
+            if whole.stride() != base.stride():
+                return None
+            offset = whole.storage_offset() + tensor.storage_offset() - base.storage_offset()
+            self[tensor] = whole.as_strided(tensor.shape, tensor.stride(), offset)
+        return self._twins.get(tensor)
 
     def looked_up(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Application | None:
         """The application of a lookup of explained integers in a table; None for any other call."""
         given = [*args, *kwargs.values()]
         coded = [tensor for tensor in tensors_in(given) if tensor in self]
-        found = _index(name, given)
-        if len(coded) != 1 or found is None or found[0] is not coded[0]:
+        if any(tensor.requires_grad for tensor in tensors_in(given)):
             return None
-        codes, first = found
-        return _lookup(lambda: function(*args, **kwargs), codes, self[codes], first)
+        if len(coded) != 1 or (index := _index(name, given, coded[0])) is None:
+            return None
+        return _lookup(lambda: function(*args, **kwargs), self[coded[0]], index)
 
 
 def keeps_codes(name: str) -> bool:
     """Whether what the operation makes of explained integers is explained too; all else decides by them."""
+    if name in LOSSES:
+        return False
     return name not in STEPS or name in CONVERSIONS or name in FUNCTIONS or name == "one_hot"
+
+
+#: An operation that explained integers only decide in, as an index, a mask or a target.
+DECIDED = object()
 
 
 def is_integer(value: Any) -> bool:
@@ -88,25 +126,58 @@ def converted(numbers: Tensor, codes: Tensor) -> Application:
     return Application([numbers], forward, multipliers)
 
 
-def _index(name: str, given: Sequence[Any]) -> tuple[Any, int] | None:
-    """The index tensor of a call that looks something up, and the first dimension of the result that is the index's."""
-    if name == "embedding" and len(given) > 1:
+@dataclass(frozen=True)
+class _Index:
+    """The index of a lookup; ``shape``, to which it is broadcast, are the result's dimensions from ``first``."""
+
+    codes: Tensor
+    first: int
+    shape: tuple[int, ...]
+
+
+def _index(name: str, given: Sequence[Any], codes: Tensor) -> _Index | None:
+    """Where a call looks these codes up; None for a call that does not."""
+    at, first = None, 0
+    if name == "embedding":
         # torch.nn.functional has the indices first, torch the table.
-        return next(((value, 0) for value in given[:2] if is_integer(value)), None)
-    if name == "one_hot":
-        return given[0], 0
-    if name == "getitem":
-        index = given[1]
-        return (index[0] if isinstance(index, tuple) and len(index) == 1 else index), 0
-    if name == "index_select":
-        return given[2], given[1] % max(given[0].dim(), 1)
-    if name in ("gather", "take"):
-        return given[-1], 0
-    return None
+        at = 0 if given[0] is codes else 1
+    elif name == "one_hot":
+        at = 0
+    elif name == "index_select":
+        at, first = 2, given[1] % max(given[0].dim(), 1)
+    elif name in ("gather", "take"):
+        at = -1
+    elif name == "getitem":
+        return _subscript(given[0], given[1] if isinstance(given[1], tuple) else (given[1],), codes)
+    return None if at is None or given[at] is not codes else _Index(codes, first, codes.shape)
 
 
-def _lookup(look_up: Callable[[], Tensor], codes: Tensor, twin: Tensor, first: int) -> Application:
-    """The application of a lookup; dimensions ``first .. first + codes.dim()`` of what it gives are those of the codes."""
+def _subscript(table: Tensor, items: tuple[Any, ...], codes: Tensor) -> _Index | None:
+    """Where ``table[items]`` looks these codes up; None if they are not among the items, or others are masks or lists."""
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    numbers = [item for item in items if isinstance(item, Integral) and type(item) is not bool]
+    places = [item for item in items if item is None or item is Ellipsis or isinstance(item, slice)]
+    if len(tensors) + len(numbers) + len(places) < len(items) or not all(map(is_integer, tensors)):
+        return None
+    if all(tensor is not codes for tensor in tensors):
+        return None
+    # Torch selects by a tensor without dimensions as by a number. The others' dimensions are where they stand, or first if apart.
+    whole = table.dim() - sum(item is not None and item is not Ellipsis for item in items)
+    is_index: list[bool] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            is_index += [True] * bool(item.dim())
+        elif item is Ellipsis:
+            is_index += [False] * whole
+        elif not isinstance(item, Integral):
+            is_index.append(False)
+    first = is_index.index(True) if any(is_index) else 0
+    together = all(is_index[first : first + sum(is_index)])
+    return _Index(codes, first if together else 0, torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+
+
+def _lookup(look_up: Callable[[], Tensor], twin: Tensor, index: _Index) -> Application:
+    """The application of a lookup."""
 
     def forward(c: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         found = look_up()
@@ -116,11 +187,11 @@ def _lookup(look_up: Callable[[], Tensor], codes: Tensor, twin: Tensor, first: i
     def multipliers(grad: Tensor, sides: Any) -> Sequence[Tensor]:
         (e_x, e_r), (c_x, c_r) = sides.pair(0), sides.pair(1)
         share = (grad * (e_x - e_r)).to(twin.dtype)
-        own = range(first, first + twin.dim())
+        own = range(index.first, index.first + len(index.shape))
         others = tuple(dim for dim in range(share.dim()) if dim not in own)
-        return [(share.sum(others) if others else share).reshape(twin.shape) * _inverse(c_x - c_r)]
+        return [(share.sum(others) if others else share).sum_to_size(twin.shape) * _inverse(c_x - c_r)]
 
-    return Application([twin], forward, multipliers, stand_for=[codes])
+    return Application([twin], forward, multipliers, stand_for=[index.codes])
 
 
 def _inverse(difference: Tensor) -> Tensor:

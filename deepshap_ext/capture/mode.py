@@ -17,7 +17,8 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map
 
-from ..errors import UnsupportedOperationError
+from ..errors import ExplanationError, UnsupportedOperationError
+from ..memory import is_out_of_memory
 from ..rules.integrate import integrate
 from ..rules.linear import (
     DIVISIONS,
@@ -36,7 +37,7 @@ from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
 from .applied import Applied, Running, output_of
 from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
-from .codes import CONVERSIONS, FUNCTIONS, Codes, converted, is_integer, keeps_codes
+from .codes import CONVERSIONS, DECIDED, FUNCTIONS, Codes, converted, is_integer, keeps_codes
 from .dependence import Dependence, plain, tensors_in
 from .detach import SET_GRAD_MODE, as_identity
 from .draws import Draws
@@ -137,7 +138,9 @@ class Capture(TorchFunctionMode):
         if active and called.name in CONVERSIONS:
             return self._converted(called, function, args, kwargs, dependent, active)
         if self.codes and any(tensor in self.codes for tensor in dependent) and keeps_codes(called.name):
-            return self._coded(called, function, args, kwargs, dependent)
+            result = self._coded(called, function, args, kwargs, dependent)
+            if result is not DECIDED:
+                return result
         if active and called.name in self.rules:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
@@ -163,24 +166,48 @@ class Capture(TorchFunctionMode):
         if called.name == "embedding_bag":
             return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
         coded = [tensor for tensor in dependent if tensor in self.codes]
-        written = [tensor for tensor in written_by(called, function, args, kwargs) if is_integer(tensor)]
         application = self.codes.looked_up(called.name, function, args, kwargs)
         if application is not None:
             moved = self._apply(called, application, args, kwargs)
             result = function(*args, **kwargs)
-        elif called.name in FUNCTIONS:
+        elif called.name in FUNCTIONS or kwargs.get("rounding_mode"):
+            if any(tensor.dtype == torch.bool for tensor in coded):
+                return DECIDED
+            if len(coded) > 1 or written_by(called, function, args, kwargs):
+                self._refuse(called, "is explained for one tensor of explained integers and constants, not in place")
             result = function(*args, **kwargs)
-            if len(coded) > 1 or written or not is_integer(result) or result.shape != coded[0].shape:
-                self._refuse(called, "is explained for one tensor of explained integers and constants of its shape")
-            moved = self._apply(called, converted(self.codes[coded[0]], result), (), {})
+            moved = self._apply(called, converted(self.codes[coded[0]].expand(result.shape), result), (), {})
+        elif called.name in CONVERSIONS:
+            result = function(*args, **kwargs)
+            if not isinstance(result, Tensor) or result.dtype == torch.bool != coded[0].dtype:
+                return DECIDED
+            moved = self.codes[coded[0]].clone()
         else:
-            for tensor in written:
-                if tensor not in self.codes:
-                    self.codes[tensor] = tensor.to(self.codes[coded[0]].dtype)
-            twins = self.codes.twins_for((args, {key: value for key, value in kwargs.items() if key != "dtype"}))
-            result = function(*args, **kwargs)
-            moved = self.codes[coded[0]].clone() if called.name in CONVERSIONS else self._call(called, function, *twins)
-            self._mark(called, written, dependent)
+            return self._on_twins(called, function, args, kwargs, dependent, self.codes[coded[0]].dtype)
+        return tree_map(partial(self._with_twin, called, dependent), result, moved)
+
+    def _on_twins(
+        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], dtype: torch.dtype
+    ) -> Any:
+        """Run an operation on explained integers and the same on their twins."""
+        written = written_by(called, function, args, kwargs)
+        integers = [tensor for tensor in written if is_integer(tensor)]
+        for tensor in integers:
+            self.codes.written(tensor, dtype)
+        twins, named = self.codes.twins_for((args, {key: value for key, value in kwargs.items() if key != "dtype"}))
+        try:
+            moved = self._call(called, function, twins, named)
+        except ExplanationError:
+            raise
+        except Exception as error:
+            # Torch takes no numbers there.
+            if is_out_of_memory(error):
+                raise
+            return DECIDED
+        if written and not integers:
+            return moved
+        result = function(*args, **kwargs)
+        self._mark(called, integers, dependent)
         return tree_map(partial(self._with_twin, called, dependent), result, moved)
 
     def _with_twin(self, called: Operation, dependent: list[Tensor], result: Any, twin: Any) -> Any:
@@ -190,6 +217,10 @@ class Capture(TorchFunctionMode):
         if result.is_floating_point():
             result = twin = twin.to(result.dtype)
         else:
+            known = result in self.codes and self.codes[result] is twin
+            if result.element_size() < 4 and not (known or twin._is_view()):
+                # Small integers wrap around.
+                twin = self._apply(called, converted(twin, result), (), {})
             self.codes[result] = twin
         self._mark(called, [result, twin], dependent)
         return result
