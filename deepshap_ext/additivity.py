@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import shown
 from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
@@ -29,11 +31,13 @@ Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
 
 def checked(check: Any) -> Check:
     """The argument ``check_additivity``."""
-    if not isinstance(check, (bool, str)):
-        raise TypeError(f"check_additivity must be True, False or 'ignore', got {check!r}")
-    if check not in (True, False, "ignore"):
-        raise ValueError(f"check_additivity must be True, False or 'ignore', got {check!r}")
-    return check  # type: ignore[return-value]
+    if isinstance(check, (bool, np.bool_)):
+        return bool(check)
+    if not isinstance(check, str):
+        raise TypeError(f"check_additivity must be True, False or 'ignore', got {shown(check)}")
+    if check != "ignore":
+        raise ValueError(f"check_additivity must be True, False or 'ignore', got {shown(check)}")
+    return "ignore"
 
 
 def check_additivity(

@@ -57,7 +57,8 @@ def integrals_at_fault(gaps: dict[str, float]) -> list[str]:
     :class:`deepshap_ext.explained.Explained`."""
     worst = max(gaps.values(), default=0.0)
     return [
-        f"{entry} was integrated, and its own integral is off by up to {gap:.3g}: it jumps, or is not smooth, between input and baseline"
+        f"{entry} was integrated, and its own integral is off by up to {gap:.3g}: between input and baseline it jumps, is not "
+        f"smooth, or has no gradient in torch"
         for entry, gap in gaps.items()
         if gap > worst / 100
     ]

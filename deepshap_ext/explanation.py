@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,7 +60,9 @@ class Explanation:
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
         pairs = len(self.inputs[0]) * self._baselines * self._outputs
-        with engine.hooks() as hooks, tqdm(total=pairs, desc="DeepSHAP", unit="pair", disable=not self.progress) as bar:
+        # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
+        bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
+        with engine.hooks() as hooks, nullcontext() if bar is None else bar:
             self._hooks, self._bar = hooks, bar
             found = self._chunks()
             if self.pairing == "alone":
@@ -111,7 +114,8 @@ class Explanation:
                     self.pairing = "alone"
                 part = None
             if part is None:
-                self._bar.n = done * self._baselines * self._outputs
+                if self._bar is not None:
+                    self._bar.n = done * self._baselines * self._outputs
                 continue
             if found is None:
                 with within_memory(f"the result for {total} inputs"):
@@ -272,7 +276,8 @@ class Explanation:
                     moments = Moments(len(rows), mean, m2 if self.spread else None)
                     part.append(moments.by_input(layout, repeats, inputs))
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
-                self._bar.update(inputs * repeats * len(rows) * len(each))
+                if self._bar is not None:
+                    self._bar.update(inputs * repeats * len(rows) * len(each))
             assert total is not None
             by_output.append(total)
         return [_of_all_outputs(parts) for parts in zip(*by_output, strict=True)]

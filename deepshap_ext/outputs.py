@@ -38,7 +38,8 @@ class _Item:
             if isinstance(self.key, str) and not isinstance(result, Mapping):
                 return getattr(result, self.key)
             return result[self.key]
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # A ValueError of a number that is too large.
             raise ValueError(f"output={self.key!r} is not in what the model returns, {_described(result)}") from error
 
 

@@ -234,12 +234,13 @@ def test_numbers_of_numpy_are_options_too() -> None:
         "progress": np.bool_(False),
     }
     explainer = DeepExplainer((net(), "layer"), BACKGROUND, call=np.int64(0), **options)
-    assert explainer.attribute(X, np.int8(1)).values.shape == (2, 5)
+    assert explainer.attribute(X, np.int8(1), check_additivity=np.bool_(True)).values.shape == (2, 5)
 
 
 CALL_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"standard_error": "yes"}, TypeError, "^standard_error must be True or False, got 'yes'"),
     ({"check_additivity": "yes"}, ValueError, "^check_additivity must be True, False or 'ignore', got 'yes'"),
+    ({"check_additivity": X}, TypeError, "^check_additivity must be .* got tensor of dtype torch.float32 and shape"),
     ({"check_additivity": None}, TypeError, "^check_additivity must be True, False or 'ignore', got None"),
 ]
 
@@ -387,6 +388,7 @@ def test_an_output_of_the_wrong_rows_is_not_taken_for_a_missing_dimension() -> N
 OUTPUTS: list[tuple[Any, Any, str]] = [
     (lambda y: (y, y), "logits", r"output='logits' is not in what the model returns, tuple .* at positions 0 to 1$"),
     (lambda y: (y, y), 2, r"output=2 is not in what .* at positions 0 to 1$"),
+    (lambda y: y, 10**30, r"output=10+ is not in what the model returns, a tensor of shape"),
     (lambda y: {"a": y}, "b", r"output='b' is not in .* dict with the keys \['a'\]$"),
     (lambda y: y, "logits", r"output='logits' is not in what the model returns, a tensor of shape \[\d, 3\]$"),
     (lambda y: torch.return_types.max((y, y)), "scores", r"output='scores' is not in what the model returns, max of"),

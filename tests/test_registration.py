@@ -225,7 +225,7 @@ def generator(x: Tensor) -> Any:
         (nn.ReLU(), r"is one module: pass its class, ReLU"),
         (functools.partial(torch.relu), r"is a functools\.partial, which calls another function: pass that"),
         (print, r"is compiled, or an object that is called"),
-        (torch.ones(2), r"got tensor\(\[1\., 1\.\]\), which is none of these"),
+        (torch.ones(2), r"got tensor of dtype torch\.float32 and shape \[2\], which is none of these"),
         ("tanh", r"got 'tanh', which is none of these"),
         (Tensor.size, r"computes no values \(torch\.Tensor\.size\)"),
         (torch.bernoulli, r"is random \(torch\.bernoulli\)"),

@@ -333,6 +333,22 @@ def test_hooks_that_watch() -> None:
         assert handle.id in nn.modules.module._global_backward_hooks
 
 
+def test_hooks_on_tensors_that_a_model_makes_as_it_runs() -> None:
+    seen: list[Tensor] = []
+
+    def clipped(self: Any, x: Tensor) -> Tensor:
+        hidden = self.net[0](x)
+        for hooked in (hidden, self.net[0].weight):
+            if torch.is_grad_enabled():
+                hooked.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+                hooked.register_hook(lambda gradient: seen.append(gradient))
+        return self.net[1:](hidden)
+
+    x, background, model = numbers(3), numbers(2), net()
+    assert_same(values(Function(clipped, net=model), x, background), values(model, x, background), 1e-12)
+    assert not seen
+
+
 def test_hooks_of_all_modules() -> None:
     model, x, background = net(), numbers(3), numbers(2)
     plain = values(model, x, background)

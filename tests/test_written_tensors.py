@@ -77,6 +77,21 @@ def test_weights_are_explained_as_written_and_left_as_they_were(write: Callable[
     assert_same(found.values, DeepExplainer(plain, background).attribute(x).values, 1e-12)
 
 
+def _turned(self: Any) -> None:
+    self.kept.transpose_(0, 1)
+    self.w.data.add_(self.kept.mT if self.kept.shape[0] == 3 else 100.0)
+
+
+@pytest.mark.parametrize("write", [_under_no_grad(lambda self: self.w.set_(self.w + self.kept)), _turned])
+def test_every_pass_begins_with_the_weights_as_they_were(write: Callable[[Any], Any]) -> None:
+    model, x, background = Writing(write), numbers(3, 4), numbers(5, 4)
+    plain = Writing(lambda self: None)
+    plain.load_state_dict({**model.state_dict(), "w": model.w + model.kept})
+    with unchanged(model):
+        found = DeepExplainer(model, background).attribute(x)
+    assert_same(found.values, DeepExplainer(plain, background).attribute(x).values, 1e-12)
+
+
 @pytest.mark.parametrize("fails", ["in the forward pass", "later"])
 def test_weights_are_left_as_they_were_by_a_model_that_is_refused(fails: str) -> None:
     model, x, background = Writing(WRITES["data"]), numbers(3, 4), numbers(5, 4)

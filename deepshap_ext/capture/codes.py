@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .. import arguments
 from ..rules.linear import STEPS
 from ..rules.registry import Application
 from .dependence import tensors_in
@@ -155,7 +155,7 @@ def _index(name: str, given: Sequence[Any], codes: Tensor) -> _Index | None:
 def _subscript(table: Tensor, items: tuple[Any, ...], codes: Tensor) -> _Index | None:
     """Where ``table[items]`` looks these codes up; None if they are not among the items, or others are masks or lists."""
     tensors = [item for item in items if isinstance(item, Tensor)]
-    numbers = [item for item in items if isinstance(item, Integral) and type(item) is not bool]
+    numbers = [item for item in items if arguments.is_integer(item)]
     places = [item for item in items if item is None or item is Ellipsis or isinstance(item, slice)]
     if len(tensors) + len(numbers) + len(places) < len(items) or not all(map(is_integer, tensors)):
         return None
@@ -169,7 +169,7 @@ def _subscript(table: Tensor, items: tuple[Any, ...], codes: Tensor) -> _Index |
             is_index += [True] * bool(item.dim())
         elif item is Ellipsis:
             is_index += [False] * whole
-        elif not isinstance(item, Integral):
+        elif not arguments.is_integer(item):
             is_index.append(False)
     first = is_index.index(True) if any(is_index) else 0
     together = all(is_index[first : first + sum(is_index)])

@@ -128,6 +128,7 @@ class ModelHooks:
         self._written, self._unseen, self._draws = Contents(), Contents(), Draws()
         #: As the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
+        self._tensors = TensorState(())
 
     def __enter__(self) -> ModelHooks:
         try:
@@ -165,7 +166,7 @@ class ModelHooks:
         generators = ProgramGenerators({parameter.device for parameter in self._model.parameters()})
         undo.note_here(generators.put_back)
         self._state = State([self._model, self.call.constants])
-        tensors = TensorState(self._state.tensors)
+        tensors = self._tensors = TensorState(self._state.tensors)
         undo.note(tensors.restore)
         undo.note(self._state.restore)
         for contents in (self._unseen, self._written):
@@ -215,7 +216,7 @@ class ModelHooks:
             self._undo.run()
         finally:
             # It holds hooks that hold this object.
-            self._start = State(())
+            self._start, self._tensors = State(()), TensorState(())
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
 
@@ -272,6 +273,7 @@ class ModelHooks:
                 returned = output
         self._written.put_back(capture.tape)
         self._written.clear()
+        self._tensors.put_back()
         self._running.clear()
         self._capture = None
         if not self.call.layers:
@@ -318,6 +320,7 @@ class ModelHooks:
         self._interrupts.deliver()
         self._written.put_back()
         self._written.clear()
+        self._tensors.put_back()
         self._start.restore()
         self._unseen.put_back()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from ..memory import is_out_of_memory
@@ -47,6 +49,9 @@ from .saved import saved_tensors
 from .step import Step, Watch
 from .tape import Entry, Tape
 from .writes import Contents, undeclared
+
+#: Hooks that a model gives its tensors as it runs, to clip gradients or to look at them: they are training's backward's.
+WATCHING = frozenset("register_hook register_post_accumulate_grad_hook".split())
 
 
 class Capture(TorchFunctionMode):
@@ -102,8 +107,11 @@ class Capture(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types_: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        called = operation(function)
+        if called.name in WATCHING:
+            return RemovableHandle(OrderedDict())
         run = self._call if self._on else self._unfollowed
-        result = run(operation(function), function, args, kwargs)
+        result = run(called, function, args, kwargs)
         self._contents.made(function, args, kwargs, result)
         return result
 

@@ -143,6 +143,11 @@ class TensorState:
             if held.requires_grad:
                 held.tensor.requires_grad_(False)
 
+    def put_back(self) -> None:
+        """Give each its memory and its sizes again: ``set_``, ``transpose_`` and their like are not seen, or are no writes."""
+        for held in self._held:
+            held.put_back()
+
     def restore(self) -> None:
         for held in self._held:
             held.restore()
@@ -161,10 +166,13 @@ class _Held:
         self.version = tensor._version
         self.data, self.place = tensor.data, _place(tensor)
 
+    def put_back(self) -> None:
+        if _place(self.tensor) != self.place:
+            self.tensor.data = self.data
+
     def restore(self) -> None:
+        self.put_back()
         tensor = self.tensor
-        if _place(tensor) != self.place:
-            tensor.data = self.data
         if self.requires_grad and not tensor.requires_grad:
             tensor.requires_grad_(True)
         if tensor.is_leaf and tensor.grad is not self.gradient:
@@ -178,9 +186,11 @@ class _Held:
         set_version(tensor, self.version)
 
 
-def _place(tensor: Tensor) -> int | None:
-    """Where the tensor lies in memory; None where it has none of its own."""
-    return None if tensor.layout != torch.strided or _is_wrapper(tensor) else tensor.data_ptr()
+def _place(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Where the tensor lies in memory, and how; None where it has none of its own."""
+    if tensor.layout != torch.strided or _is_wrapper(tensor):
+        return None
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _is_wrapper(tensor: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 from torch._library.custom_ops import CustomOpDef
 from torch.overrides import resolve_name
 
+from ..arguments import shown
 from ..capture.dependence import tensors_in
 from ..capture.names import is_of_torch, operation
 from ..capture.written import APPLY
@@ -67,10 +68,10 @@ def register_rule(
     """
     given: Any = target
     key = _key(given)
-    if rule == "integrate":
+    if isinstance(rule, str) and rule == "integrate":
         rule = _integrated(key, given)
     elif not callable(rule):
-        raise TypeError(f"rule must be a function or 'integrate', got {rule!r}")
+        raise TypeError(f"rule must be a function or 'integrate', got {shown(rule)}")
     return Registration(key, rule)
 
 
@@ -118,7 +119,7 @@ def _key(target: Any) -> Any:
 def _unreachable(target: Any, why: str) -> TypeError:
     return TypeError(
         f"target must be a function of torch, a Python function, or a subclass of torch.autograd.Function or of torch.nn.Module, got "
-        f"{target!r}, which {why}"
+        f"{shown(target)}, which {why}"
     )
 
 
