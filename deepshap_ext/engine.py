@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.probe import Layouts, probe
-from .errors import OutOfMemoryError
+from .errors import ExplanationError, OutOfMemoryError
 from .memory import HEAP, WARM, available_memory, is_out_of_memory
 from .pairs import Pairing
 from .planner import Chunks, Costs, Measurement, plan
@@ -95,9 +95,15 @@ class Engine:
         )
 
     def run(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> Pass:
-        """A pass over as many of these rows as the model needs."""
+        """A pass over as many of these rows as the model needs, which must give the outputs that the explainer was made for."""
         copies = self.copies(hooks, rows)
-        return hooks.run([tensor.expand(copies, *tensor.shape[1:]) for tensor in rows] if copies > 1 else rows)
+        found = hooks.run([tensor.expand(copies, *tensor.shape[1:]) for tensor in rows] if copies > 1 else rows)
+        if found.output.shape[1:] != self.output_shape:
+            raise ExplanationError(
+                f"the model had outputs of shape {list(self.output_shape)} when the explainer was made, and has outputs of shape "
+                f"{list(found.output.shape[1:])} now: make an explainer for the model as it is"
+            )
+        return found
 
     def copies(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> int:
         """How often rows must be in a batch: twice for a single one where the model needs two."""

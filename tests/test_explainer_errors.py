@@ -338,3 +338,28 @@ def test_error_in_the_models_forward_is_the_cause() -> None:
     ):
         DeepExplainer(model, torch.ones(3, 6))
     assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(("head", "now"), [(nn.Linear(4, 7), 7), (nn.Linear(4, 1), 1)])
+def test_a_model_whose_outputs_are_others_than_the_explainers(head: nn.Module, now: int) -> None:
+    model, x = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(3, 6)
+    explainer = DeepExplainer(model, torch.randn(5, 6))
+    model[2] = head
+    message = rf"had outputs of shape \[2\] when the explainer was made, and has outputs of shape \[{now}\] now: make an explainer"
+    for explain in (explainer.attribute, explainer.shap_values, lambda _: explainer.expected_value):
+        with unchanged(model), pytest.raises(ExplanationError, match=message):
+            explain(x)
+    assert DeepExplainer(model, torch.randn(5, 6)).shap_values(x).shape == (3, 6, now)
+
+
+@pytest.mark.parametrize("at", ["input", "output"])
+def test_a_layer_that_is_in_the_model_no_more(at: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
+    layer, x = model[1], torch.randn(3, 6)
+    explainer = DeepExplainer((model, layer), torch.randn(5, 6), at=at)
+    model[1] = nn.ReLU()
+    with (
+        unchanged(layer),
+        pytest.raises(ExplanationError, match="the explained layer, a Tanh, is not in the model any more"),
+    ):
+        explainer.attribute(x)

@@ -117,6 +117,12 @@ class ModelHooks:
         #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+        for layer in call.layers:
+            if layer.module not in self._names:
+                raise ExplanationError(
+                    f"the explained layer, a {type(layer.module).__name__}, is not in the model any more: make an explainer for the model "
+                    f"as it is"
+                )
         self._running: list[nn.Module] = []
         self._parts_written = False
         self._capture: Capture | None = None
