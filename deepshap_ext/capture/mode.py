@@ -39,7 +39,7 @@ from . import source
 from .calls import is_off, is_value, nodes_of, reads_value
 from .codes import CONVERSIONS, DECIDED, FUNCTIONS, Codes, converted, is_integer, keeps_codes
 from .dependence import Dependence, plain, tensors_in
-from .detach import SET_GRAD_MODE, as_identity
+from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
@@ -120,7 +120,9 @@ class Capture(TorchFunctionMode):
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
         if not dependent:
-            return function(*args, **kwargs)
+            # What is written through an alias without a gradient is to reach the tensor itself.
+            alias = called.name in ALIASES and not (called.in_place or args[0].requires_grad)
+            return (identity if alias else function)(*args, **kwargs)
         if self.dependence.has_random and (random := self._made_random(called, dependent)):
             return self._random(called, function, args, kwargs, dependent, random)
         if called.name == "set_data":
