@@ -165,7 +165,7 @@ class Capture(TorchFunctionMode):
 
     def _coded(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """Run an operation on explained integers, and the same on their twins; numbers that it makes are the twins'."""
-        if called.name == "embedding_bag":
+        if self.codes.takes_apart(called.name, args, kwargs):
             return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
         coded = [tensor for tensor in dependent if tensor in self.codes]
         application = self.codes.looked_up(called.name, function, args, kwargs)
