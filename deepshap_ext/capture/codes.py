@@ -62,12 +62,7 @@ class Codes:
 
     def twins_for(self, value: Any) -> Any:
         """Nested arguments with twins in place of their integers."""
-
-        def twin_or_itself(tensor: Tensor) -> Tensor:
-            twin = self._of(tensor)
-            return tensor if twin is None else twin
-
-        return tree_map_only(Tensor, twin_or_itself, value)
+        return tree_map_only(Tensor, lambda tensor: self[tensor] if tensor in self else tensor, value)
 
     def written(self, tensor: Tensor, dtype: torch.dtype) -> None:
         """Give integers that explained ones are written into a twin; a view's is a view of the twin of the whole."""
@@ -164,11 +159,11 @@ def _index(name: str, given: Sequence[Any], codes: Tensor) -> _Index | None:
 def _subscript(table: Tensor, items: tuple[Any, ...], codes: Tensor) -> _Index | None:
     """Where ``table[items]`` looks these codes up; None if they are not among the items, or others are masks or lists."""
     tensors = [item for item in items if isinstance(item, Tensor)]
-    numbers = [item for item in items if isinstance(item, Integral)]
+    numbers = [item for item in items if isinstance(item, Integral) and not isinstance(item, bool)]
     places = [item for item in items if item is None or item is Ellipsis or isinstance(item, slice)]
     if len(tensors) + len(numbers) + len(places) < len(items) or not all(map(is_integer, tensors)):
         return None
-    if any(isinstance(item, bool) for item in items) or all(tensor is not codes for tensor in tensors):
+    if all(tensor is not codes for tensor in tensors):
         return None
     # Torch selects by a tensor without dimensions as by a number. The others' dimensions are where they stand, or first if apart.
     whole = table.dim() - sum(item is not None and item is not Ellipsis for item in items)
