@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer, ExplanationError
+from deepshap_ext import DeepExplainer, ExplanationError, UnsupportedOperationError
 
 TABLE = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 PAIRS = torch.randn(900, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -60,6 +60,10 @@ LOOKUPS: dict[str, Callable[[Tensor], Tensor]] = {
     "beside numbers and ellipses": lambda t: GRID[0, ..., t, :].sum((0, 2)),
     "at each position": lambda t: GRID[1, torch.arange(5), t].tanh().sum(1),
     "in dimensions that are apart": lambda t: GRID[torch.arange(2), :, t[:, :2]].sum((1, 2)),
+    "bag of words": lambda t: torch.zeros(len(t), 30).double().scatter_add(1, t, torch.ones(t.shape).double()) @ TABLE,
+    "counted from the end": lambda t: torch.zeros(len(t), 30).double().scatter_add_(-1, t, TABLE[t].sum(2)) @ TABLE,
+    "set of words": lambda t: torch.zeros(len(t), 30).double().scatter_(1, t % 4, 1.0) @ TABLE,
+    "one_hot by scatter": lambda t: torch.zeros(len(t), 30, 5).double().scatter_(1, t[:, None], 1.0).mT[:, 2] @ TABLE,
     "one by one": lambda t: torch.stack([TABLE[row[0]] * GRID[0, 1, row[2]] for row in t]),
     "bits": lambda t: (t[..., None] >> torch.arange(3) & 1).double().mean(1),
     "rounded quotients": lambda t: TABLE[torch.div(t, 3, rounding_mode="floor")].sum(1),
@@ -249,6 +253,17 @@ def test_integers_that_choose_decide(name: str) -> None:
     by[2] = 0
     with pytest.raises(ExplanationError, match=r"takes different decisions for sample\(s\) 2"):
         explainer.attribute([X, by])
+
+
+def test_what_scatter_cannot_tell_is_refused() -> None:
+    class Scatter(nn.Module):
+        def forward(self, t: Tensor) -> Tensor:
+            return torch.zeros(len(t), 30).double().scatter(1, t, torch.ones(t.shape).double()) @ TABLE
+
+    with pytest.raises(
+        UnsupportedOperationError, match=r"scatter .* for one number that it writes: write torch.scatter_add"
+    ):
+        DeepExplainer(Scatter(), BACKGROUND).attribute(X)
 
 
 def test_truth_values_that_choose_decide() -> None:

@@ -77,6 +77,19 @@ def _write_through(alias: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
     return function
 
 
+def _buffer_through(alias: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def function(x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        alias(y)[:, ::2] = x[:, ::2].tanh()
+        return y.sigmoid()
+
+    return function
+
+
+def _buffer(x: Tensor) -> Tensor:
+    return torch.where(torch.arange(x.shape[1]) % 2 == 0, x.tanh(), 0).sigmoid()
+
+
 def _detach_in_place(x: Tensor) -> Tensor:
     y = x.tanh()
     y.detach_()
@@ -150,6 +163,8 @@ SAME: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     "inference_mode": (_inference_mode, lambda x: x + x * x.sigmoid()),
     "straight through": (_straight_through, lambda x: x + (x.tanh() - x)),
     "routing": (_routing, lambda x: _routing(x, detach=False)),
+    "write through a buffer's data": (_buffer_through(lambda y: y.data), _buffer),
+    "write through a detached buffer": (_buffer_through(lambda y: y.detach()), _buffer),
     "write through data": (_write_through(lambda y: y.data), lambda x: x * x.sigmoid()),
     "write through detach": (_write_through(lambda y: y.detach()), lambda x: x * x.sigmoid()),
     "halves": (_parts(lambda y: y.chunk(2, 1)), _half),

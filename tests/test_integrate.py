@@ -237,3 +237,20 @@ def test_what_is_smooth_takes_one_division() -> None:
         explainer.attribute(X)
     # The model's own two passes, a look at whether pairs run as one batch, and the nodes.
     assert len(runs) <= 2 + 1 + len(NODES)
+
+
+def test_a_kink_beside_an_end_is_no_jump() -> None:
+    """What the halves of a subinterval miss may all lie in one of them, and a kink's shrinks only with the width."""
+
+    class Kinked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x > 0, x * x, x.sin())
+
+    generator = torch.Generator().manual_seed(0)
+    x, background, first, last = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((3, 6), (4, 6), (6, 8), (8, 2))
+    )
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), Kinked(), nn.Linear(8, 2, bias=False)).double()
+    model[0].weight.data, model[2].weight.data = first.T / 2, last.T
+    with register_rule(Kinked, "integrate"):
+        assert DeepExplainer(model, background).attribute(x).convergence_delta.abs().max() < 1e-12

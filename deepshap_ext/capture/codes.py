@@ -35,6 +35,9 @@ LOSSES = frozenset(
     "cross_entropy cross_entropy_loss nll_loss nll_loss2d nll_loss_nd multi_margin_loss multilabel_margin_loss".split()
 )
 
+#: Lookups in sums and maxima, and writing at what was looked up: taken apart.
+TAKEN_APART = frozenset({"embedding_bag", "scatter", "scatter_add"})
+
 
 class Codes:
     """The twins of a pass's explained integers."""
@@ -82,6 +85,12 @@ class Codes:
             offset = whole.storage_offset() + tensor.storage_offset() - base.storage_offset()
             self[tensor] = whole.as_strided(tensor.shape, tensor.stride(), offset)
         return self._twins.get(tensor)
+
+    def takes_apart(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether it is one of ``TAKEN_APART`` at an index of explained integers."""
+        if name not in TAKEN_APART:
+            return False
+        return name == "embedding_bag" or (args[2] if len(args) > 2 else kwargs["index"]) in self
 
     def looked_up(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Application | None:
         """The application of a lookup of explained integers in a table; None for any other call."""

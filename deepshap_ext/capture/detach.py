@@ -44,6 +44,9 @@ _IDENTITIES: dict[str, Callable[..., Any]] = {
     "__deepcopy__": _copy,
 }
 
+#: The names of those that give the same memory without a gradient.
+ALIASES = frozenset({"data", "detach"})
+
 #: What ``torch.no_grad`` and its like call.
 SET_GRAD_MODE = torch._C._set_grad_enabled
 

@@ -41,7 +41,7 @@ from .applied import Applied, Running, output_of
 from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
 from .codes import CONVERSIONS, DECIDED, FUNCTIONS, Codes, converted, is_integer, keeps_codes
 from .dependence import Dependence, plain, tensors_in
-from .detach import SET_GRAD_MODE, as_identity
+from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
@@ -128,7 +128,9 @@ class Capture(TorchFunctionMode):
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
         if not dependent:
-            return function(*args, **kwargs)
+            # What is written through an alias without a gradient is to reach the tensor itself.
+            alias = called.name in ALIASES and not (called.in_place or args[0].requires_grad)
+            return (identity if alias else function)(*args, **kwargs)
         if self.dependence.has_random and (random := self._made_random(called, dependent)):
             return self._random(called, function, args, kwargs, dependent, random)
         if called.name == "set_data":
@@ -171,7 +173,7 @@ class Capture(TorchFunctionMode):
 
     def _coded(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """Run an operation on explained integers, and the same on their twins; numbers that it makes are the twins'."""
-        if called.name == "embedding_bag":
+        if self.codes.takes_apart(called.name, args, kwargs):
             return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
         coded = [tensor for tensor in dependent if tensor in self.codes]
         application = self.codes.looked_up(called.name, function, args, kwargs)

@@ -129,8 +129,10 @@ class _Quadrature:
             done = ~(gap > rounding) | noise
             # What adds up by chance does not make both rules agree.
             done &= ~(found.apart > math.sqrt(self._rounding) * (self._size + found.size))
-            # Nothing gained at all: the function jumps.
-            done |= (gap > 0.9 * before) & (gap > rounding) & (b - a < 1e-4)
+            # Nothing gained at all, by more than slopes that change could miss: the function jumps.
+            seen = torch.cat([found.slopes, torch.stack(slopes)])
+            change = seen.nan_to_num(-math.inf).amax(0) - seen.nan_to_num(math.inf).amin(0)
+            done |= (gap > 0.9 * before) & (gap > rounding) & (b - a < 1e-4) & (gap > change * (b - a))
             done |= filled + 2 > LIMIT
             for total, part, rows in zip(totals, found.parts, self._segment.rows, strict=True):
                 total += torch.where(rows.spread(left & done, part).bool(), part, 0)
