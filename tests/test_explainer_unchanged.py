@@ -191,3 +191,30 @@ def test_explainers_can_be_copied_and_pickled() -> None:
     """In a process of its own: what a copy frees twice ends the process."""
     done = subprocess.run([sys.executable, "-c", COPIES], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+class Folding(nn.Module):
+    """Computes something else in eval mode, as layers do that merge their weights then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.folded = nn.Linear(6, 3), False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.folded = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x).relu() * (2 if self.folded else 1)
+
+
+def test_a_train_of_the_models_own_is_the_users_to_call() -> None:
+    model, background = nn.Sequential(Folding(), nn.Linear(3, 2)), torch.randn(4, 6)
+    with (
+        unchanged(model, background),
+        pytest.raises(ExplanationError, match=r"0 \(Folding\) has a train\(\) of its own.*model\.eval\(\)"),
+    ):
+        DeepExplainer(model, background)
+    model.eval()
+    found = DeepExplainer(model, background).attribute(background)
+    torch.testing.assert_close(found.output, model(background).detach())

@@ -206,6 +206,11 @@ class ModelHooks:
             for tensor in (*module.parameters(), *module.buffers()):
                 self._unseen.before_write(tensor)
             module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
+        if module.training and not type(module).train.__module__.startswith("torch."):
+            raise ExplanationError(
+                f"{self._names[module]} ({type(module).__name__}) has a train() of its own, which may change what it computes: call "
+                f"model.eval() before it is explained"
+            )
         module.training = False
         # They watch training's backward, not the explainer's.
         module._backward_hooks.clear()
