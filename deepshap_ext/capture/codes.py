@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import arguments
+from ..rules.at_integers import at_integers
 from ..rules.linear import STEPS
 from ..rules.registry import Application
 from .dependence import tensors_in
@@ -34,9 +35,6 @@ FUNCTIONS = frozenset(
 LOSSES = frozenset(
     "cross_entropy cross_entropy_loss nll_loss nll_loss2d nll_loss_nd multi_margin_loss multilabel_margin_loss".split()
 )
-
-#: Lookups in sums and maxima, and writing at what was looked up: taken apart.
-TAKEN_APART = frozenset({"embedding_bag", "scatter", "scatter_add"})
 
 
 class Codes:
@@ -86,11 +84,11 @@ class Codes:
             self[tensor] = whole.as_strided(tensor.shape, tensor.stride(), offset)
         return self._twins.get(tensor)
 
-    def takes_apart(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-        """Whether it is one of ``TAKEN_APART`` at an index of explained integers."""
-        if name not in TAKEN_APART:
-            return False
-        return name == "embedding_bag" or (args[2] if len(args) > 2 else kwargs["index"]) in self
+    def taken_apart(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Callable[..., Any] | None:
+        """What a call at an index of explained integers is made of; None for any other call."""
+        body = at_integers(name)
+        at_index = name == "embedding_bag" or (body and (args[2] if len(args) > 2 else kwargs["index"]) in self)
+        return body if at_index else None
 
     def looked_up(self, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Application | None:
         """The application of a lookup of explained integers in a table; None for any other call."""

@@ -156,7 +156,7 @@ class Capture(TorchFunctionMode):
         if active and self._needs_rule(called, args, kwargs):
             body = DECOMPOSITIONS.get(called.name) or (body_of if is_of_torch(function) else self._users_body)(function)
             if body is not None:
-                return self._taken_apart(called, body, args, kwargs)
+                return self._taken_apart(called, body, args, kwargs, ours=called.name in DECOMPOSITIONS)
             if self.options.on_unsupported == "integrate":
                 given, named = self._constants((args, kwargs))
                 return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
@@ -173,8 +173,8 @@ class Capture(TorchFunctionMode):
 
     def _coded(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """Run an operation on explained integers, and the same on their twins; numbers that it makes are the twins'."""
-        if self.codes.takes_apart(called.name, args, kwargs):
-            return self._taken_apart(called, DECOMPOSITIONS[called.name], args, kwargs)
+        if body := self.codes.taken_apart(called.name, args, kwargs):
+            return self._taken_apart(called, body, args, kwargs, ours=True)
         coded = [tensor for tensor in dependent if tensor in self.codes]
         application = self.codes.looked_up(called.name, function, args, kwargs)
         if application is not None:
@@ -395,9 +395,9 @@ class Capture(TorchFunctionMode):
 
         return body
 
-    def _taken_apart(self, called: Operation, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run a composite's parts under the mode."""
-        if called.name not in DECOMPOSITIONS:
+    def _taken_apart(self, called: Operation, body: Callable[..., Any], args: Any, kwargs: Any, ours: bool) -> Any:
+        """Run a composite's parts under the mode; ``ours``: the parts are this package's, and not the function's own."""
+        if not ours:
             with self:
                 return body(*args, **kwargs)
         outer, self._whole = self._whole, self._whole or called

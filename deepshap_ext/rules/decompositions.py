@@ -264,38 +264,6 @@ def _embedding_bag(
     return total / left_out.logical_not().sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
-@decomposition("scatter_add")
-def _scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """Only for an index of explained integers."""
-    dim %= input.dim()
-    written = src[tuple(map(slice, index.shape))].unsqueeze(-1)
-    return input + (_places(input, dim, index) * written).sum(dim).movedim(-1, dim)
-
-
-@decomposition("scatter")
-def _scatter(
-    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
-) -> Tensor:
-    """Only for an index of explained integers."""
-    dim, src = dim % input.dim(), value if src is None else src
-    if reduce is not None or (isinstance(src, Tensor) and index.shape[dim] > 1):
-        raise UnsupportedOperationError(
-            "torch.scatter with explained integers as its index has a rule for one number that it writes: write torch.scatter_add"
-        )
-    written = _places(input, dim, index).amax(dim).movedim(-1, dim)
-    return input * (1 - written) + written * (src[tuple(map(slice, index.shape))] if isinstance(src, Tensor) else src)
-
-
-def _places(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """One where each element of an index points along ``dim`` of the input, the last dimension of this."""
-    if input.movedim(dim, 0).shape[1:] != index.movedim(dim, 0).shape[1:]:
-        raise UnsupportedOperationError(
-            f"torch.scatter with explained integers as its index has a rule for an index as long as the tensor but in dimension {dim}, got "
-            f"{list(index.shape)} for {list(input.shape)}"
-        )
-    return F.one_hot(index, input.shape[dim]).to(input.dtype)
-
-
 @decomposition("ldexp")
 def _ldexp(input: Tensor, other: Tensor) -> Tensor:
     return input * torch.pow(2.0, other)
