@@ -31,7 +31,8 @@ _ALIASES = {
     "floordiv": "floor_divide",
     "greater": "gt",
     "greater_equal": "ge",
-    "hsmm": "mm",
+    # torch has it under the same function.
+    "hsmm": "hspmm",
     "idiv": "div",
     # aten's; the operator `__index__` of integers comes here too, and has no gradient to lose.
     "index": "getitem",

@@ -160,7 +160,7 @@ _WITHOUT_RULE = {
     "for sparse or nested tensors": """
     _coalesced _dimI _dimV _indices _nnz _sparse_mask_projection _to_dense _values ccol_indices col_indices crow_indices row_indices
     indices values ccol_indices_copy col_indices_copy crow_indices_copy row_indices_copy indices_copy values_copy coalesce saddmm
-    smm sspaddmm sparse_mask sparse_resize sparse_resize_and_clear resize_as_sparse to_dense to_sparse _nested_tensor_size
+    hspmm smm sspaddmm sparse_mask sparse_resize sparse_resize_and_clear resize_as_sparse to_dense to_sparse _nested_tensor_size
     _nested_tensor_storage_offsets _nested_tensor_strides
     """,
     "for tensors with named dimensions": """
