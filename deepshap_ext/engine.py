@@ -133,7 +133,7 @@ class Engine:
                     ]
                     # Sums over baselines must not round.
                     sums = [wide(self.run(hooks, rows).output.detach())[: len(rows[0])].sum(0) for rows in parts]
-                return torch.stack(sums).sum(0) / number
+                return _finite(torch.stack(sums).sum(0) / number)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -169,6 +169,15 @@ class Engine:
             # Half of what is free: torch's own workspaces and other programs take some.
             return available_memory(device) // 2
         return max(1, self._max_memory // HEAP) if device.type == "cpu" else self._max_memory
+
+
+def _finite(expected: Tensor) -> Tensor:
+    if not (finite := expected.isfinite()).all():
+        raise ExplanationError(
+            f"the model's output is not finite for the baselines, in {int((~finite).sum())} of {expected.numel()} outputs: each must be a "
+            f"row that the model can be run on, which one of padding alone may not be"
+        )
+    return expected
 
 
 def _described(value: Any) -> Any:

@@ -13,7 +13,7 @@ from random_networks import NETWORKS, drawn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from deepshap_ext import AdditivityError, DeepExplainer
+from deepshap_ext import AdditivityError, DeepExplainer, ExplanationError
 
 
 def _raises(explainer: DeepExplainer, X: Any) -> bool:
@@ -320,3 +320,9 @@ def test_outputs_that_are_not_finite_are_reported_where_something_leads_past_the
         with pytest.warns(UserWarning, match=r"output is not finite for the baselines"):
             explainer.attribute(torch.randint(1, 9, (2, 5)), target=0, check_additivity=False)
     explainer.attribute(torch.randint(1, 9, (2, 5)), target=0, check_additivity="ignore")
+
+
+def test_an_expected_value_that_is_not_finite_is_an_error() -> None:
+    explainer = DeepExplainer(nn.Sequential(nn.Threshold(0.5, float("inf")), nn.Linear(3, 2)), torch.zeros(2, 3))
+    with pytest.raises(ExplanationError, match="not finite for the baselines"):
+        _ = explainer.expected_value
