@@ -1,5 +1,6 @@
 """A signal's handler may raise at any moment, and a process may fork at any: nothing of an explanation is left."""
 
+import gc
 import os
 import random
 import signal
@@ -31,6 +32,15 @@ TORCHS = (
     "/_functorch/vmap.py",
     "/contextlib.py",
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_callbacks_of_the_garbage_collector() -> Iterator[None]:
+    """Hypothesis has one, and Python swallows what interrupts it."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks.extend(callbacks)
 
 
 class Writing(nn.Module):
