@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .capture.hooks import Call, ModelHooks
 from .errors import ExplanationError
+from .inputs import dtypes_of
 from .keywords import signature_of
 from .memory import is_out_of_memory
 from .rules.registry import Options
@@ -71,25 +72,13 @@ class _Plain:
         self._options = options
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
-        with ModelHooks(self.model, self.call, self._options) as hooks, hooks.unfollowed(), torch.no_grad():
-            # The model may write into what it is given.
-            explained, by_row = self.split([tensor.clone() for tensor in inputs])
-            constants = {
-                name: value.clone() if isinstance(value, Tensor) else value
-                for name, value in self.call.constants.items()
-            }
-            return self.call(self.model, explained, {**constants, **by_row})
+        with ModelHooks(self.model, self.call, self._options) as hooks, torch.no_grad():
+            return hooks.by_itself(inputs)
 
     def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         """The model's inputs, and the keyword arguments behind them."""
         explained = self.call.explained(inputs)
         return explained, dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the model's first floating-point parameter."""
-        floating = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
-        return next(floating, torch.get_default_dtype())
 
     def runs(self, inputs: Sequence[Tensor]) -> bool:
         try:
@@ -148,7 +137,8 @@ def _takes(module: nn.Module) -> str | None:
 def _as_floats(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice to give integers as numbers, where it works."""
     explained, _ = plain.split(rows)
-    numbers = [tensor if tensor.is_floating_point() else tensor.to(plain.dtype) for tensor in explained]
+    dtype = next(iter(dtypes_of(plain.model)), torch.get_default_dtype())
+    numbers = [tensor if tensor.is_floating_point() else tensor.to(dtype) for tensor in explained]
     if all(tensor.is_floating_point() for tensor in explained) or not plain.runs([*numbers, *rows[len(numbers) :]]):
         return ""
     return f"; it runs on {name} as numbers: pass floating-point ones, by .float() or .astype(float)"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -307,24 +306,24 @@ class ModelHooks:
     def own_output(self, inputs: Sequence[Tensor]) -> Tensor:
         """What the model gives for these rows when nobody follows it, as :attr:`Pass.returned`."""
         self._start_afresh()
-        given = [tensor.clone() for tensor in inputs]
-        explained = self.call.explained(given)
-        constants = {key: one.clone() if isinstance(one, Tensor) else one for key, one in self.call.constants.items()}
-        by_row = dict(zip(self.call.by_row, given[len(explained) :], strict=True))
-        with self.unfollowed(), torch.enable_grad():
-            output = self.call.select(self.call(self._model, explained, {**constants, **by_row})).detach()
-            output = output.clone() if output in self._written else output
+        with torch.enable_grad():
+            output = self.by_itself(inputs, self.call.select).detach()
+        output = output.clone() if output in self._written else output
         # Before another pass runs, which reads what this one has written into.
         self._written.put_back()
         self._written.clear()
         return output
 
-    @contextmanager
-    def unfollowed(self) -> Iterator[None]:
-        """In this context the model may run by itself, outside of a pass: what it writes and draws is put back all the same."""
+    def by_itself(self, inputs: Sequence[Tensor], select: Callable[[Any], Any] = lambda returned: returned) -> Any:
+        """What ``select`` takes of what the model returns for copies of these rows outside of a pass: what it writes and draws is put back
+        all the same."""
+        explained = self.call.explained(inputs)
+        keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))}
+        # The model may write into what it is given.
+        copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
         capture = Capture(self.module_path, self._options, self._rules, self._written, self._draws)
         with capture.paused(), capture:
-            yield
+            return select(self.call(self._model, [tensor.clone() for tensor in explained], copies))
 
     def _start_afresh(self) -> None:
         """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
