@@ -19,7 +19,7 @@ from .capture.hooks import Call
 from .engine import Engine, within_memory
 from .explained import Explained
 from .explanation import Explanation
-from .failures import model_errors
+from .failures import as_the_model_takes, model_errors
 from .inputs import (
     check_columns,
     check_rows,
@@ -145,6 +145,9 @@ class DeepExplainer:
         rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
         names = names_of_inputs(self._model, len(given), [*constants, *self._by_row])
         self._call = Call(self._layers, selector(output), constants, self._by_row, names)
+        # Later arguments come in the background's dtypes.
+        self._like = [tensor[:0] for tensor in self._data]
+        self._data = as_the_model_takes(self._model, self._call, self._options, self._data, rows)
         with model_errors(self._model, self._call, self._options, lambda: {"data": [*self._data, *rows]}):
             self._engine = Engine(self._model, self._call, [*self._data, *rows], self._options, max_memory)
 
@@ -328,22 +331,26 @@ class DeepExplainer:
                 f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
             )
         check_rows("X", given)
-        tensors = like("X", given, self._data, ["samples"])
+        tensors = like("X", given, self._like, ["samples"])
         check_columns(given, self._columns)
-        return [tensor.to(self._device) for tensor in tensors]
+        return self._as_background(tensors)
 
     def _check_baselines(self, baselines: Any, samples: int) -> list[Tensor]:
         given, listed = taken("baselines", baselines)
         if listed != self._listed:
             raise TypeError("baselines must be a list of tensors exactly where the background is one")
         check_rows("baselines", given)
-        tensors = like("baselines", given, self._data, ["samples", "baselines"])
+        tensors = like("baselines", given, self._like, ["samples", "baselines"])
         for tensor in tensors:
             if tensor.shape[0] != samples or tensor.shape[1] == 0:
                 raise ValueError(
                     f"baselines must have shape [{samples}, baselines, ...] for {samples} samples, got {list(tensor.shape)}"
                 )
-        return [tensor.to(self._device) for tensor in tensors]
+        return self._as_background(tensors)
+
+    def _as_background(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors like the background's as the model takes them."""
+        return [tensor.to(self._device, own.dtype) for tensor, own in zip(tensors, self._data, strict=True)]
 
     def _check_sample_kwargs(self, values: Any, samples: int) -> list[Tensor]:
         dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()

@@ -273,6 +273,9 @@ class Explanation:
                 for m, x, r, layout in zip(found, graph.explained, reference.explained, layouts, strict=True):
                     geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
                     mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
+                    # Those of integers come in float64, whatever the model computes in.
+                    dtype = _coarsest([mean, wide(graph.output)])
+                    mean, m2 = mean.to(dtype), m2.to(dtype)
                     moments = Moments(len(rows), mean, m2 if self.spread else None)
                     part.append(moments.by_input(layout, repeats, inputs))
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]

@@ -56,11 +56,30 @@ def model_errors(
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                way = _as_floats(name, rows, plain) or (_as_one_sample(rows, plain) if name == "data" else "")
+                way = _as_one_sample(rows, plain) if name == "data" else ""
                 raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
             if name == "data" and isinstance(error, ExplanationError) and (way := _all_together(rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
+
+
+def as_the_model_takes(
+    model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor], rows: Sequence[Tensor]
+) -> list[Tensor]:
+    """The model's inputs, integers among them as numbers of its dtype where it runs on these and not on integers; ``rows``: its keyword
+    arguments that have a row a sample."""
+    integers = [tensor for tensor in inputs if not tensor.is_floating_point()]
+    dtype = next(iter(dtypes_of(model)), torch.get_default_dtype())
+    plain = _Plain(model, call, options)
+    # Torch looks nothing up for integers of one or two bytes, as one-hot rows are stored in.
+    for bytes_ in (0, 2, 8) if integers else ():
+        some = [
+            tensor if tensor.is_floating_point() or tensor.element_size() > bytes_ else tensor.to(dtype)
+            for tensor in inputs
+        ]
+        if plain.runs([tensor[:2] for tensor in (*some, *rows)]):
+            return some
+    return [*inputs]
 
 
 class _Plain:
@@ -132,16 +151,6 @@ def _layer(model: nn.Module, error: Exception) -> list[str]:
 
 def _takes(module: nn.Module) -> str | None:
     return next((takes(module) for kinds, takes in _TAKES if isinstance(module, kinds)), None)
-
-
-def _as_floats(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
-    """The advice to give integers as numbers, where it works."""
-    explained, _ = plain.split(rows)
-    dtype = next(iter(dtypes_of(plain.model)), torch.get_default_dtype())
-    numbers = [tensor if tensor.is_floating_point() else tensor.to(dtype) for tensor in explained]
-    if all(tensor.is_floating_point() for tensor in explained) or not plain.runs([*numbers, *rows[len(numbers) :]]):
-        return ""
-    return f"; it runs on {name} as numbers: pass floating-point ones, by .float() or .astype(float)"
 
 
 def _as_one_sample(data: Sequence[Tensor], plain: _Plain) -> str:
