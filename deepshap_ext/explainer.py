@@ -145,8 +145,7 @@ class DeepExplainer:
         rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
         names = names_of_inputs(self._model, len(given), [*constants, *self._by_row])
         self._call = Call(self._layers, selector(output), constants, self._by_row, names)
-        # Later arguments come in the background's dtypes.
-        self._like = [tensor[:0] for tensor in self._data]
+        self._given_as = [tensor.dtype for tensor in self._data]
         self._data = as_the_model_takes(self._model, self._call, self._options, self._data, rows)
         with model_errors(self._model, self._call, self._options, lambda: {"data": [*self._data, *rows]}):
             self._engine = Engine(self._model, self._call, [*self._data, *rows], self._options, max_memory)
@@ -331,26 +330,22 @@ class DeepExplainer:
                 f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
             )
         check_rows("X", given)
-        tensors = like("X", given, self._like, ["samples"])
+        tensors = like("X", given, self._data, self._given_as, ["samples"])
         check_columns(given, self._columns)
-        return self._as_background(tensors)
+        return [tensor.to(self._device) for tensor in tensors]
 
     def _check_baselines(self, baselines: Any, samples: int) -> list[Tensor]:
         given, listed = taken("baselines", baselines)
         if listed != self._listed:
             raise TypeError("baselines must be a list of tensors exactly where the background is one")
         check_rows("baselines", given)
-        tensors = like("baselines", given, self._like, ["samples", "baselines"])
+        tensors = like("baselines", given, self._data, self._given_as, ["samples", "baselines"])
         for tensor in tensors:
             if tensor.shape[0] != samples or tensor.shape[1] == 0:
                 raise ValueError(
                     f"baselines must have shape [{samples}, baselines, ...] for {samples} samples, got {list(tensor.shape)}"
                 )
-        return self._as_background(tensors)
-
-    def _as_background(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors like the background's as the model takes them."""
-        return [tensor.to(self._device, own.dtype) for tensor, own in zip(tensors, self._data, strict=True)]
+        return [tensor.to(self._device) for tensor in tensors]
 
     def _check_sample_kwargs(self, values: Any, samples: int) -> list[Tensor]:
         dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()

@@ -262,6 +262,7 @@ class Explanation:
             rows_of_all = rows_of_all.repeat(pairs.samples // len(rows_of_all), 1)
         baselines = torch.arange(1 if pairs.pairing == "aligned" else count, device=targets.device)
         layouts = self.engine.probed.layouts.explained
+        dtype = torch.promote_types(graph.output.dtype, torch.float32)
         by_output: list[list[Moments]] = []
         for chosen in rows_of_all.split(chunks.outputs, 1):
             each = chosen.t()
@@ -270,12 +271,13 @@ class Explanation:
                 # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
                 found = pairs.multipliers(each.repeat(len(rows), 1), rows.repeat_interleave(len(each)))
                 part = []
-                for m, x, r, layout in zip(found, graph.explained, reference.explained, layouts, strict=True):
+                both = zip(found, graph.explained, reference.explained, layouts, graph.integers, strict=True)
+                for m, x, r, layout, integers in both:
                     geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
                     mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
-                    # Those of integers come in float64, whatever the model computes in.
-                    dtype = _coarsest([mean, wide(graph.output)])
-                    mean, m2 = mean.to(dtype), m2.to(dtype)
+                    if integers:
+                        # Their difference is taken in float64, whatever the model computes in.
+                        mean, m2 = mean.to(dtype), m2.to(dtype)
                     moments = Moments(len(rows), mean, m2 if self.spread else None)
                     part.append(moments.by_input(layout, repeats, inputs))
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]

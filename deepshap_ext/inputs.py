@@ -87,12 +87,17 @@ def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -
     ]
 
 
-def like(name: str, given: Sequence[Given], data: Sequence[Tensor], leading: Sequence[str]) -> list[Tensor]:
-    """As many tensors as the background has, of its feature shapes behind the ``leading`` dimensions, in its dtypes."""
+def like(
+    name: str, given: Sequence[Given], data: Sequence[Tensor], given_as: Sequence[torch.dtype], leading: Sequence[str]
+) -> list[Tensor]:
+    """As many tensors as the background has, of its feature shapes behind the ``leading`` dimensions, in its dtypes.
+
+    ``given_as``: the dtypes that the background came in. Integers are numbers only where its own are taken as such.
+    """
     if len(given) != len(data):
         raise ValueError(f"{name}: the background has {len(data)} input(s), got {len(given)}")
     tensors = []
-    for one, background in zip(given, data, strict=True):
+    for one, background, came_in in zip(given, data, given_as, strict=True):
         shape, features = list(one.tensor.shape), list(background.shape[1:])
         if len(shape) < len(leading) or shape[len(leading) :] != features:
             raise ValueError(
@@ -100,13 +105,16 @@ def like(name: str, given: Sequence[Given], data: Sequence[Tensor], leading: Seq
                 + _missing_dimension(one.label, shape, features, len(leading))
             )
         floating = background.is_floating_point()
-        if one.tensor.dtype != background.dtype and not (floating and one.tensor.is_floating_point()):
+        numbers = floating and (one.tensor.is_floating_point() or not came_in.is_floating_point)
+        if one.tensor.dtype != background.dtype and not numbers:
             integers = f"astype('{str(background.dtype)[6:]}')" if one.array else f"to({background.dtype})"
             raise TypeError(
                 f"{one.label} must be of the background's dtype {background.dtype}, got {one.tensor.dtype}: pass "
                 f"{_as_floats(one) if floating else f'{one.label}.{integers}'}"
             )
-        tensors.append(_converted(one, background.dtype))
+        tensors.append(
+            _converted(one, background.dtype) if one.tensor.is_floating_point() else one.tensor.to(background.dtype)
+        )
     return tensors
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -44,6 +45,8 @@ class Codes:
 
     def __init__(self) -> None:
         self._twins: Any = WeakIdKeyDictionary()
+        #: The places in the autograd graph of inputs that are integers.
+        self.inputs: list[GradientEdge] = []
 
     def __bool__(self) -> bool:
         return bool(self._twins)

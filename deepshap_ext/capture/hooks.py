@@ -40,7 +40,7 @@ class Pass:
     """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph.
 
     ``returned``: what the model returned, of which ``output`` is made. ``layers``: which of the explained tensors are each layer's; a
-    model's own inputs count as one layer.
+    model's own inputs count as one layer. ``integers``: whether each explained tensor has integers, in floating point.
     """
 
     capture: Capture
@@ -49,6 +49,7 @@ class Pass:
     explained: list[Tensor]
     edges: list[GradientEdge]
     layers: list[slice]
+    integers: list[bool]
     inputs: list[Tensor]
 
     @property
@@ -276,6 +277,7 @@ class ModelHooks:
                 if leaves[number].dtype != tensor.dtype:
                     twin, given[number] = leaves[number].to(TWIN, copy=True), tensor.clone()
                     capture.codes[given[number]] = twin
+                    capture.codes.inputs.append(get_gradient_edge(leaves[number]))
                     capture.dependence.mark(twin, explained=True)
             copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
             for tensor in (*leaves, *given):
@@ -295,8 +297,9 @@ class ModelHooks:
         self._running.clear()
         self._capture = None
         tensors, edges, layers = self._seen_layers(leaves)
+        integers = [edge in capture.codes.inputs for edge in edges]
         self._check_output(output, capture, len(inputs[0]))
-        return Pass(capture, output, returned, tensors, edges, layers, leaves)
+        return Pass(capture, output, returned, tensors, edges, layers, integers, leaves)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         """A copy of an input that multipliers are taken with respect to; of integers that are explained themselves it is floating-point."""

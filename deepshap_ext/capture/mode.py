@@ -243,6 +243,8 @@ class Capture(TorchFunctionMode):
             if result.element_size() < 4 and not (known or twin._is_view()):
                 # Small integers wrap around.
                 twin = self._apply(called, converted(twin, result), (), {})
+            if not torch.equal(twin.detach().to(result.dtype), result):
+                self._refuse(called, "makes integers beyond 2**53 of explained ones: take remainders before it")
             self.codes[result] = twin
         self._mark(called, [result, twin], dependent)
         return result
@@ -270,6 +272,7 @@ class Capture(TorchFunctionMode):
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
         self.dependence = Dependence()
+        self.codes = Codes()
         self.without_rule.clear()
         self.meetings.clear()
         self._made_by.clear()
@@ -533,12 +536,16 @@ class Capture(TorchFunctionMode):
         entries = []
         for (explained, decision), kept in groups.items():
             culprit = decision if explained else self._place(called)
-            if explained and not decision and any(tensor in self.codes for tensor in kept):
+            if explained and not decision and self._of_integers(kept):
                 culprit = self._place(called, OF_INTEGERS)
             entry = Entry(called.title, self._module_path(), kept, past=not explained, culprit=culprit)
             self.tape.append(entry)
             entries.append(entry)
         return entries
+
+    def _of_integers(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether integers among these are explained as inputs of their own, not only as columns of numbers."""
+        return bool(self.codes.inputs) and any(tensor in self.codes for tensor in tensors)
 
     def _place(self, called: Operation, of: str = "") -> str:
         """The operation, what it is of, its module and the line of the model's source: for the few that a message may have to name."""
@@ -593,9 +600,9 @@ class Capture(TorchFunctionMode):
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
             passive = not tensor.requires_grad
             if passive and decision is None:
-                if any(tensor in self.codes for tensor in dependent):
+                if self._of_integers(dependent):
                     decision = self._place(called, OF_INTEGERS)
-                elif any(self.carries(tensor) for tensor in dependent):
+                elif any(self.carries(tensor) or tensor in self.codes for tensor in dependent):
                     decision = self._place(called)
                 else:
                     decision = next((mark.decision for mark in marks if mark.decision), None)
