@@ -41,7 +41,7 @@ def model_errors(
     """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
 
     Whether an error is the model's own is tried: the plain model on the same rows, without capture. A missing dimension is looked for in
-    the background alone, to whose shape later arguments are held.
+    the first argument alone, to whose shape the others are held.
     """
     try:
         yield
@@ -50,15 +50,18 @@ def model_errors(
         if refused or is_out_of_memory(error):
             raise
         plain = _Plain(model, call, options)
-        for name, rows in inputs().items():
+        arguments = inputs()
+        first = next(iter(arguments))
+        for name, rows in arguments.items():
             try:
                 plain(rows)
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                way = _as_floats(name, rows, plain) or (_as_one_sample(rows, plain) if name == "data" else "")
+                way = _as_floats(name, rows, plain) or (_as_one_sample(name, rows, plain) if name == first else "")
                 raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
-            if name == "data" and isinstance(error, ExplanationError) and (way := _all_together(rows, plain)):
+            alone = name == first and isinstance(error, ExplanationError)
+            if alone and (way := _all_together(name, rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
 
@@ -75,8 +78,8 @@ class _Plain:
         with ModelHooks(self.model, self.call, self._options) as hooks, torch.no_grad():
             return hooks.by_itself(inputs)
 
-    def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The model's inputs, and the keyword arguments behind them."""
+    def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str | int, Tensor]]:
+        """The model's inputs, and the further arguments behind them."""
         explained = self.call.explained(inputs)
         return explained, dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))
 
@@ -102,7 +105,8 @@ class _Plain:
 
 def _message(name: str, rows: Sequence[Tensor], plain: _Plain, error: Exception) -> str:
     explained, by_row = plain.split(rows)
-    given = ", ".join([*map(_kind, explained), *(f"{key}={_kind(tensor)}" for key, tensor in by_row.items())])
+    further = (f"{key}={_kind(tensor)}" if isinstance(key, str) else _kind(tensor) for key, tensor in by_row.items())
+    given = ", ".join([*map(_kind, explained), *further])
     dtypes = sorted({str(parameter.dtype)[6:] for parameter in plain.model.parameters()})
     facts = [f"it was given {given}"]
     if dtypes:
@@ -144,16 +148,16 @@ def _as_floats(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     return f"; it runs on {name} as numbers: pass floating-point ones, by .float() or .astype(float)"
 
 
-def _as_one_sample(data: Sequence[Tensor], plain: _Plain) -> str:
+def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice to give one sample its batch dimension, where it works."""
-    return "; it runs on data as one sample of a batch: pass data[None]" if plain.takes_as_one_sample(data) else ""
+    return f"; it runs on {name} as one sample of a batch: pass {name}[None]" if plain.takes_as_one_sample(rows) else ""
 
 
-def _all_together(data: Sequence[Tensor], plain: _Plain) -> str:
+def _all_together(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice for a model that takes the rows only all together: they may be one sample."""
-    if plain.takes_any_number_of(data):
+    if plain.takes_any_number_of(rows):
         return ""
-    return _as_one_sample(data, plain) or (
-        "; if data is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
-        "torch.stack([self.model(one, **kwargs) for one in x]), and pass data[None]"
+    return _as_one_sample(name, rows, plain) or (
+        f"; if {name} is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
+        f"torch.stack([self.model(one, **kwargs) for one in x]), and pass {name}[None]"
     )
