@@ -56,7 +56,10 @@ class Explained:
 
         return replace(
             self,
-            moments=[Moments(m.count, of(m.mean, 1), None if m.m2 is None else of(m.m2, 1)) for m in self.moments],
+            moments=[
+                Moments(m.weight, of(m.mean, 1), None if m.variance is None else of(m.variance, 1))
+                for m in self.moments
+            ],
             sums=[of(one, 0) for one in self.sums],
             outputs=of(self.outputs, 0),
             expected=of(self.expected, 0),
@@ -69,8 +72,8 @@ class Explained:
         here = slice(first, first + len(part.outputs))
         for ours, theirs in zip(self.moments, part.moments, strict=True):
             ours.mean[:, here] = theirs.mean
-            if ours.m2 is not None and theirs.m2 is not None:
-                ours.m2[:, here] = theirs.m2
+            if ours.variance is not None and theirs.variance is not None:
+                ours.variance[:, here] = theirs.variance
         for mine, its in zip(self._by_input(), part._by_input(), strict=True):
             mine[here] = its
         self.inexact = _union(

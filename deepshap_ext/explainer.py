@@ -265,8 +265,8 @@ class DeepExplainer:
         explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error, check)
 
         def error(moments: Moments) -> Tensor:
-            assert moments.m2 is not None
-            return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
+            assert moments.variance is not None
+            return _outputs_last((moments.variance / (number - 1)).sqrt(), outputs)
 
         shape = (len(inputs[0]), *outputs)
         difference = explained.outputs - explained.expected

@@ -272,8 +272,10 @@ class Explanation:
                 part = []
                 for m, x, r, layout in zip(found, graph.explained, reference.explained, layouts, strict=True):
                     geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
-                    mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
-                    moments = Moments(len(rows), mean, m2 if self.spread else None)
+                    weights = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
+                    each_baseline = m.detach().unflatten(0, (len(rows), -1))
+                    mean, variance, _ = ops.contribution(each_baseline, x, r, rows, weights, *geometry)
+                    moments = Moments(len(rows), mean, variance if self.spread else None)
                     part.append(moments.by_input(layout, repeats, inputs))
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
                 if self._bar is not None:
@@ -315,5 +317,5 @@ def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def _of_all_outputs(parts: Sequence[Moments]) -> Moments:
-    spreads = [part.m2 for part in parts if part.m2 is not None]
-    return Moments(parts[0].count, torch.cat([part.mean for part in parts]), torch.cat(spreads) if spreads else None)
+    spreads = [part.variance for part in parts if part.variance is not None]
+    return Moments(parts[0].weight, torch.cat([part.mean for part in parts]), torch.cat(spreads) if spreads else None)

@@ -11,34 +11,37 @@ from .capture.layout import Layout
 
 @dataclass
 class Moments:
-    """Mean and, where asked for, sum of squared deviations of contributions over ``count`` baselines, ``[K, B, *features]`` each."""
+    """Mean and, where asked for, variance of contributions over baselines that weigh ``weight`` together, ``[K, B, *features]`` each."""
 
-    count: int
+    weight: float
     mean: Tensor
-    m2: Tensor | None
+    variance: Tensor | None
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both sets together (Chan, Golub and LeVeque 1983, equations 1.5)."""
-        count = self.count + other.count
+        """The moments of both sets together (Chan, Golub and LeVeque 1983, equations 1.5, of weights and divided by their sum)."""
+        weight = self.weight + other.weight
+        share = other.weight / weight
         delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        if self.m2 is None or other.m2 is None:
-            return Moments(count, mean, None)
-        m2 = self.m2 + other.m2 + delta.square() * (self.count * other.count / count)
-        return Moments(count, mean, m2)
+        mean = self.mean + share * delta
+        if self.variance is None or other.variance is None:
+            return Moments(weight, mean, None)
+        within = (1 - share) * self.variance + share * other.variance
+        return Moments(weight, mean, within + share * (1 - share) * delta.square())
 
     def by_input(self, layout: Layout, repeats: int, inputs: int) -> Moments:
         """The first ``inputs`` inputs' own, from moments of contributions in a tensor's own layout.
 
         ``repeats`` consecutive rows are one input's, each with another baseline.
         """
-        mean, m2 = (None if one is None else _rows(one, layout)[:, : inputs * repeats] for one in (self.mean, self.m2))
+        mean, variance = (
+            None if one is None else _rows(one, layout)[:, : inputs * repeats] for one in (self.mean, self.variance)
+        )
         assert mean is not None
         if repeats == 1:
-            return Moments(self.count, mean, m2)
+            return Moments(self.weight, mean, variance)
         each = mean.unflatten(1, (-1, repeats))
         mean = each.mean(2)
-        spread = None if m2 is None else (each - mean.unsqueeze(2)).square().sum(2)
+        spread = None if variance is None else (each - mean.unsqueeze(2)).square().mean(2)
         return Moments(repeats, mean, spread)
 
     def sums(self) -> Tensor:
