@@ -412,11 +412,11 @@ def test_a_position_of_numpy() -> None:
 def test_short_representations() -> None:
     model = net()
     assert repr(DeepExplainer(model, BACKGROUND)) == (
-        "DeepExplainer(Skip, background float32 [3, 6], rules='deeplift', softmax='logmean', on_unsupported='error')"
+        "DeepExplainer(Skip, rules='deeplift', softmax='logmean', on_unsupported='error', background float32 [3, 6])"
     )
     explainer = DeepExplainer((model, "head"), BACKGROUND, at="output", rules="shapley")
     assert repr(explainer).startswith(
-        "DeepExplainer(Skip, layer 'head' at its output, background float32 [3, 6], rules='sh"
+        "DeepExplainer(Skip, layer 'head' at its output, rules='sh"
     )
     found = explainer.attribute(X, 0)
     assert repr(found) == (
