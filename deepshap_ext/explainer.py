@@ -211,7 +211,7 @@ class Explainer:
         inputs, device = self._inputs("baselines", given)
         number = len(inputs[0])
         constants, rows = self._further(args, sample_kwargs, number, device)
-        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number, device), False)
+        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
         engine = self._engine(
             constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
         )
