@@ -34,7 +34,7 @@ from .layers import model_and_layers
 from .moments import Moments
 from .outputs import selector
 from .pairs import Pairing
-from .rules.registry import Options
+from .rules.options import options
 from .targets import Choose, ranked, targeted
 
 
@@ -84,7 +84,9 @@ class DeepExplainer:
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
-            spreads it by the exact Shapley values of the window's entries, which is slower.
+            spreads it by the exact Shapley values of the window's entries, which is slower. Or a mapping of functions and classes to
+            rules for this explainer alone, both as :func:`register_rule` takes them, with the multipliers of maxima under ``"maxima"``:
+            ``{nn.SiLU: my_rule, torch.erf: "integrate", MyAct: "rescale", "maxima": "shapley"}``.
         softmax: ``"logmean"``, softmax's gradient at the logarithmic mean of the two sides; ``"rescale"``, each probability by its own
             logit alone, as shap does; ``"centered"``, for a model that ends in a softmax: explains the logits
             less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
@@ -118,7 +120,7 @@ class DeepExplainer:
         kwargs: Mapping[str, Any] | None = None,
         sample_kwargs: Mapping[str, Any] | None = None,
         output: str | int | Callable[[Any], Tensor] | None = None,
-        rules: Literal["deeplift", "shapley"] = "deeplift",
+        rules: Literal["deeplift", "shapley"] | Mapping[Any, Any] = "deeplift",
         softmax: Literal["logmean", "rescale", "centered"] = "logmean",
         on_unsupported: Literal["error", "gradient", "integrate"] = "error",
         additivity_tolerance: float | None = None,
@@ -130,10 +132,7 @@ class DeepExplainer:
         max_memory = bytes_or_none("max_memory", max_memory)
         flag("progress", progress)
         self._progress = progress
-        one_of("rules", rules, ("deeplift", "shapley"))
-        one_of("softmax", softmax, ("logmean", "rescale", "centered"))
-        one_of("on_unsupported", on_unsupported, ("error", "gradient", "integrate"))
-        self._options = Options(rules, softmax, on_unsupported)
+        self._options = options(rules, softmax, on_unsupported)
         given, self._listed = taken("data", data)
         check_rows("data", given)
         self._columns = [one.columns for one in given]
@@ -153,8 +152,7 @@ class DeepExplainer:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
         by_row = f", sample_kwargs {list(self._by_row)}" if self._by_row else ""
-        options = ", ".join(f"{name}={value!r}" for name, value in vars(self._options).items())
-        return f"DeepExplainer({type(self._model).__name__}{layers}, background {data}{by_row}, {options})"
+        return f"DeepExplainer({type(self._model).__name__}{layers}, background {data}{by_row}, {self._options})"
 
     @property
     @within_memory("the expected value")
