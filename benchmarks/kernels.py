@@ -238,7 +238,12 @@ def contribution(o: Operands) -> Case:
         ]
         return torch.stack(each).mean(0)
 
-    return lambda: ops.contribution(multipliers, o.x, o.r, rows, *o.geometry), expected, (o.grad, o.x, o.r)
+    weights = torch.ones(len(rows), dtype=torch.float64, device=o.x.device)
+
+    def call() -> tuple[Tensor, ...]:
+        return ops.contribution(multipliers, o.x, o.r, rows, weights, *o.geometry)[:2]
+
+    return call, expected, (o.grad, o.x, o.r)
 
 
 CASES = {

@@ -24,6 +24,6 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
       "lstm(Tensor grad, Tensor x, Tensor r, Tensor x_values, Tensor r_values, Tensor rows, int outer, int batch, "
       "str pairing) -> Tensor");
   m.def(
-      "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor rows, int outer, int batch, str pairing) "
-      "-> (Tensor, Tensor)");
+      "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor shares, Tensor rows, int outer, int batch, "
+      "str pairing, bool with_multipliers) -> (Tensor, Tensor, Tensor)");
 }

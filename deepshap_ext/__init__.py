@@ -1,6 +1,7 @@
 """DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
 
 from . import rules as rules
+from .attribution import Attribution
 from .build_info import build_info
 from .errors import (
     AdditivityError,
@@ -10,9 +11,10 @@ from .errors import (
     OutOfMemoryError,
     UnsupportedOperationError,
 )
-from .explainer import Attribution, DeepExplainer
+from .explainer import Explainer
 from .rules.registry import Application
 from .rules.user import Registration, register_rule
+from .shap import DeepExplainer
 
 __all__ = [
     "AdditivityError",
@@ -20,6 +22,7 @@ __all__ = [
     "Attribution",
     "ControlFlowError",
     "DeepExplainer",
+    "Explainer",
     "ExplanationError",
     "MixedSamplesError",
     "OutOfMemoryError",

@@ -14,6 +14,7 @@ from .arguments import shown
 from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
+from .found import Found
 from .rounding import tf32
 
 #: What to do where values do not add up: raise, warn, or not look.
@@ -86,8 +87,20 @@ def check_additivity(
 
 def gaps(explained: Explained, cut: Cut) -> Tensor:
     """``[N, K]``: the values of a cut's layers summed, less what they should add up to; float64."""
-    parts = [one for layer in cut.layers for one in explained.sums[explained.layers[layer]]]
-    return torch.stack(parts).sum(0) - (explained.outputs.double() - explained.expected.double())
+    totals = [found.totals.mean(explained.weights).t() for found in _found(explained, cut)]
+    return torch.stack(totals).sum(0) - (explained.outputs.double() - explained.expected)
+
+
+def gaps_of_pairs(explained: Explained, cut: Cut) -> Tensor:
+    """``[N, R, K]``: likewise for each baseline, where every one's own values were asked for."""
+    totals = torch.stack([found.totals.value for found in _found(explained, cut)]).sum(0)
+    outputs = explained.outputs.t().unsqueeze(2).double()
+    return (totals - (outputs - explained.baseline_outputs.value)).movedim(0, 2)
+
+
+def _found(explained: Explained, cut: Cut) -> list[Found]:
+    """What was found of a cut's layers' tensors."""
+    return [found for layer in cut.layers for found in explained.found[explained.layers[layer]]]
 
 
 def _not_finite(explained: Explained) -> list[str]:
@@ -115,7 +128,7 @@ def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Roun
         # Its mantissa has as many bits as half precision's.
         dtype = torch.float16
     tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
-    outputs, expected = explained.outputs.double(), explained.expected.double()
+    outputs, expected = explained.outputs.double(), explained.expected
     difference = (outputs - expected).abs()
     gap = gaps(explained, cut).abs()
     eps = torch.finfo(dtype).eps
@@ -145,8 +158,8 @@ def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Roun
 
 def _total_size(explained: Explained, cut: Cut, rows: Tensor) -> Tensor:
     """``[n, K]``: the absolute values of a cut's layers summed, for some samples; float64."""
-    values = [moments.mean[:, rows] for layer in cut.layers for moments in explained.moments[explained.layers[layer]]]
-    return torch.stack([each.double().abs().unsqueeze(-1).flatten(2).sum(2).t() for each in values]).sum(0)
+    sizes = [found.sizes.mean(explained.weights)[:, rows].t() for found in _found(explained, cut)]
+    return torch.stack(sizes).sum(0)
 
 
 def _excess(gap: Tensor, allowed: Tensor) -> Tensor:

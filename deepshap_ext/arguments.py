@@ -44,6 +44,16 @@ def bytes_or_none(name: str, value: Any) -> int | None:
     return int(value)
 
 
+def size_or_none(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not is_integer(value):
+        raise TypeError(f"{name} must be None or a positive integer, got {shown(value)}")
+    if value <= 0:
+        raise ValueError(f"{name} must be None or a positive integer, got {value}")
+    return int(value)
+
+
 def positive_or_none(name: str, value: Any) -> float | None:
     if value is None:
         return None

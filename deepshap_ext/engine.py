@@ -1,7 +1,8 @@
-"""What is known of a model before it is explained: where the batch lies in its tensors and what it costs; and its runs."""
+"""A model as it is called: where the batch lies in its tensors, what it costs, and its runs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .baselines import Baselines
 from .capture.hooks import Call, ModelHooks, Pass
 from .capture.probe import Layouts, probe
 from .errors import ExplanationError, OutOfMemoryError
 from .memory import HEAP, WARM, available_memory, is_out_of_memory
-from .pairs import Pairing
-from .planner import Chunks, Costs, Measurement, plan
+from .planner import Chunks, Costs, Limits, Measurement, Work, plan
 from .rules.normalization import wide
 from .rules.registry import Options, registered
 
@@ -38,26 +39,36 @@ _PROBED: WeakKeyDictionary[nn.Module, dict[Any, Probed]] = WeakKeyDictionary()
 
 
 class Engine:
-    """Runs a model on inputs and baselines that are tensors on one device, already checked.
+    """Runs a model, as ``call`` calls it, on inputs and baselines that are tensors on one device, already checked.
 
-    Inputs, and baselines likewise, are the model's inputs and behind them its keyword arguments that have a row a sample.
+    Inputs, and baselines likewise, are the model's inputs and behind them its further arguments that have a row a sample. ``examples``
+    ``[rows, ...]`` are some of them: all others have their shapes, dtypes and device. ``batch_size``: at most so many rows or pairs at
+    once; None for any number.
     """
 
     def __init__(
-        self, model: nn.Module, call: Call, baselines: Sequence[Tensor], options: Options, max_memory: int | None
+        self,
+        model: nn.Module,
+        call: Call,
+        examples: Sequence[Tensor],
+        options: Options,
+        max_memory: int | None,
+        batch_size: int | None,
     ) -> None:
         self._model = model
-        self._call = call
+        self.call = call
         self._options = options
-        self.baselines = list(baselines)
         self._max_memory = max_memory
+        self._batch_size = sys.maxsize if batch_size is None else batch_size
+        self.device = examples[0].device
+        self.dtypes = [tensor.dtype for tensor in examples]
         #: Whether what the model gives when it is followed was compared with its own output.
         self.compared = False
         self.probed: Probed
-        known, key = _PROBED.setdefault(model, {}), self._known_by()
+        known, key = _PROBED.setdefault(model, {}), self._known_by(examples)
         if key not in known:
             with within_memory("a batch of three rows"), self.hooks() as hooks:
-                self.probe(hooks)
+                self.probe(hooks, examples)
                 known[key] = self.probed
         self.probed = known[key]
 
@@ -68,17 +79,17 @@ class Engine:
 
     def hooks(self) -> ModelHooks:
         """The context in which the model can be run."""
-        return ModelHooks(self._model, self._call, self._options)
+        return ModelHooks(self._model, self.call, self._options)
 
-    def probe(self, hooks: ModelHooks) -> None:
+    def probe(self, hooks: ModelHooks, examples: Sequence[Tensor]) -> None:
         """Find out about the model, as it runs now."""
         measurement = Measurement(hooks)
-        layouts = probe(hooks, self.baselines, measurement.run)
+        layouts = probe(hooks, examples, measurement.run)
         self.probed = Probed(layouts, measurement.costs())
 
-    def _known_by(self) -> Any:
+    def _known_by(self, examples: Sequence[Tensor]) -> Any:
         """What a probe's findings hold for. That the model runs the same operations is checked again whenever it runs."""
-        call = self._call
+        call = self.call
         names = {module: name for name, module in self._model.named_modules()}
         return (
             tuple((names[layer.module], layer.at, layer.call) for layer in call.layers),
@@ -87,7 +98,7 @@ class Engine:
             (*call.by_row, *call.names),
             self._options,
             registered(),
-            tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in self.baselines),
+            tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in examples),
             tuple(
                 (name, type(module), *((key, _described(value)) for key, value in vars(module).items()))
                 for name, module in self._model.named_modules()
@@ -121,19 +132,20 @@ class Engine:
                 probed.least_rows = 2
         return probed.least_rows
 
-    def expected(self) -> Tensor:
-        """Mean of the model's output over the baselines, of the shape of one sample's output, for the model as it is now."""
-        number = len(self.baselines[0])
-        step = self.plan(1, 1, None, "grid", self.budget()).taped
+    def expected(self, baselines: Baselines) -> Tensor:
+        """Mean of the model's output over shared baselines, of the shape of one sample's output, for the model as it is now."""
+        number, weights = baselines.number, baselines.weights
+        step = self.plan(Work(1, number, 1, True, False, False), self.budget()).taped
         while True:
             try:
                 with self.hooks() as hooks:
-                    parts = [
-                        [tensor[first : first + step] for tensor in self.baselines] for first in range(0, number, step)
-                    ]
-                    # Sums over baselines must not round.
-                    sums = [wide(self.run(hooks, rows).output.detach())[: len(rows[0])].sum(0) for rows in parts]
-                return _finite(torch.stack(sums).sum(0) / number)
+                    sums = []
+                    for first in range(0, number, step):
+                        here = slice(first, first + step)
+                        rows = [tensor[here] for tensor in baselines.tensors]
+                        outputs = wide(self.run(hooks, rows).output.detach()[: len(rows[0])])
+                        sums.append(torch.tensordot(weights[here].to(outputs.device), outputs.double(), 1))
+                return _finite((torch.stack(sums).sum(0) / weights.sum()).to(outputs.dtype))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -141,34 +153,17 @@ class Engine:
                     raise does_not_fit("one baseline", error) from error
             step = (step + 1) // 2
 
-    def baselines_of(self, own: Sequence[Tensor] | None) -> int:
-        """The number of baselines that each input is compared with, ``own`` ones ``[B, R, ...]`` or those that all share."""
-        return len(self.baselines[0]) if own is None else own[0].shape[1]
-
-    def plan(self, inputs: int, outputs: int, own: Sequence[Tensor] | None, pairing: Pairing, budget: int) -> Chunks:
-        """How much of ``inputs`` inputs with ``outputs`` explained outputs each is done at once."""
-        if pairing == "alone":
-            inputs = 1
-        aligned = pairing in ("aligned", "alone")
-        warm = WARM if self.baselines[0].device.type == "cpu" else budget
-        return plan(
-            self.probed.costs,
-            budget,
-            warm,
-            inputs,
-            1 if pairing == "alone" else self.baselines_of(own),
-            outputs,
-            own is None,
-            aligned,
-        )
+    def plan(self, work: Work, budget: int) -> Chunks:
+        """How much of the work is done at once."""
+        warm = WARM if self.device.type == "cpu" else budget
+        return plan(self.probed.costs, Limits(budget, warm, self._batch_size), work)
 
     def budget(self) -> int:
         """Bytes that may be used."""
-        device = self.baselines[0].device
         if self._max_memory is None:
             # Half of what is free: torch's own workspaces and other programs take some.
-            return available_memory(device) // 2
-        return max(1, self._max_memory // HEAP) if device.type == "cpu" else self._max_memory
+            return available_memory(self.device) // 2
+        return max(1, self._max_memory // HEAP) if self.device.type == "cpu" else self._max_memory
 
 
 def _finite(expected: Tensor) -> Tensor:

@@ -9,78 +9,101 @@ import torch
 from torch import Tensor
 
 from .capture.graph import Cut
-from .moments import Moments
+from .found import Found
+from .moments import OverBaselines
+
+
+@dataclass
+class Activations:
+    """An explained tensor of the inputs ``[B, *features]``, and of their ``baselines``: ``[R, *features]`` that they share, or ``[B, R,
+    *features]`` that are each input's ``own``."""
+
+    inputs: Tensor
+    baselines: Tensor
+    own: bool
+
+    def __add__(self, more: Activations) -> Activations:
+        """Those of these baselines and of more."""
+        return replace(self, baselines=torch.cat([self.baselines, more.baselines], 1 if self.own else 0))
 
 
 @dataclass
 class Explained:
     """What explaining ``B`` inputs gave, ``K`` outputs each.
 
-    ``moments``: one an explained tensor; ``sums``, ``[B, K]`` in float64: of each, the sum of an input's values; ``layers``: which of
-    them are each layer's. ``outputs`` and ``expected``, ``[B, K]``: the explained outputs for the inputs, and their mean over the
-    baselines. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from adding
-    up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which. ``precision``: the
-    least precise dtype that the passes computed in. ``integrals``: what was integrated, with how far its integral is from adding up for
-    the worst pair, in units of the explained output.
+    ``found``: one an explained tensor; ``layers``: which of them are each layer's. ``outputs``, ``[B, K]``: the explained outputs for the
+    inputs; ``baseline_outputs``, ``[K, B]`` in float64: their mean over the baselines, or their value for each. ``weights``: the
+    baselines'. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from
+    adding up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which.
+    ``precision``: the least precise dtype that the passes computed in. ``integrals``: what was integrated, with how far its integral is
+    from adding up for the worst pair, in units of the explained output. ``activations``: one an explained tensor, if wanted.
     """
 
-    moments: list[Moments]
-    sums: list[Tensor]
+    found: list[Found]
     layers: list[slice]
     outputs: Tensor
-    expected: Tensor
+    baseline_outputs: OverBaselines
+    weights: Tensor
     targets: Tensor
     inexact: dict[str, set[int]]
     cuts: list[Cut]
     precision: torch.dtype
     integrals: dict[str, float]
+    activations: list[Activations]
+
+    @property
+    def expected(self) -> Tensor:
+        """``[B, K]``: the explained outputs' mean over the baselines, in float64."""
+        return self.baseline_outputs.mean(self.weights).t()
 
     def with_more_baselines(self, more: Explained) -> Explained:
         """The same inputs against these baselines and more."""
-        moments = [a + b for a, b in zip(self.moments, more.moments, strict=True)]
         return replace(
             self,
-            moments=moments,
-            sums=[one.sums() for one in moments],
-            expected=self.expected + more.expected,
+            found=[one + other for one, other in zip(self.found, more.found, strict=True)],
+            baseline_outputs=self.baseline_outputs + more.baseline_outputs,  # type: ignore[operator]
             inexact=_union(self.inexact, more.inexact),
             integrals=_largest(self.integrals, more.integrals),
             cuts=_both(self.cuts, more.cuts),
+            activations=[one + other for one, other in zip(self.activations, more.activations, strict=True)],
         )
 
     def room(self, inputs: int) -> Explained:
         """Room for so many inputs, explained like these."""
 
-        def of(tensor: Tensor, dim: int) -> Tensor:
+        def of(tensor: Tensor, dim: int = 1) -> Tensor:
             return tensor.new_empty(*tensor.shape[:dim], inputs, *tensor.shape[dim + 1 :])
 
         return replace(
             self,
-            moments=[Moments(m.count, of(m.mean, 1), None if m.m2 is None else of(m.m2, 1)) for m in self.moments],
-            sums=[of(one, 0) for one in self.sums],
+            found=[one.map(of) for one in self.found],
             outputs=of(self.outputs, 0),
-            expected=of(self.expected, 0),
+            baseline_outputs=self.baseline_outputs.map(of),
             targets=of(self.targets, 0),
             inexact={},
+            activations=[
+                Activations(of(one.inputs, 0), of(one.baselines, 0) if one.own else one.baselines, one.own)
+                for one in self.activations
+            ],
         )
 
     def put(self, first: int, part: Explained) -> None:
         """Fill the places from ``first`` on."""
         here = slice(first, first + len(part.outputs))
-        for ours, theirs in zip(self.moments, part.moments, strict=True):
-            ours.mean[:, here] = theirs.mean
-            if ours.m2 is not None and theirs.m2 is not None:
-                ours.m2[:, here] = theirs.m2
-        for mine, its in zip(self._by_input(), part._by_input(), strict=True):
-            mine[here] = its
+        for dim, (ours, theirs) in enumerate(zip(self._tensors(), part._tensors(), strict=True)):
+            for mine, its in zip(ours, theirs, strict=True):
+                mine[(slice(None),) * dim + (here,)] = its
         self.inexact = _union(
             self.inexact, {title: {first + row for row in rows} for title, rows in part.inexact.items()}
         )
         self.cuts = _both(self.cuts, part.cuts)
         self.integrals = _largest(self.integrals, part.integrals)
 
-    def _by_input(self) -> list[Tensor]:
-        return [*self.sums, self.outputs, self.expected, self.targets]
+    def _tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Those whose first dimension are the inputs, and those whose second."""
+        own = [one.baselines for one in self.activations if one.own]
+        first = [self.outputs, self.targets, *(one.inputs for one in self.activations), *own]
+        return first, [self.baseline_outputs.value, *(tensor for one in self.found for tensor in one.tensors())]
 
 
 def _both(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:

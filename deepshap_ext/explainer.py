@@ -1,68 +1,40 @@
-"""The public explainer: shap's DeepExplainer, and a native method for those who stay on tensors."""
+"""The native explainer: tensors in, attributions out, baselines given with every call."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .additivity import Check, checked, gaps
-from .additivity import check_additivity as check_that_they_add_up
-from .arguments import bytes_or_none, flag, one_of, positive_or_none
+from .additivity import Check, checked
+from .additivity import check_additivity as check_that_values_add_up
+from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_none
+from .attribution import Attribution, attribution
+from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .capture.graph import Cut
 from .capture.hooks import Call
 from .engine import Engine, within_memory
-from .explained import Explained
 from .explanation import Explanation
 from .failures import as_the_model_takes, model_errors
-from .inputs import (
-    check_columns,
-    check_rows,
-    device_of,
-    dtypes_of,
-    in_the_models_dtype,
-    like,
-    taken,
-)
-from .keywords import check_kwargs, check_sample_kwargs, names_of_inputs
+from .found import Wanted, check_codes, check_wanted
+from .inputs import Given, check_rows, device_of, dtypes_of, in_the_models_dtype, taken
+from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_inputs
 from .layers import model_and_layers
-from .moments import Moments
 from .outputs import selector
 from .pairs import Pairing
-from .rules.registry import Options
-from .targets import Choose, ranked, targeted
+from .rules.options import options
+from .structure import Structure
+from .targets import targeted
+
+#: How many ways of calling its model an explainer keeps what it knows of.
+_KEPT = 8
+#: How many rows of either side a model is found out about with, at first.
+_TRIED = 64
 
 
-@dataclass(frozen=True, repr=False)
-class Attribution:
-    """Attributions of ``N`` samples, tensors on the model's device.
-
-    ``values``: ``[N, *features]`` for one target a sample, ``[N, *features, *outputs]`` for all outputs; a tuple for several inputs.
-    ``output`` and ``expected_value``: the explained outputs for the inputs and their mean over the baselines, ``[N]`` or
-    ``[N, *outputs]``. ``convergence_delta``: how far the values are from adding up, ``sum(values) - (output - expected_value)``, of
-    the same shape. ``standard_error``: of each value, over the baselines, shaped like ``values``; None unless asked for. Of a half or
-    bfloat16 model all are float32.
-
-    For a list of layers ``values``, ``convergence_delta`` and ``standard_error`` are tuples, one item a layer. Layers that add up only
-    together, such as two embeddings whose outputs are added, have the same ``convergence_delta``.
-    """
-
-    values: Any
-    output: Tensor
-    expected_value: Tensor
-    convergence_delta: Any
-    standard_error: Any = None
-
-    def __repr__(self) -> str:
-        return f"Attribution({', '.join(f'{name}={_shapes(value)}' for name, value in vars(self).items())})"
-
-
-class DeepExplainer:
+class Explainer:
     """DeepSHAP values of a PyTorch model (arXiv 1705.07874, section 4.2; DeepLIFT, arXiv 1704.02685).
 
     For each sample ``x`` and baselines ``r_j`` the values ``phi = mean_j m(x, r_j) * (x - r_j)`` add up to the difference between the
@@ -72,19 +44,16 @@ class DeepExplainer:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
             module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval
             mode and left exactly as it was.
-        data: the background, baselines ``[R, *features]``, a tensor, a numpy array or a data frame; a list of them for a model of
-            several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a later argument to
-            the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
         kwargs: keyword arguments that the model is called with, the same for all samples.
-        sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
-            and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
-            spreads it by the exact Shapley values of the window's entries, which is slower.
+            spreads it by the exact Shapley values of the window's entries, which is slower. Or a mapping of functions and classes to
+            rules for this explainer alone, both as :func:`register_rule` takes them, with the multipliers of maxima under ``"maxima"``:
+            ``{nn.SiLU: my_rule, torch.erf: "integrate", MyAct: "rescale", "maxima": "shapley"}``.
         softmax: ``"logmean"``, softmax's gradient at the logarithmic mean of the two sides; ``"rescale"``, each probability by its own
             logit alone, as shap does; ``"centered"``, for a model that ends in a softmax: explains the logits
             less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
@@ -99,133 +68,49 @@ class DeepExplainer:
             runs once more to estimate that, against at most four of its baselines.
         max_memory: bytes that the passes may take, beside the result and a few numbers a sample and output; on the CPU with what the heap
             takes up around them (glibc's). None: half of what is free on the model's device.
+        batch_size: how many pairs of an input and a baseline, and rows of a forward pass, may be computed at once; None: as many as fit
+            into ``max_memory``.
         progress: show a progress bar.
 
     Raises:
         ValueError, TypeError: an argument breaks its contract.
-        ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on what it is given, and what it
-            raised is the cause.
+        ExplanationError: when explaining; the model cannot be explained, its subclasses say why; or it does not run on what it is given,
+            and what it raised is the cause.
     """
 
-    @within_memory("the explainer")
     def __init__(
         self,
         model: nn.Module | tuple[nn.Module, nn.Module | str | Sequence[nn.Module | str]],
-        data: Any,
         *,
         at: Literal["input", "output"] | Sequence[Literal["input", "output"]] = "input",
         call: int | Sequence[int | None] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        sample_kwargs: Mapping[str, Any] | None = None,
         output: str | int | Callable[[Any], Tensor] | None = None,
-        rules: Literal["deeplift", "shapley"] = "deeplift",
+        rules: Literal["deeplift", "shapley"] | Mapping[Any, Any] = "deeplift",
         softmax: Literal["logmean", "rescale", "centered"] = "logmean",
         on_unsupported: Literal["error", "gradient", "integrate"] = "error",
         additivity_tolerance: float | None = None,
         max_memory: int | None = None,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> None:
         self._model, self._layers, self._several_layers = model_and_layers(model, at, call)
         self._tolerance = positive_or_none("additivity_tolerance", additivity_tolerance)
-        max_memory = bytes_or_none("max_memory", max_memory)
+        self._max_memory = bytes_or_none("max_memory", max_memory)
+        self._batch_size = size_or_none("batch_size", batch_size)
         flag("progress", progress)
         self._progress = progress
-        one_of("rules", rules, ("deeplift", "shapley"))
-        one_of("softmax", softmax, ("logmean", "rescale", "centered"))
-        one_of("on_unsupported", on_unsupported, ("error", "gradient", "integrate"))
-        self._options = Options(rules, softmax, on_unsupported)
-        given, self._listed = taken("data", data)
-        check_rows("data", given)
-        self._columns = [one.columns for one in given]
-        self._dtypes = dtypes_of(self._model)
-        self._device = device_of(self._model, given)
-        self._data = [tensor.to(self._device, copy=True) for tensor in in_the_models_dtype(given, self._dtypes)]
-        constants = check_kwargs(kwargs, sample_kwargs, self._device)
-        self._by_row = tuple(sample_kwargs or ())
-        rows = self._check_sample_kwargs(sample_kwargs, len(self._data[0]))
-        names = names_of_inputs(self._model, len(given), [*constants, *self._by_row])
-        self._call = Call(self._layers, selector(output), constants, self._by_row, names)
-        self._given_as = [tensor.dtype for tensor in self._data]
-        self._data = as_the_model_takes(self._model, self._call, self._options, self._data, rows)
-        with model_errors(self._model, self._call, self._options, lambda: {"data": [*self._data, *rows]}):
-            self._engine = Engine(self._model, self._call, [*self._data, *rows], self._options, max_memory)
+        self._options = options(rules, softmax, on_unsupported)
+        self._select = selector(output)
+        self._constants = check_kwargs(kwargs)
+        #: The constants by the device that their tensors were moved to.
+        self._moved: dict[torch.device, dict[str | int, Any]] = {}
+        self._engines: dict[Any, Engine] = {}
 
     def __repr__(self) -> str:
-        data = ", ".join(f"{str(tensor.dtype)[6:]} {list(tensor.shape)}" for tensor in self._data)
         names = {module: name or "the model" for name, module in self._model.named_modules()}
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
-        by_row = f", sample_kwargs {list(self._by_row)}" if self._by_row else ""
-        options = ", ".join(f"{name}={value!r}" for name, value in vars(self._options).items())
-        return f"DeepExplainer({type(self._model).__name__}{layers}, background {data}{by_row}, {options})"
-
-    @property
-    @within_memory("the expected value")
-    def expected_value(self) -> np.ndarray[Any, Any]:
-        """Mean of the model's output over the background, one number an output (shap's attribute); computed anew at every access, for
-        the model as it is now."""
-        return _numpy(self._engine.expected().reshape(self._output_shape()))
-
-    @within_memory("the explanation")
-    def shap_values(
-        self,
-        X: Any,
-        ranked_outputs: int | None = None,
-        output_rank_order: str = "max",
-        check_additivity: Check = True,
-        *,
-        sample_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """DeepSHAP values as numpy arrays; signature, shapes and meanings are those of shap's DeepExplainer.
-
-        Args:
-            X: samples ``[N, *features]``, a tensor on any device, a numpy array or a data frame; a list of them for several inputs.
-            ranked_outputs: explain only that many outputs a sample, those that rank first.
-            output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
-            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
-                do not look.
-            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
-
-        Returns:
-            ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers; with
-            ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
-            ``[N, ranked_outputs]``.
-        """
-        check = checked(check_additivity)
-        inputs = self._check_inputs(X)
-        choose = ranked(math.prod(self._output_shape()), ranked_outputs, output_rank_order)
-        explained = self._explain(inputs, choose, None, "grid", sample_kwargs, False, check)
-        outputs = self._output_shape() if ranked_outputs is None else (explained.targets.shape[1],)
-        result = self._by_layer(explained, lambda moments: _numpy(_outputs_last(moments.mean, outputs)), list)
-        return result if ranked_outputs is None else (result, explained.targets.cpu())
-
-    def __call__(self, X: Any, target: Any = None, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
-        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap.
-
-        ``target``: as :meth:`attribute` takes it. Of one target a sample, values are ``[N, *features]``, which shap's plots take; of all
-        outputs ``[N, *features, outputs]``, of a single output too, as in shap: take ``[..., 0]`` of the Explanation, or
-        ``target=0``. The columns of a data frame, X or else the background, become the feature names.
-        """
-        try:
-            from shap import Explanation
-        except ImportError as error:
-            raise ImportError(
-                "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
-            ) from error
-        found = self.attribute(X, target, sample_kwargs=sample_kwargs)
-        values, base = _flat(found.values), _numpy(found.expected_value)
-        if self._layers:
-            # The values are those of the layer's inputs, which X is not.
-            described: list[tuple[Any, Any]] = [(None, None)] * len(values)
-        else:
-            described = [
-                (_numpy(one.tensor), one.columns or columns)
-                for one, columns in zip(taken("X", X)[0], self._columns, strict=True)
-            ]
-        explanations = [
-            Explanation(values=_numpy(one), base_values=base, data=data, feature_names=names)
-            for one, (data, names) in zip(values, described, strict=True)
-        ]
-        return explanations if isinstance(found.values, tuple) else explanations[0]
+        return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
 
     @within_memory("the explanation")
     def attribute(
@@ -233,150 +118,161 @@ class DeepExplainer:
         X: Any,
         target: Any = None,
         *,
-        baselines: Any = None,
-        pairing: str = "grid",
-        standard_error: bool = False,
-        check_additivity: Check = True,
+        baselines: Any,
+        weights: Any = None,
+        args: Sequence[Any] = (),
         sample_kwargs: Mapping[str, Any] | None = None,
+        pairing: Literal["grid", "aligned"] = "grid",
+        standard_error: bool = False,
+        multipliers: bool = False,
+        combine: Callable[[Any, Any, Any], Any] | None = None,
+        per_baseline: bool = False,
+        activations: bool = False,
+        check_additivity: Check = True,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
 
         Args:
-            X: samples ``[N, *features]``; a list or tuple of them for several inputs.
+            X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
+                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes that the model looks
+                up: each has the value of what was looked up for it.
             target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
                 sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
-                ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end.
-            baselines: each sample's own, ``[N, R, *features]``; None for the background.
+                ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'
+                outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: ``lambda outputs:
+                outputs.argmax(1)`` explains the predicted class.
+            baselines: like X, ``[R, *features]`` that all samples share, or each sample's own, ``[N, R, *features]``; or what
+                ``shap.kmeans`` returns.
+            weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors are those of as
+                many equal ones as say the same, ``(sum w)^2 / sum w^2``.
+            args: the model's positional arguments behind its inputs. A tensor or an array has a row a sample, ``[N, ...]``, which holds
+                for its baselines as well; anything else is the same for all samples. They are not explained.
+            sample_kwargs: keyword arguments with a row a sample, such as an attention mask, tensors ``[N, ...]``, likewise. A sample's
+                baselines then run with its rows, which costs a forward pass over all pairs.
             pairing: ``"grid"`` runs each input and each baseline forward once; ``"aligned"`` runs every pair forward, which is
                 slower and gives the same values: a check on the model's layout.
             standard_error: also return the values' standard error over the baselines (needs two or more).
+            multipliers: also return the multipliers, averaged over the baselines; not those of integers.
+            combine: what to average over the baselines in place of the contributions: a function of multipliers, inputs and baselines,
+                each ``[pairs, *features]`` (for several inputs tuples, and for a list of layers tuples of what each layer has), that
+                returns ``[pairs, ...]`` likewise. It is given some of the pairs at a time. Whether the contributions add up is checked
+                all the same.
+            per_baseline: return values for every single baseline, ``[N, R, *features]``, instead of their means.
+            activations: also return the explained tensors of inputs and baselines; of layers, that is their activations.
             check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
                 do not look.
-            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with. Every sample's
-                baselines then run with its rows, which costs a forward pass over all pairs.
         """
         one_of("pairing", pairing, ("grid", "aligned"))
-        flag("standard_error", standard_error)
         check = checked(check_additivity)
-        inputs = self._check_inputs(X)
-        own = None if baselines is None else self._check_baselines(baselines, len(inputs[0]))
-        number = len(self._data[0]) if own is None else own[0].shape[1]
-        if standard_error and number < 2:
-            raise ValueError("standard_error=True needs two or more baselines, got 1")
-        chosen, outputs = targeted(self._output_shape(), target, len(inputs[0]), self._device)
-        explained = self._explain(inputs, chosen, own, pairing, sample_kwargs, standard_error, check)
+        given, listed = taken("X", X)
+        inputs, device = self._inputs("X", given)
+        theirs = check_baselines(baselines, weights, inputs, listed, device)
+        structure = Structure(listed, self._several_layers)
+        wanted = Wanted(structure, standard_error, multipliers, combine, per_baseline, activations)
+        check_wanted(wanted, theirs.number)
+        constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
+        theirs = theirs.with_rows(list(rows.values()))
+        inputs = [*inputs, *rows.values()]
 
-        def error(moments: Moments) -> Tensor:
-            assert moments.m2 is not None
-            return _outputs_last((moments.m2 / (number - 1) / number).sqrt(), outputs)
+        def run_on() -> dict[str, Sequence[Tensor]]:
+            return {"X": inputs, "baselines": theirs.in_a_row()}
 
-        shape = (len(inputs[0]), *outputs)
-        difference = explained.outputs - explained.expected
-        deltas: list[Tensor] = [difference] * len(explained.layers)
-        for cut in explained.cuts:
-            for layer in cut.layers:
-                deltas[layer] = gaps(explained, cut).to(difference.dtype).reshape(shape)
-        return Attribution(
-            values=self._by_layer(explained, lambda moments: _outputs_last(moments.mean, outputs), tuple),
-            output=explained.outputs.reshape(shape),
-            expected_value=explained.expected.reshape(shape),
-            convergence_delta=tuple(deltas) if self._several_layers else deltas[0],
-            standard_error=self._by_layer(explained, error, tuple) if standard_error else None,
-        )
-
-    def _explain(
-        self,
-        inputs: list[Tensor],
-        choose: Choose,
-        own: Sequence[Tensor] | None,
-        pairing: str,
-        sample_kwargs: Mapping[str, Any] | None,
-        spread: bool,
-        check: Check,
-    ) -> Explained:
-        """The inputs explained, and ``check`` whether the values add up."""
-        samples = len(inputs[0])
-        rows = self._check_sample_kwargs(sample_kwargs, samples)
-        if rows:
-            # A sample and its baselines have the same keyword arguments: the baselines are its own.
-            own = [tensor.expand(samples, *tensor.shape) for tensor in self._data] if own is None else own
-            own = [*own, *(row.unsqueeze(1).expand(-1, own[0].shape[1], *row.shape[1:]) for row in rows)]
-        kind: Pairing = "per_sample" if own is not None and pairing == "grid" else pairing  # type: ignore[assignment]
-        explanation = Explanation(self._engine, [*inputs, *rows], choose, own, kind, spread, self._progress)
-        with model_errors(self._model, self._call, self._options, lambda: _rows([*inputs, *rows], own)):
+        engine = self._engine(constants, list(rows), inputs, lambda: examples(theirs, inputs, _TRIED), run_on)
+        inputs = [tensor.to(dtype) for tensor, dtype in zip(inputs, engine.dtypes, strict=True)]
+        theirs = theirs.to(engine.dtypes)
+        check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
+        choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
+        kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
+        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress)
+        with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
 
-        def rounding(samples: Tensor, wanted: Tensor, cut: Cut) -> Tensor:
-            return explanation.rounding(samples, explained.targets[samples], wanted, cut.layers)
+        def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
+            return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
         layers = len(self._layers) if self._several_layers or not self._layers else None
-        check_that_they_add_up(explained, check, self._tolerance, layers, rounding)
-        return explained
+        check_that_values_add_up(explained, check, self._tolerance, layers, rounding)
+        return attribution(explained, structure, theirs, outputs, standard_error, target is None)
 
-    def _by_layer(self, explained: Explained, what: Callable[[Moments], Any], several: Callable[..., Any]) -> Any:
-        """``what`` of every explained tensor, in the collection ``several`` where a layer has several, and again for several layers."""
-        found = []
-        for layer in explained.layers:
-            values = [what(moments) for moments in explained.moments[layer]]
-            found.append(values[0] if len(values) == 1 and not self._listed else several(values))
-        return several(found) if self._several_layers else found[0]
+    @within_memory("the expected value")
+    def expected_output(
+        self,
+        baselines: Any,
+        *,
+        weights: Any = None,
+        args: Sequence[Any] = (),
+        sample_kwargs: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """Mean of the model's output over baselines ``[R, *features]``, one number an output, for the model as it is now.
 
-    def _check_inputs(self, X: Any) -> list[Tensor]:
-        given, listed = taken("X", X)
-        if listed and not self._listed:
-            raise TypeError("X must be a tensor or an array, as the background is, got a list")
-        if self._listed and not listed:
-            raise TypeError(
-                f"X must be a list of {len(self._data)} inputs, as the background is, got {type(X).__name__}"
-            )
-        check_rows("X", given)
-        tensors = like("X", given, self._data, self._given_as, ["samples"])
-        check_columns(given, self._columns)
-        return [tensor.to(self._device) for tensor in tensors]
+        ``weights``, ``args``, ``sample_kwargs``: as in :meth:`attribute`, with a row a baseline.
+        """
+        (given, _), weights = weighted("baselines", baselines, weights)
+        inputs, device = self._inputs("baselines", given)
+        number = len(inputs[0])
+        constants, rows = self._further(args, sample_kwargs, number, device)
+        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
+        engine = self._engine(
+            constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
+        )
+        with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
+            return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
 
-    def _check_baselines(self, baselines: Any, samples: int) -> list[Tensor]:
-        given, listed = taken("baselines", baselines)
-        if listed != self._listed:
-            raise TypeError("baselines must be a list of tensors exactly where the background is one")
-        check_rows("baselines", given)
-        tensors = like("baselines", given, self._data, self._given_as, ["samples", "baselines"])
-        for tensor in tensors:
-            if tensor.shape[0] != samples or tensor.shape[1] == 0:
-                raise ValueError(
-                    f"baselines must have shape [{samples}, baselines, ...] for {samples} samples, got {list(tensor.shape)}"
-                )
-        return [tensor.to(self._device) for tensor in tensors]
+    def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
+        """The argument ``name`` as the model takes it, and the device that it is explained on."""
+        check_rows(name, given)
+        device = device_of(self._model, given)
+        return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes_of(self._model))], device
 
-    def _check_sample_kwargs(self, values: Any, samples: int) -> list[Tensor]:
-        dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()
-        return check_sample_kwargs(values, self._by_row, samples, dtype, self._device)
+    def _further(
+        self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
+    ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
+        """The model's further arguments: constants, and those with a row a sample."""
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
+        if device not in self._moved:
+            self._moved[device] = {
+                name: value.to(device) if isinstance(value, Tensor) else value
+                for name, value in self._constants.items()
+            }
+        constants, rows = check_args(args, samples, dtype, device)
+        rows |= check_sample_kwargs(sample_kwargs, self._constants, samples, dtype, device)
+        return {**self._moved[device], **constants}, rows
 
-    def _output_shape(self) -> tuple[int, ...]:
-        """One sample's outputs; a model that returns one number a sample has one output, as in shap."""
-        return self._engine.output_shape or (1,)
+    def _engine(
+        self,
+        constants: dict[str | int, Any],
+        by_row: Sequence[str | int],
+        inputs: Sequence[Tensor],
+        examples: Callable[[], Sequence[Tensor]],
+        run_on: Callable[[], Mapping[str, Sequence[Tensor]]],
+    ) -> Engine:
+        """What runs the model with these further arguments on ``inputs`` and tensors like them. A new one finds out about the model with
+        ``examples()``, which are a part of what it is to be ``run_on()``."""
+        key = (
+            tuple((name, _identity(value)) for name, value in constants.items()),
+            tuple(by_row),
+            tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in inputs),
+        )
+        engine = self._engines.pop(key, None)
+        if engine is None:
+            names = names_of_inputs(self._model, len(inputs) - len(by_row), [*constants, *by_row])
+            call = Call(self._layers, self._select, constants, tuple(by_row), names)
+            some = examples()
+            dtypes = as_the_model_takes(self._model, call, self._options, some)
+
+            def taken(tensors: Sequence[Tensor]) -> list[Tensor]:
+                return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+
+            with model_errors(
+                self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
+            ):
+                engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
+            while len(self._engines) >= _KEPT:
+                del self._engines[next(iter(self._engines))]
+        self._engines[key] = engine
+        return engine
 
 
-def _shapes(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_shapes, value))}{',' if len(value) == 1 else ''})"
-    return f"{str(value.dtype)[6:]} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-
-
-def _flat(values: Any) -> list[Any]:
-    return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]
-
-
-def _rows(inputs: Sequence[Tensor], own: Sequence[Tensor] | None) -> dict[str, Sequence[Tensor]]:
-    """What the model is run on, by the arguments that it comes from."""
-    return {"X": inputs} | ({} if own is None else {"baselines": [tensor.flatten(0, 1) for tensor in own]})
-
-
-def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
-    """``[N, *features, *outputs]`` from ``[K, N, *features]``."""
-    last = values.movedim(0, -1)
-    return last.reshape(*last.shape[:-1], *outputs)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+def _identity(value: Any) -> Any:
+    """What tells a constant from others while an engine holds it."""
+    return (type(value), value) if isinstance(value, (bool, int, float, str, type(None))) else id(value)

@@ -6,23 +6,24 @@ import gc
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import ops
+from .baselines import Baselines, examples
 from .capture.graph import audit, cuts, led_past, separate
 from .capture.hooks import Pass
 from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
-from .explained import Explained
+from .explained import Activations, Explained
+from .found import Found, Wanted, by_input, of_all_outputs, of_pairs
 from .memory import is_out_of_memory, keep_freed_memory
-from .moments import Moments
+from .moments import over_baselines
 from .pairs import Pairing, Pairs
-from .planner import Chunks
+from .planner import Chunks, Work
 from .rounding import Rounded, rounded, standard_error
 from .rules.normalization import wide
 from .targets import Choose
@@ -35,16 +36,15 @@ ROUNDED_BASELINES = 4
 class Explanation:
     """The explanation of the outputs that ``choose`` takes.
 
-    ``own``: each input's own baselines ``[B, R, ...]``; None for those that all inputs share. ``spread``: also the contributions' spread
-    over the baselines. ``progress``: show a bar.
+    ``wanted``: what is taken of the pairs. ``progress``: show a bar.
     """
 
     engine: Engine
     inputs: Sequence[Tensor]
+    baselines: Baselines
     choose: Choose
-    own: Sequence[Tensor] | None
     pairing: Pairing
-    spread: bool
+    wanted: Wanted
     progress: bool
 
     def run(self) -> Explained:
@@ -52,14 +52,13 @@ class Explanation:
         self._budget = engine.budget()
         self._reference: Pass | None = None
         self._fits, self._layouts_tried = True, False
-        self._baselines = engine.baselines_of(self.own)
         some = torch.zeros(1, math.prod(engine.output_shape), device=self.inputs[0].device)
         self._outputs = self.choose(some, slice(0, 1)).shape[1]
-        if engine.baselines[0].device.type == "cpu":
+        if engine.device.type == "cpu":
             keep_freed_memory(self._budget)
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
-        pairs = len(self.inputs[0]) * self._baselines * self._outputs
+        pairs = len(self.inputs[0]) * self.baselines.number * self._outputs
         # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
         bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
         with engine.hooks() as hooks, nullcontext() if bar is None else bar:
@@ -76,7 +75,7 @@ class Explanation:
         Each input runs alone: once forward, and backward against :data:`ROUNDED_BASELINES` of its baselines.
         """
         engine = self.engine
-        number = engine.baselines_of(self.own)
+        number = self.baselines.number
         rows = sorted({number * place // ROUNDED_BASELINES for place in range(ROUNDED_BASELINES)})
         step = max(1, engine.budget() // 3 // engine.probed.costs.row)
         found = torch.zeros(targets.shape, dtype=torch.float64, device=targets.device)
@@ -89,10 +88,11 @@ class Explanation:
             def references(tensors: Sequence[Tensor]) -> list[Rounded]:
                 return [passed([tensor[row : row + 1] for tensor in tensors]).without_graph() for row in rows]
 
-            shared = references(engine.baselines) if self.own is None else []
+            own = self.baselines.own
+            shared = [] if own else references(self.baselines.tensors)
             for place, (row, outputs) in enumerate(zip(samples.tolist(), targets, strict=True)):
                 sample = passed([tensor[row : row + 1] for tensor in self.inputs])
-                theirs = shared if self.own is None else references([tensor[row] for tensor in self.own])
+                theirs = references([tensor[row] for tensor in self.baselines.tensors]) if own else shared
                 chosen = outputs[wanted[place]]
                 layouts = engine.probed.layouts
                 found[place, wanted[place]] = standard_error(sample, theirs, layouts, chosen, layers, step)
@@ -115,7 +115,7 @@ class Explanation:
                 part = None
             if part is None:
                 if self._bar is not None:
-                    self._bar.n = done * self._baselines * self._outputs
+                    self._bar.n = done * self.baselines.number * self._outputs
                 continue
             if found is None:
                 with within_memory(f"the result for {total} inputs"):
@@ -135,17 +135,25 @@ class Explanation:
             return False
         try:
             if not self._fits:
-                engine.probe(self._hooks)
+                engine.probe(self._hooks, examples(self.baselines, self.inputs, 1000))
             elif not engine.probed.layouts.certain:
-                both = zip(engine.baselines, self.inputs, strict=True)
-                engine.probed.layouts.narrow(self._hooks, [torch.cat([r[:1000], x[:1000]]) for r, x in both])
+                engine.probed.layouts.narrow(self._hooks, examples(self.baselines, self.inputs, 1000))
         except (ControlFlowError, MixedSamplesError):
             return False
         self._reference = None
         return True
 
     def _plan(self, inputs: int) -> Chunks:
-        return self.engine.plan(inputs, self._outputs, self.own, self.pairing, self._budget)
+        alone = self.pairing == "alone"
+        work = Work(
+            1 if alone else inputs,
+            1 if alone else self.baselines.number,
+            self._outputs,
+            not self.baselines.own,
+            self.pairing in ("aligned", "alone"),
+            self.wanted.by_pair,
+        )
+        return self.engine.plan(work, self._budget)
 
     def _try_chunk(self, here: slice, chunks: Chunks) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
@@ -166,16 +174,16 @@ class Explanation:
 
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
         rows = [tensor[here] for tensor in self.inputs]
-        own = None if self.own is None else [tensor[here] for tensor in self.own]
+        theirs = self.baselines.of(here)
         copies = self.engine.copies(self._hooks, rows)
         if copies > 1:
             rows = [tensor.expand(copies, *tensor.shape[1:]) for tensor in rows]
-            own = own and [tensor.expand(copies, *tensor.shape[1:]) for tensor in own]
+            theirs = theirs.repeated(copies)
         found: Explained | None = None
         graph, repeated = None, 0
-        for first in range(0, self._baselines, chunks.taped):
-            count = min(chunks.taped, self._baselines - first)
-            reference = self._references(len(rows[0]), own, first, count)
+        for first in range(0, theirs.number, chunks.taped):
+            count = min(chunks.taped, theirs.number - first)
+            reference = self._references(len(rows[0]), theirs, first, count)
             repeats = count if self.pairing == "aligned" else 1
             if graph is None or repeats != repeated:
                 repeated = repeats
@@ -188,21 +196,21 @@ class Explanation:
             part = self._against(graph, reference, here, first, count, repeats, chunks)
             found = part if found is None else found.with_more_baselines(part)
         assert found is not None
-        return replace(found, expected=found.expected / self._baselines)
+        return found
 
-    def _references(self, samples: int, own: Sequence[Tensor] | None, first: int, count: int) -> Pass:
+    def _references(self, samples: int, theirs: Baselines, first: int, count: int) -> Pass:
         """The reference pass for baselines ``first .. first + count`` of ``samples`` inputs; that for all shared ones is kept."""
-        shared = self.engine.baselines
-        if own is None and self.pairing == "grid" and count == len(shared[0]) and self._reference is not None:
+        kept = not theirs.own and self.pairing == "grid" and count == theirs.number
+        if kept and self._reference is not None:
             return self._reference
-        if own is not None:
-            rows = [tensor[:, first : first + count].flatten(0, 1) for tensor in own]
+        if theirs.own:
+            rows = [tensor[:, first : first + count].flatten(0, 1) for tensor in theirs.tensors]
         else:
-            rows = [tensor[first : first + count] for tensor in shared]
+            rows = [tensor[first : first + count] for tensor in theirs.tensors]
             if self.pairing != "grid":
                 rows = [tensor.repeat(samples, *[1] * (tensor.dim() - 1)) for tensor in rows]
         reference = self.engine.run(self._hooks, rows).without_graph()
-        if own is None and self.pairing == "grid" and count == len(shared[0]):
+        if kept:
             self._reference = reference
         return reference
 
@@ -232,60 +240,67 @@ class Explanation:
             inexact.setdefault(str(entry), set()).update((samples.nonzero()[:, 0] // repeats).tolist())
         outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats][:inputs]
         targets = self.choose(outputs, here)
-        theirs = wide(reference.output).reshape(len(reference.output), -1)
-        if self.own is None and self.pairing == "grid":
-            expected = theirs[:count].sum(0).expand_as(outputs)
-        else:
-            expected = theirs.unflatten(0, (-1, count)).sum(1)[:inputs]
-        moments = self._moments(pairs, reference, targets, count, repeats, chunks)
+        weights = self.baselines.weights[first : first + count]
+        theirs = reference.output.reshape(len(reference.output), -1).double()
+        shared = not self.baselines.own and self.pairing == "grid"
+        by_input = theirs[:count].expand(inputs, -1, -1) if shared else theirs.unflatten(0, (-1, count))[:inputs]
+        expected = by_input.gather(2, targets.unsqueeze(1).expand(-1, count, -1)).movedim(2, 0)
         return Explained(
-            moments,
-            [one.sums() for one in moments],
+            self._found(pairs, targets, weights, repeats, chunks),
             graph.layers,
             outputs.gather(1, targets),
-            expected.gather(1, targets),
+            over_baselines(expected, weights, self.wanted.each),
+            self.baselines.weights,
             targets,
             inexact,
             adding_up,
             _coarsest([reference.output, *reference.explained]),
             pairs.gaps,
+            self._activations(graph, reference, count, repeats, inputs) if self.wanted.activations else [],
         )
 
-    def _moments(
-        self, pairs: Pairs, reference: Pass, targets: Tensor, count: int, repeats: int, chunks: Chunks
-    ) -> list[Moments]:
-        """Moments of every explained tensor over ``count`` baselines."""
-        graph, inputs = pairs.inputs, len(targets)
+    def _found(self, pairs: Pairs, targets: Tensor, weights: Tensor, repeats: int, chunks: Chunks) -> list[Found]:
+        """What is wanted of every explained tensor over the baselines with these weights."""
+        inputs, count = len(targets), len(weights)
         rows_of_all = targets.repeat_interleave(repeats, 0)
         if len(rows_of_all) < pairs.samples:
             # The model needs two rows, and has one twice.
             rows_of_all = rows_of_all.repeat(pairs.samples // len(rows_of_all), 1)
-        baselines = torch.arange(1 if pairs.pairing == "aligned" else count, device=targets.device)
+        aligned = pairs.pairing == "aligned"
+        baselines = torch.arange(1 if aligned else count, device=targets.device)
         layouts = self.engine.probed.layouts.explained
-        dtype = torch.promote_types(graph.output.dtype, torch.float32)
-        by_output: list[list[Moments]] = []
+        by_output: list[list[Found]] = []
         for chosen in rows_of_all.split(chunks.outputs, 1):
             each = chosen.t()
-            total: list[Moments] | None = None
-            for rows in baselines.split(chunks.baselines):
+            total: list[Found] | None = None
+            for first in range(0, len(baselines), chunks.baselines):
+                rows = baselines[first : first + chunks.baselines]
                 # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
                 found = pairs.multipliers(each.repeat(len(rows), 1), rows.repeat_interleave(len(each)))
-                part = []
-                both = zip(found, graph.explained, reference.explained, layouts, graph.integers, strict=True)
-                for m, x, r, layout, integers in both:
-                    geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
-                    mean, m2 = ops.contribution(m.detach().unflatten(0, (len(rows), -1)), x, r, rows, *geometry)
-                    if integers:
-                        # Their difference is taken in float64, whatever the model computes in.
-                        mean, m2 = mean.to(dtype), m2.to(dtype)
-                    moments = Moments(len(rows), mean, m2 if self.spread else None)
-                    part.append(moments.by_input(layout, repeats, inputs))
+                theirs = weights if aligned else weights[first : first + len(rows)]
+                made = [m.detach() for m in found]
+                part = of_pairs(self.wanted, made, pairs, rows, theirs, layouts, repeats, inputs)
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
                 if self._bar is not None:
                     self._bar.update(inputs * repeats * len(rows) * len(each))
             assert total is not None
             by_output.append(total)
-        return [_of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
+        return [of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
+
+    def _activations(self, graph: Pass, reference: Pass, count: int, repeats: int, inputs: int) -> list[Activations]:
+        """The explained tensors on both sides."""
+        own = self.baselines.own
+        found = []
+        for x, r, layout in zip(
+            graph.explained, reference.explained, self.engine.probed.layouts.explained, strict=True
+        ):
+            if own or self.pairing != "grid":
+                theirs = by_input(r[None], layout, count, inputs)[0]
+            else:
+                theirs = by_input(r[None], layout, count, 1)[0]
+            theirs = theirs if own else theirs[0]
+            found.append(Activations(by_input(x[None], layout, repeats, inputs)[0, :, 0], theirs, own))
+        return found
 
     def _compare(self, graph: Pass, own_output: Tensor) -> None:
         """Refuse a model that gives another output when it is followed than by itself."""
@@ -317,8 +332,3 @@ class Explanation:
 def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
     """The least precise of the tensors' dtypes."""
     return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)
-
-
-def _of_all_outputs(parts: Sequence[Moments]) -> Moments:
-    spreads = [part.m2 for part in parts if part.m2 is not None]
-    return Moments(parts[0].count, torch.cat([part.mean for part in parts]), torch.cat(spreads) if spreads else None)

@@ -41,7 +41,7 @@ def model_errors(
     """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
 
     Whether an error is the model's own is tried: the plain model on the same rows, without capture. A missing dimension is looked for in
-    the background alone, to whose shape later arguments are held.
+    the first argument alone, to whose shape the others are held.
     """
     try:
         yield
@@ -50,36 +50,37 @@ def model_errors(
         if refused or is_out_of_memory(error):
             raise
         plain = _Plain(model, call, options)
-        for name, rows in inputs().items():
+        arguments = inputs()
+        first = next(iter(arguments))
+        for name, rows in arguments.items():
             try:
                 plain(rows)
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                way = _as_one_sample(rows, plain) if name == "data" else ""
+                way = _as_one_sample(name, rows, plain) if name == first else ""
                 raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
-            if name == "data" and isinstance(error, ExplanationError) and (way := _all_together(rows, plain)):
+            alone = name == first and isinstance(error, ExplanationError)
+            if alone and (way := _all_together(name, rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
 
 
-def as_the_model_takes(
-    model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor], rows: Sequence[Tensor]
-) -> list[Tensor]:
-    """The model's inputs, integers among them as numbers of its dtype where it runs on these and not on integers; ``rows``: its keyword
-    arguments that have a row a sample."""
-    integers = [tensor for tensor in inputs if not tensor.is_floating_point()]
-    dtype = next(iter(dtypes_of(model)), torch.get_default_dtype())
+def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor]) -> list[torch.dtype]:
+    """The dtypes of ``inputs`` as the model takes them: integers are numbers of its dtype where it runs on these and not on integers."""
     plain = _Plain(model, call, options)
-    # Torch looks nothing up for integers of one or two bytes, as one-hot rows are stored in.
-    for bytes_ in (0, 2, 8) if integers else ():
-        some = [
-            tensor if tensor.is_floating_point() or tensor.element_size() > bytes_ else tensor.to(dtype)
-            for tensor in inputs
-        ]
-        if plain.runs([tensor[:2] for tensor in (*some, *rows)]):
-            return some
-    return [*inputs]
+    explained, _ = plain.split(inputs)
+    number = next(iter(dtypes_of(model)), torch.get_default_dtype())
+    given = [tensor.dtype for tensor in inputs]
+    if all(tensor.is_floating_point() for tensor in explained):
+        return given
+    # Torch looks nothing up for integers of one or two bytes, in which one-hot rows are stored: these may be numbers beside codes.
+    for bytes_ in (0, 2, 8):
+        taken = [dtype if dtype.is_floating_point or dtype.itemsize > bytes_ else number for dtype in given]
+        taken[len(explained) :] = given[len(explained) :]
+        if plain.runs([tensor[:2].to(dtype) for tensor, dtype in zip(inputs, taken, strict=True)]):
+            return taken
+    return given
 
 
 class _Plain:
@@ -94,8 +95,8 @@ class _Plain:
         with ModelHooks(self.model, self.call, self._options) as hooks, torch.no_grad():
             return hooks.by_itself(inputs)
 
-    def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """The model's inputs, and the keyword arguments behind them."""
+    def split(self, inputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], dict[str | int, Tensor]]:
+        """The model's inputs, and the further arguments behind them."""
         explained = self.call.explained(inputs)
         return explained, dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))
 
@@ -121,7 +122,8 @@ class _Plain:
 
 def _message(name: str, rows: Sequence[Tensor], plain: _Plain, error: Exception) -> str:
     explained, by_row = plain.split(rows)
-    given = ", ".join([*map(_kind, explained), *(f"{key}={_kind(tensor)}" for key, tensor in by_row.items())])
+    further = (f"{key}={_kind(tensor)}" if isinstance(key, str) else _kind(tensor) for key, tensor in by_row.items())
+    given = ", ".join([*map(_kind, explained), *further])
     dtypes = sorted({str(parameter.dtype)[6:] for parameter in plain.model.parameters()})
     facts = [f"it was given {given}"]
     if dtypes:
@@ -153,16 +155,16 @@ def _takes(module: nn.Module) -> str | None:
     return next((takes(module) for kinds, takes in _TAKES if isinstance(module, kinds)), None)
 
 
-def _as_one_sample(data: Sequence[Tensor], plain: _Plain) -> str:
+def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice to give one sample its batch dimension, where it works."""
-    return "; it runs on data as one sample of a batch: pass data[None]" if plain.takes_as_one_sample(data) else ""
+    return f"; it runs on {name} as one sample of a batch: pass {name}[None]" if plain.takes_as_one_sample(rows) else ""
 
 
-def _all_together(data: Sequence[Tensor], plain: _Plain) -> str:
+def _all_together(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
     """The advice for a model that takes the rows only all together: they may be one sample."""
-    if plain.takes_any_number_of(data):
+    if plain.takes_any_number_of(rows):
         return ""
-    return _as_one_sample(data, plain) or (
-        "; if data is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
-        "torch.stack([self.model(one, **kwargs) for one in x]), and pass data[None]"
+    return _as_one_sample(name, rows, plain) or (
+        f"; if {name} is one sample, such as a graph's nodes, explain a module around the model whose forward(self, x, **kwargs) returns "
+        f"torch.stack([self.model(one, **kwargs) for one in x]), and pass {name}[None]"
     )

@@ -88,40 +88,28 @@ def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -
 
 
 def like(
-    name: str, given: Sequence[Given], data: Sequence[Tensor], given_as: Sequence[torch.dtype], leading: Sequence[str]
+    name: str, given: Sequence[Given], others: Sequence[Tensor], leading: Sequence[str], whose: str = "the background"
 ) -> list[Tensor]:
-    """As many tensors as the background has, of its feature shapes behind the ``leading`` dimensions, in its dtypes.
-
-    ``given_as``: the dtypes that the background came in. Integers are numbers only where its own are taken as such.
-    """
-    if len(given) != len(data):
-        raise ValueError(f"{name}: the background has {len(data)} input(s), got {len(given)}")
+    """As many tensors as ``others``, of their feature shapes behind the ``leading`` dimensions, in their dtypes; ``whose`` they are."""
+    if len(given) != len(others):
+        raise ValueError(f"{name}: {whose} has {len(others)} input(s), got {len(given)}")
     tensors = []
-    for one, background, came_in in zip(given, data, given_as, strict=True):
-        shape, features = list(one.tensor.shape), list(background.shape[1:])
+    for one, other in zip(given, others, strict=True):
+        shape, features = list(one.tensor.shape), list(other.shape[1:])
         if len(shape) < len(leading) or shape[len(leading) :] != features:
             raise ValueError(
-                f"{one.label} must have shape [{', '.join([*leading, *map(str, features)])}] like the background, got {shape}"
-                + _missing_dimension(one.label, shape, features, len(leading))
+                f"{one.label} must have shape [{', '.join([*leading, *map(str, features)])}] like {whose}, got {shape}"
+                + (f": one {leading[0][:-1]} is {one.label}[None]" if shape == features else "")
             )
-        floating = background.is_floating_point()
-        numbers = floating and (one.tensor.is_floating_point() or not came_in.is_floating_point)
-        if one.tensor.dtype != background.dtype and not numbers:
-            integers = f"astype('{str(background.dtype)[6:]}')" if one.array else f"to({background.dtype})"
+        floating = other.is_floating_point()
+        if one.tensor.dtype != other.dtype and not (floating and one.tensor.is_floating_point()):
+            integers = f"astype('{str(other.dtype)[6:]}')" if one.array else f"to({other.dtype})"
             raise TypeError(
-                f"{one.label} must be of the background's dtype {background.dtype}, got {one.tensor.dtype}: pass "
+                f"{one.label} must be of {whose}'s dtype {other.dtype}, got {one.tensor.dtype}: pass "
                 f"{_as_floats(one) if floating else f'{one.label}.{integers}'}"
             )
-        tensors.append(
-            _converted(one, background.dtype) if one.tensor.is_floating_point() else one.tensor.to(background.dtype)
-        )
+        tensors.append(_converted(one, other.dtype))
     return tensors
-
-
-def _missing_dimension(label: str, shape: list[int], features: list[int], leading: int) -> str:
-    if leading == 1:
-        return f": one sample is {label}[None]" if shape == features else ""
-    return ": baselines for all samples are the data of an explainer" if shape[1:] == features else ""
 
 
 def check_columns(given: Sequence[Given], background: Sequence[list[str] | None]) -> None:

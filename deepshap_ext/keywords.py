@@ -1,11 +1,12 @@
-"""Keyword arguments of the model as the user passes them: constants, and those with a row a sample."""
+"""Further arguments of the model as the user passes them: constants, and those with a row a sample."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,49 +14,60 @@ from .arguments import shown
 from .arrays import as_tensor
 
 
-def check_kwargs(constants: Any, by_row: Any, device: torch.device) -> dict[str, Any]:
-    """The model's constant keyword arguments, tensors among them on its device."""
+def check_kwargs(constants: Any) -> dict[str | int, Any]:
+    """The model's constant keyword arguments."""
     _check_names("kwargs", constants)
-    _check_names("sample_kwargs", by_row)
-    both = sorted(set(constants or ()) & set(by_row or ()))
-    if both:
-        raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
-    moved = {}
     for name, value in (constants or {}).items():
         if isinstance(value, Tensor) and value.is_meta:
             raise ValueError(f"kwargs[{name!r}] is on the meta device and has no values")
-        moved[name] = value.to(device) if isinstance(value, Tensor) else value
-    return moved
+    return dict(constants or {})
 
 
 def check_sample_kwargs(
-    values: Any, names: Sequence[str], samples: int, dtype: torch.dtype, device: torch.device
-) -> list[Tensor]:
-    """A tensor ``[samples, ...]`` for each name, in their order, on the model's device; arrays of floats become ``dtype``.
-
-    Infinities are taken: an additive attention mask has them.
-    """
+    values: Any, constants: Container[str | int], samples: int, dtype: torch.dtype, device: torch.device
+) -> dict[str | int, Tensor]:
+    """A tensor ``[samples, ...]`` by name, on the model's device; arrays of floats become ``dtype``."""
     _check_names("sample_kwargs", values)
-    if set(values or ()) != set(names):
-        raise ValueError(
-            f"sample_kwargs must have the names that the explainer was made with, {list(names)}, got {list(values or ())}"
-        )
-    rows = []
-    for name in names:
-        label, value = f"sample_kwargs[{name!r}]", values[name]
+    both = sorted(name for name in values or () if name in constants)
+    if both:
+        raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
+    rows: dict[str | int, Tensor] = {}
+    for name, value in (values or {}).items():
+        label = f"sample_kwargs[{name!r}]"
         if isinstance(value, (list, tuple, int, float)):
             raise TypeError(
                 f"{label} must be a tensor or a numpy array, got {shown(value)}: pass torch.tensor(...) of it"
             )
-        row = as_tensor(label, value)
-        if not isinstance(value, Tensor) and row.is_floating_point():
-            row = row.to(dtype)
-        if row.dim() == 0 or len(row) != samples:
-            raise ValueError(f"{label} must have shape [{samples}, ...] for {samples} samples, got {list(row.shape)}")
-        if row.is_floating_point() and row.isnan().any():
-            raise ValueError(f"{label} must not hold NaN, got one at index {row.isnan().nonzero()[0].tolist()}")
-        rows.append(row.to(device))
+        rows[name] = _by_row(label, value, samples, dtype, device)
     return rows
+
+
+def check_args(
+    values: Any, samples: int, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
+    """The model's positional arguments behind its inputs, by number: constants, and tensors and arrays ``[samples, ...]``."""
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"args must be a tuple of the model's arguments behind its inputs, got {shown(values)}")
+    constants: dict[str | int, Any] = {}
+    rows: dict[str | int, Tensor] = {}
+    for number, value in enumerate(values):
+        if isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0:
+            rows[number] = _by_row(f"args[{number}]", value, samples, dtype, device)
+        else:
+            constants[number] = value
+    return constants, rows
+
+
+def _by_row(label: str, value: Any, samples: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor ``[samples, ...]``. Infinities are taken: an additive attention mask has them."""
+    row = as_tensor(label, value)
+    if not isinstance(value, Tensor) and row.is_floating_point():
+        row = row.to(dtype)
+    if row.dim() == 0 or len(row) != samples:
+        raise ValueError(f"{label} must have shape [{samples}, ...] for {samples} samples, got {list(row.shape)}")
+    if row.is_floating_point() and row.isnan().any():
+        raise ValueError(f"{label} must not hold NaN, got one at index {row.isnan().nonzero()[0].tolist()}")
+    return row.to(device)
 
 
 def _check_names(name: str, value: Any) -> None:
@@ -71,8 +83,9 @@ def signature_of(model: nn.Module) -> inspect.Signature | None:
         return None
 
 
-def names_of_inputs(model: nn.Module, inputs: int, keywords: Sequence[str]) -> list[str]:
+def names_of_inputs(model: nn.Module, inputs: int, further: Sequence[str | int]) -> list[str]:
     """By which names the model takes its inputs where keyword arguments stand before them; none where these come behind."""
+    keywords = [key for key in further if isinstance(key, str)]
     signature = signature_of(model)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [name for name, one in signature.parameters.items() if one.kind in kinds] if signature else []
@@ -81,7 +94,12 @@ def names_of_inputs(model: nn.Module, inputs: int, keywords: Sequence[str]) -> l
     left = [name for name in positional if name not in keywords]
     if len(left) < inputs:
         raise ValueError(
-            f"kwargs and sample_kwargs leave no argument for data: the model takes {', '.join(positional)}, and they name "
+            f"kwargs and sample_kwargs leave no argument for the inputs: the model takes {', '.join(positional)}, and they name "
             f"{', '.join(keywords)}"
+        )
+    if len(keywords) < len(further):
+        raise ValueError(
+            f"args must be empty where kwargs or sample_kwargs name an argument before the inputs: pass all by name, got "
+            f"{', '.join(keywords)} and {len(further) - len(keywords)} args"
         )
     return left[:inputs]

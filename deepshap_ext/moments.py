@@ -1,53 +1,73 @@
-"""Contributions over baselines: their mean and spread, by input."""
+"""Numbers of pairs, over the baselines: averaged, or kept side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from .capture.layout import Layout
 
-
-@dataclass
+@dataclass(frozen=True)
 class Moments:
-    """Mean and, where asked for, sum of squared deviations of contributions over ``count`` baselines, ``[K, B, *features]`` each."""
+    """Weighted mean and, where asked for, variance over baselines of total ``weight``, ``[K, B, *shape]`` each."""
 
-    count: int
-    mean: Tensor
-    m2: Tensor | None
+    weight: float
+    value: Tensor
+    variance: Tensor | None = None
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both sets together (Chan, Golub and LeVeque 1983, equations 1.5)."""
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        if self.m2 is None or other.m2 is None:
-            return Moments(count, mean, None)
-        m2 = self.m2 + other.m2 + delta.square() * (self.count * other.count / count)
-        return Moments(count, mean, m2)
+        """The moments of both sets together (Chan, Golub and LeVeque 1983, equations 1.5, with weights)."""
+        weight = self.weight + other.weight
+        share = other.weight / weight
+        delta = other.value - self.value
+        value = self.value + delta * share
+        if self.variance is None or other.variance is None:
+            return Moments(weight, value)
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * delta.square()
+        return Moments(weight, value, variance)
 
-    def by_input(self, layout: Layout, repeats: int, inputs: int) -> Moments:
-        """The first ``inputs`` inputs' own, from moments of contributions in a tensor's own layout.
+    def mean(self, weights: Tensor) -> Tensor:
+        """``[K, B, *shape]``: over all baselines, which have these ``weights``."""
+        return self.value
 
-        ``repeats`` consecutive rows are one input's, each with another baseline.
-        """
-        mean, m2 = (None if one is None else _rows(one, layout)[:, : inputs * repeats] for one in (self.mean, self.m2))
-        assert mean is not None
-        if repeats == 1:
-            return Moments(self.count, mean, m2)
-        each = mean.unflatten(1, (-1, repeats))
-        mean = each.mean(2)
-        spread = None if m2 is None else (each - mean.unsqueeze(2)).square().sum(2)
-        return Moments(repeats, mean, spread)
-
-    def sums(self) -> Tensor:
-        """``[B, K]``: each input's values summed, in float64."""
-        return (self.mean.double().flatten(2).sum(2) if self.mean.dim() > 2 else self.mean.double()).t()
+    def map(self, function: Callable[[Tensor], Tensor]) -> Moments:
+        """``function`` of every tensor."""
+        return replace(
+            self,
+            value=function(self.value),
+            variance=None if self.variance is None else function(self.variance),
+        )
 
 
-def _rows(tensor: Tensor, layout: Layout) -> Tensor:
-    """``[K, B, *features]`` from ``K`` tensors of this layout."""
-    inside = replace(layout, dim=layout.dim + 1)
-    split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
-    return split.squeeze(inside.dim + 1)
+@dataclass(frozen=True)
+class Each:
+    """The number itself for every baseline, ``[K, B, R, *shape]``."""
+
+    value: Tensor
+    variance: None = None
+
+    def __add__(self, other: Each) -> Each:
+        return Each(torch.cat([self.value, other.value], 2))
+
+    def mean(self, weights: Tensor) -> Tensor:
+        """``[K, B, *shape]``: over the baselines, which have these ``weights``."""
+        return over_baselines(self.value, weights, False).value
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Each:
+        return Each(function(self.value))
+
+
+OverBaselines = Moments | Each
+
+
+def over_baselines(pairs: Tensor, weights: Tensor, each: bool, variance: bool = False) -> OverBaselines:
+    """Numbers of pairs ``[K, B, J, *shape]`` with weights ``[J]``: each, or averaged."""
+    if each:
+        return Each(pairs)
+    shares = (weights / weights.sum()).to(pairs.device).view(-1, *[1] * (pairs.dim() - 3))
+    wide = pairs.double()
+    mean = (wide * shares).sum(2)
+    spread = ((wide - mean.unsqueeze(2)).square() * shares).sum(2).to(pairs.dtype) if variance else None
+    return Moments(float(weights.sum()), mean.to(pairs.dtype), spread)

@@ -17,14 +17,15 @@ from .pairs import Pairs
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair; and of the largest tensor
-    that a row, and a pair, has a part in."""
+    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair; of the largest tensor
+    that a row, and a pair, has a part in; and of a row's explained tensors."""
 
     row: int
     taped_row: int
     pair: int
     largest_of_row: int
     largest_of_pair: int
+    explained: int
 
 
 @dataclass(frozen=True)
@@ -77,36 +78,57 @@ class Measurement:
         (held, taped, largest), (peak, travelling) = of_row, of_pair
         # Of the contributions there are the mean and the spread, their sum with those before, and that sum by input.
         peak += 4 * self._explained
-        return Costs(*(max(each, 1) for each in (held, taped, peak, largest, travelling)))
+        return Costs(*(max(each, 1) for each in (held, taped, peak, largest, travelling, self._explained)))
 
 
-def plan(
-    costs: Costs, budget: int, warm: int, inputs: int, baselines: int, outputs: int, shared: bool, aligned: bool
-) -> Chunks:
-    """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each, and none of whose tensors that come and
-    go is larger than ``warm``.
+@dataclass(frozen=True)
+class Work:
+    """``inputs`` against ``baselines`` each, for ``outputs`` outputs.
 
     ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on
-    pairs.
+    pairs. ``by_pair``: every pair's own numbers are kept or combined.
     """
-    third = budget // 3
-    pairs = max(1, min(third // costs.pair, warm // costs.largest_of_pair))
-    rows = max(1, warm // costs.largest_of_row)
-    if aligned:
-        taped = max(1, min(baselines, third // (costs.row + costs.taped_row), rows))
-        k = max(1, min(outputs, pairs // taped))
+
+    inputs: int
+    baselines: int
+    outputs: int
+    shared: bool
+    aligned: bool
+    by_pair: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``budget``: bytes in all. ``warm``: bytes of the largest tensor that comes and goes. ``batch``: rows and pairs at once."""
+
+    budget: int
+    warm: int
+    batch: int
+
+
+def plan(costs: Costs, limits: Limits, work: Work) -> Chunks:
+    """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each, within the other limits."""
+    third = limits.budget // 3
+    # Of numbers kept by pair there are the inputs', the baselines', the contributions and what is made of them, in float64.
+    of_pair = costs.pair + (8 * costs.explained if work.by_pair else 0)
+    pairs = max(1, min(third // of_pair, limits.warm // costs.largest_of_pair, limits.batch))
+    held = max(1, min(third // costs.row, limits.batch))
+    rows = max(1, min(limits.warm // costs.largest_of_row, limits.batch))
+    if work.aligned:
+        taped = max(1, min(work.baselines, third // (costs.row + costs.taped_row), rows))
+        k = max(1, min(work.outputs, pairs // taped))
         taped = min(taped, max(1, pairs // k))
-        n = min(inputs, third // (taped * costs.row), pairs // (taped * k))
+        n = min(work.inputs, held // taped, pairs // (taped * k))
         return Chunks(max(1, n), taped, 1, k)
-    k = min(outputs, pairs)
-    if shared:
-        taped = max(1, min(baselines, third // costs.row))
+    k = min(work.outputs, pairs)
+    if work.shared:
+        taped = min(work.baselines, held)
         # Inputs before baselines: their forward passes are the longer then.
-        n = max(1, min(inputs, third // costs.row, pairs // k))
+        n = max(1, min(work.inputs, held, pairs // k))
         return Chunks(n, taped, max(1, min(taped, pairs // (n * k))), k)
-    taped = max(1, min(baselines, third // (costs.row + costs.taped_row), rows))
+    taped = max(1, min(work.baselines, third // (costs.row + costs.taped_row), rows))
     j = max(1, min(taped, pairs // k))
-    n = min(inputs, third // (taped * costs.row), pairs // (j * k), rows // taped)
+    n = min(work.inputs, held // taped, pairs // (j * k), rows // taped)
     return Chunks(max(1, n), taped, j, k)
 
 

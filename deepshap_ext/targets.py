@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,17 +16,20 @@ from .arguments import is_integer, one_of, shown
 Choose = Callable[[Tensor, slice], Tensor]
 
 
-def ranked(number: int, ranked_outputs: Any, order: Any) -> Choose:
-    """The ``ranked_outputs`` of ``number`` outputs that come first in each sample's own order; all of them for None."""
+def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None:
+    """The target that takes the ``ranked_outputs`` outputs that come first in each sample's own order; all of them for None."""
     one_of("output_rank_order", order, ("max", "min", "max_abs"))
     if ranked_outputs is None:
-        return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1)
+        return None
     if not is_integer(ranked_outputs):
         raise TypeError(f"ranked_outputs must be None or an integer, got {shown(ranked_outputs)}")
-    if not 1 <= ranked_outputs <= number:
-        raise ValueError(f"ranked_outputs must be between 1 and the number of outputs, {number}, got {ranked_outputs}")
 
-    def choose(outputs: Tensor, here: slice) -> Tensor:
+    def choose(outputs: Tensor) -> Tensor:
+        outputs = outputs.flatten(1)
+        if not 1 <= ranked_outputs <= outputs.shape[1]:
+            raise ValueError(
+                f"ranked_outputs must be between 1 and the number of outputs, {outputs.shape[1]}, got {ranked_outputs}"
+            )
         ranking = outputs.abs() if order == "max_abs" else outputs
         return torch.sort(ranking, descending=order != "min").indices[:, :ranked_outputs]
 
@@ -36,10 +40,17 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
     """What ``target`` chooses of outputs of this ``shape`` a sample, and the shape that a sample's explained outputs have.
 
     None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array or tensor of
-    integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end.
+    integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end. A
+    function from outputs ``[n, *shape]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: whatever it takes.
     """
     if target is None:
-        return ranked(int(np.prod(shape)), None, "max"), shape
+        number = math.prod(shape)
+        return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1), shape
+    if callable(target) and not isinstance(target, Tensor):
+        chosen = _chosen(target, torch.zeros(1, *shape, device=device))
+        return lambda outputs, here: _chosen(target, outputs.unflatten(1, shape)).view(len(outputs), -1), chosen.shape[
+            1:
+        ]
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
         if not integers:
@@ -65,6 +76,20 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
         raise ValueError(f"target must have the same number of indices for every sample, got {shown(target)}")
     columns = torch.tensor(rows, device=device)
     return lambda outputs, here: columns[here], (len(rows[0]),) if several else ()
+
+
+def _chosen(target: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
+    """The positions ``[n]`` or ``[n, K]`` that the user's function takes of outputs ``[n, *shape]``."""
+    number = outputs[0].numel()
+    contract = f"target must return integers [{len(outputs)}] or [{len(outputs)}, K] from 0 to {number - 1}"
+    chosen = target(outputs)
+    if not isinstance(chosen, Tensor) or not _is_integer_dtype(chosen.dtype):
+        raise TypeError(f"{contract}, got {shown(chosen)}")
+    if chosen.dim() not in (1, 2) or len(chosen) != len(outputs) or chosen.numel() == 0:
+        raise ValueError(f"{contract}, got shape {list(chosen.shape)}")
+    if int(chosen.min()) < 0 or int(chosen.max()) >= number:
+        raise ValueError(f"{contract}, got from {int(chosen.min())} to {int(chosen.max())}")
+    return chosen.long()
 
 
 def _flat(label: str, index: Any, shape: Sequence[int]) -> int:

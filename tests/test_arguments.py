@@ -207,8 +207,8 @@ OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"additivity_tolerance": "x"}, TypeError, "^additivity_tolerance must be a positive finite number, got 'x'"),
     ({"additivity_tolerance": torch.inf}, ValueError, "^additivity_tolerance must be .* finite number, got inf"),
     ({"additivity_tolerance": True}, TypeError, "^additivity_tolerance must be .* got True"),
-    ({"rules": np.array(["a", "b"])}, ValueError, r"^rules must be one of 'deeplift', 'shapley', got array of dtype <U1"),
-    ({"rules": None}, ValueError, "^rules must be one of 'deeplift', 'shapley', got None"),
+    ({"rules": np.array(["a", "b"])}, ValueError, r"^rules must be one of 'deeplift', 'shapley', or .* got array of dtype <U1"),
+    ({"rules": None}, ValueError, "^rules must be one of 'deeplift', 'shapley', or a mapping of functions and classes to rules, got None"),
     ({"softmax": ["logmean"]}, ValueError, r"^softmax must be one of .* got \['logmean'\]"),
     ({"on_unsupported": X}, ValueError, r"^on_unsupported must be one of .* got tensor of dtype torch.float32 and shape"),
     ({"progress": "yes"}, TypeError, "^progress must be True or False, got 'yes'"),
@@ -412,16 +412,14 @@ def test_a_position_of_numpy() -> None:
 def test_short_representations() -> None:
     model = net()
     assert repr(DeepExplainer(model, BACKGROUND)) == (
-        "DeepExplainer(Skip, background float32 [3, 6], rules='deeplift', softmax='logmean', on_unsupported='error')"
+        "DeepExplainer(Skip, rules='deeplift', softmax='logmean', on_unsupported='error', background float32 [3, 6])"
     )
     explainer = DeepExplainer((model, "head"), BACKGROUND, at="output", rules="shapley")
-    assert repr(explainer).startswith(
-        "DeepExplainer(Skip, layer 'head' at its output, background float32 [3, 6], rules='sh"
-    )
+    assert repr(explainer).startswith("DeepExplainer(Skip, layer 'head' at its output, rules='sh")
     found = explainer.attribute(X, 0)
     assert repr(found) == (
         "Attribution(values=float32 [2, 3], output=float32 [2], expected_value=float32 [2], convergence_delta=float32 [2], "
-        "standard_error=None)"
+        "target=int64 [2])"
     )
     several = Attribution((X, BACKGROUND), X, X, (X,))
     assert "values=(float32 [2, 6], float32 [3, 6])" in repr(several) and "delta=(float32 [2, 6],)" in repr(several)

@@ -178,9 +178,9 @@ CALLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
         grad, x.log_softmax(3), r.log_softmax(3), rows, 3, False, 1, 4, "grid"
     ),
     "shapley_max": lambda grad, x, r, rows: ops.shapley_max(grad[..., 0].contiguous(), x, r, rows, 1, 4, "grid"),
-    "contribution": lambda grad, x, r, rows: ops.contribution(grad.unflatten(0, (3, 2)), x, r, rows[::2], 1, 4, "grid")[
-        0
-    ],
+    "contribution": lambda grad, x, r, rows: ops.contribution(
+        grad.unflatten(0, (3, 2)), x, r, rows[::2], torch.ones(3, dtype=torch.float64, device=x.device), 1, 4, "grid"
+    )[0],
     "maxpool": _maxpool,
 }
 

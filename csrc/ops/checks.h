@@ -92,13 +92,20 @@ inline void check_grad(const char* op, const Tensor& grad, const Tensor& x, cons
   check_leading(op, "grad", grad, 1, "V", x.sizes(), shape_name.c_str(), x_name);
 }
 
+// A list of `count` numbers; `dtype_name` and `count_name` name the two in messages.
+inline void check_list(const char* op, const Named& list, ScalarType dtype, const char* dtype_name, int64_t count,
+                       const char* count_name) {
+  const auto& [name, tensor] = list;
+  if (tensor.scalar_type() != dtype) {
+    fail(op, ": ", name, " must be ", dtype_name, ", got ", torch::headeronly::toString(tensor.scalar_type()));
+  }
+  if (tensor.dim() != 1 || tensor.size(0) != count) {
+    fail(op, ": ", name, " must have shape [", count_name, "] = [", count, "], got ", shape_text(tensor));
+  }
+}
+
 inline void check_rows(const char* op, const Tensor& rows, int64_t count, const char* count_name = "V") {
-  if (rows.scalar_type() != ScalarType::Long) {
-    fail(op, ": rows must be int64, got ", torch::headeronly::toString(rows.scalar_type()));
-  }
-  if (rows.dim() != 1 || rows.size(0) != count) {
-    fail(op, ": rows must have shape [", count_name, "] = [", count, "], got ", shape_text(rows));
-  }
+  check_list(op, {"rows", rows}, ScalarType::Long, "int64", count, count_name);
 }
 
 inline void check_same_shape(const char* op, const Named& tensor, const Named& other) {

@@ -84,26 +84,32 @@ class Call:
     """How the model is called and what is taken from it.
 
     ``layers``: explain these tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that
-    is explained. ``constants``: keyword arguments that are the same in every call. ``by_row``: names of those that have a row a
-    sample; they come behind the model's inputs wherever these are passed on. ``names``: of the inputs, where keyword arguments take the
-    places before them.
+    is explained. ``constants``: further arguments that are the same in every call, by name, or by number where they are positional ones
+    behind the inputs. ``by_row``: names and numbers of those that have a row a sample; they come behind the model's inputs wherever
+    these are passed on. ``names``: of the inputs, where keyword arguments take the places before them.
     """
 
     layers: Sequence[Layer]
     select: Callable[[Any], Tensor]
-    constants: Mapping[str, Any]
-    by_row: Sequence[str]
+    constants: Mapping[str | int, Any]
+    by_row: Sequence[str | int]
     names: Sequence[str] = ()
 
-    def __call__(self, model: nn.Module, inputs: Sequence[Tensor], keywords: Mapping[str, Any]) -> Any:
-        """What the model returns."""
+    def __call__(self, model: nn.Module, inputs: Sequence[Tensor], others: Mapping[str | int, Any]) -> Any:
+        """What the model returns; ``others`` are its further arguments."""
+        keywords = {key: value for key, value in others.items() if isinstance(key, str)}
         if self.names:
             return model(**dict(zip(self.names, inputs, strict=True)), **keywords)
-        return model(*inputs, **keywords)
+        positions = sorted(key for key in others if isinstance(key, int))
+        return model(*inputs, *(others[position] for position in positions), **keywords)
 
     def explained(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The model's inputs, without the keyword arguments behind them."""
+        """The model's inputs, without the further arguments behind them."""
         return inputs[: len(inputs) - len(self.by_row)]
+
+    def explains_inputs_of(self, model: nn.Module) -> bool:
+        """Whether the model's own inputs are explained: instead of layers, or as one of them."""
+        return not self.layers or any(layer.is_inputs_of(model) for layer in self.layers)
 
 
 class ModelHooks:
@@ -121,8 +127,7 @@ class ModelHooks:
         #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
-        #: Whether the model's own inputs are explained: instead of layers, or as one of them.
-        self._own_inputs = not call.layers or any(layer.is_inputs_of(model) for layer in call.layers)
+        self._own_inputs = call.explains_inputs_of(model)
         for layer in call.layers:
             if layer.module not in self._names:
                 raise ExplanationError(
@@ -187,7 +192,7 @@ class ModelHooks:
         torch_state.prepare(undo)
         undo.replace(torch.inference_mode, "__enter__", staying_out_of_inference_mode())
         undo.replace(torch._C.ScriptFunction, "__call__", watched(self._script))
-        self._rules = in_force()
+        self._rules = in_force(self._options)
         functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
         interception = Interception([APPLY, *functions], self._apply)
         undo.note(interception.remove)
@@ -265,7 +270,7 @@ class ModelHooks:
         self._start_afresh()
         explained = self.call.explained(inputs)
         leaves = [self._leaf(tensor) for tensor in explained]
-        keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
+        others = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
         capture = self._capture = Capture(
             self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written, watch
         )
@@ -279,7 +284,7 @@ class ModelHooks:
                     capture.codes[given[number]] = twin
                     capture.codes.inputs.append(get_gradient_edge(leaves[number]))
                     capture.dependence.mark(twin, explained=True)
-            copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
+            copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in others.items()}
             for tensor in (*leaves, *given):
                 capture.dependence.mark(tensor, explained=self._own_inputs)
             with capture, capture.saved_tensors():
@@ -335,9 +340,9 @@ class ModelHooks:
         """What ``select`` takes of what the model returns for copies of these rows outside of a pass: what it writes and draws is put back
         all the same."""
         explained = self.call.explained(inputs)
-        keywords = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))}
+        others = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))}
         # The model may write into what it is given.
-        copies = {name: value.clone() if isinstance(value, Tensor) else value for name, value in keywords.items()}
+        copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in others.items()}
         capture = Capture(self.module_path, self._options, self._rules, self._written, self._draws)
         with capture.paused(), capture:
             return select(self.call(self._model, [tensor.clone() for tensor in explained], copies))

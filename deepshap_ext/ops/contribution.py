@@ -12,40 +12,63 @@ _op = torch.ops.deepshap_ext.contribution.default
 
 
 def contribution(
-    multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str
-) -> tuple[Tensor, Tensor]:
-    """Average multiplier * (input - baseline) over the baselines, with the spread around the average.
+    multipliers: Tensor,
+    x: Tensor,
+    r: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    outer: int,
+    batch: int,
+    pairing: str,
+    with_multipliers: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Average multiplier * (input - baseline) over the baselines, with the variance around the average.
 
-        phi[k] = mean_j c[j, k],   m2[k] = sum_j (c[j, k] - phi[k])^2,   c[j, k] = multipliers[j, k] * (x - r[rows[j]])
+        c[j, k] = multipliers[j, k] * (x - r[rows[j]])
+        mean[k] = sum_j weights[j] c[j, k] / sum_j weights[j]
+        variance[k] = sum_j weights[j] (c[j, k] - mean[k])^2 / sum_j weights[j]
+        mean_multipliers[k] = sum_j weights[j] multipliers[j, k] / sum_j weights[j],   None unless `with_multipliers`
 
-    The standard error of phi over J baselines is sqrt(m2 / (J * (J - 1))).
+    The standard error of the mean over J baselines of equal weights is sqrt(variance / (J - 1)).
 
-    Shapes: multipliers [J, K, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [J], int64; results
-    [K, *x.shape], float32 for half types, else the operands' type.
+    Shapes: multipliers [J, K, *x.shape]; x (outer, batch, inner); r (outer, rows of r, inner); rows [J], int64; weights
+    [J], float64 and positive; results [K, *x.shape], float32 for half types, else the operands' type.
     """
-    return _op(multipliers, x, r, rows, outer, batch, pairing)
+    shares = weights / weights.cumsum(0)
+    mean, variance, mean_multipliers = _op(multipliers, x, r, shares, rows, outer, batch, pairing, with_multipliers)
+    return mean, variance, mean_multipliers if with_multipliers else None
 
 
 @torch.library.register_fake("deepshap_ext::contribution")
 def _fake(
-    multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str
-) -> tuple[Tensor, Tensor]:
+    multipliers: Tensor,
+    x: Tensor,
+    r: Tensor,
+    shares: Tensor,
+    rows: Tensor,
+    outer: int,
+    batch: int,
+    pairing: str,
+    with_multipliers: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.float64 if multipliers.dtype == torch.float64 else torch.float32
     mean = empty_like_leading(multipliers, x, r, outer, batch, leading=2, dtype=dtype)
-    return mean, torch.empty_like(mean)
+    return mean, torch.empty_like(mean), torch.empty_like(mean) if with_multipliers else mean.new_empty(0)
 
 
-def _batched(in_dims: Sequence[int | None], multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, *rest: Any) -> Any:
-    """Baselines are summed over, so a vmapped dimension joins the outputs; where rows are batched too, a loop."""
-    if in_dims[3] is None:
+def _batched(
+    in_dims: Sequence[int | None], multipliers: Tensor, x: Tensor, r: Tensor, shares: Tensor, rows: Tensor, *rest: Any
+) -> Any:
+    """Baselines are averaged over, so a vmapped dimension joins the outputs; where rows are batched too, a loop."""
+    if in_dims[4] is None:
         joined = multipliers.movedim(in_dims[0], 2)  # type: ignore[arg-type]
         size = joined.shape[2]
-        outs = _op(joined.flatten(1, 2), x, r, rows, *rest)
+        outs = _op(joined.flatten(1, 2), x, r, shares, rows, *rest)
         return tuple(out.unflatten(0, (-1, size)).movedim(1, 0) for out in outs)
-    size = rows.shape[in_dims[3]]
+    size = rows.shape[in_dims[4]]
     parts = [multipliers] * size if in_dims[0] is None else list(multipliers.unbind(in_dims[0]))
-    pairs = [_op(part, x, r, row, *rest) for part, row in zip(parts, rows.unbind(in_dims[3]), strict=True)]
-    return tuple(torch.stack(outs) for outs in zip(*pairs, strict=True))
+    each = [_op(part, x, r, shares, row, *rest) for part, row in zip(parts, rows.unbind(in_dims[4]), strict=True)]
+    return tuple(torch.stack(outs) for outs in zip(*each, strict=True))
 
 
-register_vmap("contribution", ("multipliers", "x", "r", "rows"), _batched)
+register_vmap("contribution", ("multipliers", "x", "r", "shares", "rows"), _batched)

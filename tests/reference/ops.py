@@ -169,10 +169,14 @@ def lstm(
 
 
 def contribution(
-    multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str
-) -> tuple[Tensor, Tensor]:
+    multipliers: Tensor, x: Tensor, r: Tensor, rows: Tensor, weights: Tensor, outer: int, batch: int, pairing: str
+) -> tuple[Tensor, Tensor, Tensor]:
     multipliers, x, r = multipliers.double(), x.double(), r.double()
     parts = torch.stack(
         [multipliers[j] * (x - paired(x, r, row, outer, batch, pairing)) for j, row in enumerate(rows.tolist())]
     )
-    return parts.mean(0), (parts - parts.mean(0)).square().sum(0)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.einsum("j,j...->...", weights, values) / weights.sum()
+
+    return mean(parts), mean((parts - mean(parts)).square()), mean(multipliers)

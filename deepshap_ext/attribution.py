@@ -1,0 +1,110 @@
+"""What an explanation gives its user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .additivity import gaps, gaps_of_pairs
+from .baselines import Baselines
+from .explained import Explained
+from .structure import Structure
+
+
+@dataclass(frozen=True, repr=False)
+class Attribution:
+    """Attributions of ``N`` samples, tensors on the model's device.
+
+    ``values``: ``[N, *features]`` for one target a sample, ``[N, *features, *outputs]`` for all outputs; a tuple for several inputs; what
+    ``combine`` made, ``[N, ..., *outputs]``, where it was given. ``output`` and ``expected_value``: the explained outputs for the inputs
+    and their mean over the baselines, ``[N]`` or ``[N, *outputs]``. ``convergence_delta``: how far the contributions are from adding up,
+    ``sum(contributions) - (output - expected_value)``, of the same shape. Of a half or bfloat16 model all are float32.
+
+    Where they were asked for, else None: ``standard_error`` of each value, over the baselines, and ``multipliers``, averaged over
+    them, shaped like the contributions; ``activations`` ``[N, *features]`` and ``baseline_activations`` ``[R, *features]`` (``[N, R,
+    *features]`` where each sample has its own baselines), the explained tensors themselves. ``target``: which of the flattened outputs
+    are explained, ``[N]`` or ``[N, K]``; None for all of them.
+
+    With ``per_baseline`` values, multipliers, expected value and convergence delta are those of every single baseline, in a dimension
+    ``R`` behind ``N``.
+
+    For a list of layers all but ``output``, ``expected_value`` and ``target`` are tuples, one item a layer. Layers that add up only
+    together, such as two embeddings whose outputs are added, have the same ``convergence_delta``.
+    """
+
+    values: Any
+    output: Tensor
+    expected_value: Tensor
+    convergence_delta: Any
+    standard_error: Any = None
+    multipliers: Any = None
+    activations: Any = None
+    baseline_activations: Any = None
+    target: Tensor | None = None
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return f"Attribution({', '.join(f'{name}={_shapes(value)}' for name, value in given.items())})"
+
+
+def attribution(
+    explained: Explained,
+    structure: Structure,
+    baselines: Baselines,
+    outputs: tuple[int, ...],
+    standard_error: bool,
+    all_outputs: bool,
+) -> Attribution:
+    """What is to be returned of what was explained; a sample's explained outputs have the shape ``outputs``."""
+    samples, dtype = len(explained.outputs), explained.outputs.dtype
+    each = explained.baseline_outputs.value.dim() == 3
+    shape = (samples, *outputs)
+    output = explained.outputs.reshape(shape)
+    expected = explained.baseline_outputs.value.movedim(0, -1).to(dtype)
+    expected = expected.reshape(*expected.shape[:-1], *outputs)
+    difference = (output.unsqueeze(1) if each else output) - expected
+    deltas: list[Tensor] = [difference] * len(explained.layers)
+    for cut in explained.cuts:
+        gap = gaps_of_pairs(explained, cut) if each else gaps(explained, cut)
+        for layer in cut.layers:
+            deltas[layer] = gap.to(dtype).reshape(difference.shape)
+
+    def of(what: Callable[[Any], Tensor | None]) -> Any:
+        tensors = [what(found) for found in explained.found]
+        if any(tensor is None for tensor in tensors):
+            return None
+        return structure.of(
+            [_outputs_last(tensor, outputs) for tensor in tensors if tensor is not None], explained.layers
+        )
+
+    def on_one_side(tensors: list[Tensor]) -> Any:
+        return structure.of(tensors, explained.layers) if tensors else None
+
+    # Of weights that are not equal, as if there were as many equal ones as say the same.
+    others = baselines.effective_number - 1
+    return Attribution(
+        values=of(lambda found: found.values.value),
+        output=output,
+        expected_value=expected,
+        convergence_delta=tuple(deltas) if structure.several else deltas[0],
+        standard_error=of(lambda found: (found.values.variance / others).sqrt()) if standard_error else None,
+        multipliers=of(lambda found: None if found.multipliers is None else found.multipliers.value),
+        activations=on_one_side([one.inputs for one in explained.activations]),
+        baseline_activations=on_one_side([one.baselines for one in explained.activations]),
+        target=None if all_outputs else explained.targets.reshape(shape),
+    )
+
+
+def _shapes(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shapes, value))}{',' if len(value) == 1 else ''})"
+    return f"{str(value.dtype)[6:]} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
+    """``[N, ..., *outputs]`` from ``[K, N, ...]``."""
+    last = values.movedim(0, -1)
+    return last.reshape(*last.shape[:-1], *outputs)

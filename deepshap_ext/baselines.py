@@ -1,0 +1,131 @@
+"""The baselines that inputs are compared with, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import shown
+from .arrays import as_tensor
+from .inputs import Given, check_rows, like, taken
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Baselines ``[R, ...]`` that all inputs share, or each input's ``own`` ones ``[N, R, ...]``; ``weights``, ``[R]`` float64, positive,
+    on the CPU.
+
+    ``tensors`` are the model's inputs and behind them its further arguments that have a row a sample.
+    """
+
+    tensors: Sequence[Tensor]
+    weights: Tensor
+    own: bool
+
+    @property
+    def number(self) -> int:
+        return len(self.weights)
+
+    @property
+    def effective_number(self) -> float:
+        """How many baselines of equal weight say as much (Kish, Survey Sampling, 1965): ``(sum w)^2 / sum w^2``."""
+        return float(self.weights.sum().square() / self.weights.square().sum())
+
+    def to(self, dtypes: Sequence[torch.dtype]) -> Baselines:
+        """The tensors in these dtypes."""
+        tensors = [tensor.to(dtype) for tensor, dtype in zip(self.tensors, dtypes, strict=True)]
+        return Baselines(tensors, self.weights, self.own)
+
+    def of(self, inputs: slice) -> Baselines:
+        """Those of some of the inputs."""
+        return Baselines([tensor[inputs] for tensor in self.tensors], self.weights, True) if self.own else self
+
+    def repeated(self, copies: int) -> Baselines:
+        """Those of one input that is in a batch several times."""
+        return (
+            Baselines([t.expand(copies, *t.shape[1:]) for t in self.tensors], self.weights, True) if self.own else self
+        )
+
+    def in_a_row(self) -> list[Tensor]:
+        """``[rows, ...]``: all of them, one behind the other."""
+        return [tensor.flatten(0, 1) if self.own else tensor for tensor in self.tensors]
+
+    def with_rows(self, rows: Sequence[Tensor]) -> Baselines:
+        """With further arguments ``[N, ...]`` whose row an input shares with its baselines, which are then its own."""
+        if not rows:
+            return self
+        samples = len(rows[0])
+        own = self.tensors if self.own else [tensor.expand(samples, *tensor.shape) for tensor in self.tensors]
+        theirs = [row.unsqueeze(1).expand(-1, self.number, *row.shape[1:]) for row in rows]
+        return Baselines([*own, *theirs], self.weights, True)
+
+
+def examples(baselines: Baselines, inputs: Sequence[Tensor], number: int) -> list[Tensor]:
+    """``[rows, ...]``: at most ``number`` of the baselines, and of the inputs."""
+    some = [
+        tensor[:number].flatten(0, 1)[:number] if baselines.own else tensor[:number] for tensor in baselines.tensors
+    ]
+    return [torch.cat([r, x[:number]]) for r, x in zip(some, inputs, strict=True)]
+
+
+def check_baselines(
+    baselines: Any, weights: Any, inputs: Sequence[Tensor], listed: bool, device: torch.device
+) -> Baselines:
+    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, which was ``listed`` or a single tensor."""
+    given, weights = weighted("baselines", baselines, weights)
+    if given[1] != listed:
+        raise TypeError("baselines must be a list of tensors exactly where X is one")
+    tensors = given[0]
+    check_rows("baselines", tensors)
+    dims = [one.tensor.dim() for one in tensors]
+    own = dims == [one.dim() + 1 for one in inputs]
+    if len(dims) == len(inputs) and not own and dims != [one.dim() for one in inputs]:
+        shape = ", ".join(map(str, inputs[0].shape[1:]))
+        raise ValueError(
+            f"baselines must have shape [baselines, {shape}] or [samples, baselines, {shape}] (for several inputs all likewise), got "
+            f"{' and '.join(str(list(one.tensor.shape)) for one in tensors)}"
+        )
+    leading = ["samples", "baselines"] if own else ["baselines"]
+    found = like("baselines", tensors, inputs, leading, "X")
+    for one in found if own else []:
+        if len(one) != len(inputs[0]) or one.shape[1] == 0 or one.shape[1] != found[0].shape[1]:
+            raise ValueError(
+                f"baselines must have shape [{len(inputs[0])}, baselines, ...] for {len(inputs[0])} samples, got {list(one.shape)}"
+            )
+    number = found[0].shape[1 if own else 0]
+    return Baselines([tensor.to(device) for tensor in found], check_weights(weights, number), own)
+
+
+def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bool], Any]:
+    """What :func:`taken` gives of an argument, and the weights: those that are given, or that come with the data (``shap.kmeans``)."""
+    if type(value).__name__ == "DenseData" and hasattr(value, "weights"):
+        if weights is not None:
+            raise TypeError(
+                f"weights must be None where {name} have their own, as those of shap.kmeans, got {shown(weights)}"
+            )
+        given, listed = taken(name, value.data)
+        names = [str(column) for column in value.group_names]
+        return ([Given(name, given[0].tensor, True, names)], listed), value.weights
+    return taken(name, value), weights
+
+
+def check_weights(weights: Any, number: int) -> Tensor:
+    """``[number]`` float64, on the CPU: the argument ``weights``, all equal for None."""
+    if weights is None:
+        return torch.ones(number, dtype=torch.float64, device="cpu")
+    if isinstance(weights, (list, tuple)):
+        weights = torch.tensor(weights, dtype=torch.float64, device="cpu")
+    found = as_tensor("weights", weights).to("cpu", torch.float64)
+    if found.shape != (number,):
+        raise ValueError(f"weights must have shape [{number}], one for each baseline, got {list(found.shape)}")
+    wrong = ~(found.isfinite() & (found > 0))
+    if wrong.any():
+        raise ValueError(
+            f"weights must be positive and finite, got {float(found[wrong][0])} at index {int(wrong.nonzero()[0])}: leave a baseline that "
+            f"shall not count out"
+        )
+    return found

@@ -1,0 +1,232 @@
+"""What is taken of the pairs of inputs and baselines: their contributions, multipliers, or what a function makes of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .arguments import flag, shown
+from .capture.layout import Layout
+from .moments import Each, Moments, OverBaselines, over_baselines
+from .pairs import Pairs
+from .rules.normalization import wide
+from .structure import Structure
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for: the ``variance`` of values over the baselines; ``multipliers`` beside the values; values that ``combine``, a
+    function of the user's, makes in place of contributions; numbers for each baseline instead of their mean (``each``); the explained
+    tensors themselves (``activations``). ``structure``: how ``combine`` takes and gives its tensors.
+    """
+
+    structure: Structure
+    variance: bool = False
+    multipliers: bool = False
+    combine: Callable[[Any, Any, Any], Any] | None = None
+    each: bool = False
+    activations: bool = False
+
+    @property
+    def by_pair(self) -> bool:
+        """Whether every pair's own numbers are needed."""
+        return self.each or self.combine is not None
+
+
+def check_wanted(wanted: Wanted, baselines: int) -> None:
+    """The arguments of a call that it is made of."""
+    for name, value in (
+        ("standard_error", wanted.variance),
+        ("multipliers", wanted.multipliers),
+        ("per_baseline", wanted.each),
+        ("activations", wanted.activations),
+    ):
+        flag(name, value)
+    if wanted.combine is not None and not callable(wanted.combine):
+        raise TypeError(
+            f"combine must be None or a function of multipliers, inputs and baselines, got {shown(wanted.combine)}"
+        )
+    if wanted.variance and wanted.each:
+        raise ValueError("standard_error must be False with per_baseline=True: it is one over the baselines")
+    if wanted.variance and baselines < 2:
+        raise ValueError("standard_error=True needs two or more baselines, got 1")
+
+
+def check_codes(wanted: Wanted, inputs: Sequence[Tensor]) -> None:
+    """Nothing is wanted that ``inputs``, which are explained themselves, do not have where they are integers."""
+    codes = [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]
+    if codes and (wanted.multipliers or wanted.combine is not None):
+        raise TypeError(
+            f"{'multipliers must be False' if wanted.multipliers else 'combine must be None'} for inputs of {codes[0]}, codes that have "
+            f"contributions but no multipliers: explain what the layer that looks them up returns, (model, layer) with at='output'"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one explained tensor, for ``K`` outputs of ``B`` inputs: its ``values`` ``[K, B, ...]``; the sums ``[K, B]`` of its contributions
+    (``totals``) and of their absolute values (``sizes``), in float64; and the ``multipliers``, if wanted."""
+
+    values: OverBaselines
+    totals: OverBaselines
+    sizes: OverBaselines
+    multipliers: OverBaselines | None
+
+    def __add__(self, other: Found) -> Found:
+        """Over the baselines of both."""
+        parts = zip(self._parts(), other._parts(), strict=True)
+        return Found(*(None if one is None else one + more for one, more in parts))  # type: ignore[arg-type, operator]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Found:
+        """``function`` of every tensor."""
+        return Found(*(None if one is None else one.map(function) for one in self._parts()))  # type: ignore[arg-type]
+
+    def tensors(self) -> list[Tensor]:
+        parts = [one for one in self._parts() if one is not None]
+        return [tensor for one in parts for tensor in (one.value, one.variance) if tensor is not None]
+
+    def _parts(self) -> tuple[OverBaselines | None, ...]:
+        return self.values, self.totals, self.sizes, self.multipliers
+
+
+def of_all_outputs(parts: Sequence[Found]) -> Found:
+    """What was found for some outputs and for others."""
+    first, *others = parts
+    stacks = iter(list(zip(*(part.tensors() for part in parts), strict=True)))
+    return first.map(lambda tensor: torch.cat(next(stacks))) if others else first
+
+
+def of_pairs(
+    wanted: Wanted,
+    multipliers: Sequence[Tensor],
+    pairs: Pairs,
+    rows: Tensor,
+    weights: Tensor,
+    layouts: Sequence[Layout],
+    repeats: int,
+    inputs: int,
+) -> list[Found]:
+    """What ``multipliers`` ``[J * K, *explained.shape]`` of every explained tensor give, for the first ``inputs`` inputs.
+
+    ``rows`` ``[J]``: the baselines that they belong to. In aligned pairs there is one row, and ``repeats`` consecutive rows of the tensors
+    are one input's, each with another baseline. ``weights``: of the baselines, ``[J]`` or ``[repeats]``.
+    """
+    tensors = list(zip(multipliers, pairs.inputs.explained, pairs.baselines.explained, layouts, strict=True))
+    if not wanted.by_pair:
+        found = [_averaged(wanted, *one, pairs, rows, weights, repeats, inputs) for one in tensors]
+    else:
+        sides = [_sides(*one, pairs, rows, repeats, inputs) for one in tensors]
+        if wanted.combine is None:
+            made = [m * (x - r) for m, x, r in sides]
+        else:
+            made = _combined(wanted.combine, wanted.structure, sides, pairs.inputs.layers)
+        found = [_by_pair(wanted, values, *side, weights) for values, side in zip(made, sides, strict=True)]
+    # Integers are float64 whatever the model computes in, so that they can be told apart; their values need not be.
+    dtype = torch.promote_types(pairs.inputs.output.dtype, torch.float32)
+    return [
+        replace(one, values=one.values.map(lambda tensor: tensor.to(dtype))) if integers else one
+        for one, integers in zip(found, pairs.inputs.integers, strict=True)
+    ]
+
+
+def _averaged(
+    wanted: Wanted,
+    m: Tensor,
+    x: Tensor,
+    r: Tensor,
+    layout: Layout,
+    pairs: Pairs,
+    rows: Tensor,
+    weights: Tensor,
+    repeats: int,
+    inputs: int,
+) -> Found:
+    geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
+    mine = torch.ones_like(weights[:1]) if repeats > 1 else weights
+    mean, variance, multiplier = ops.contribution(
+        m.unflatten(0, (len(rows), -1)), x, r, rows, mine.to(x.device), *geometry, with_multipliers=wanted.multipliers
+    )
+    total = float(weights.sum())
+
+    def over(tensor: Tensor | None, spread: Tensor | None = None) -> OverBaselines | None:
+        if tensor is None:
+            return None
+        if repeats > 1:
+            return over_baselines(by_input(tensor, layout, repeats, inputs), weights, False, wanted.variance)
+        variance = None if spread is None else by_input(spread, layout, 1, inputs).squeeze(2)
+        return Moments(total, by_input(tensor, layout, 1, inputs).squeeze(2), variance)
+
+    values = over(mean, variance if wanted.variance else None)
+    assert values is not None
+    return Found(values, *_sums(values), over(multiplier))
+
+
+def _sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
+    """The contributions' own sums, and those of their absolute values."""
+
+    def of(tensor: Tensor) -> OverBaselines:
+        first = 3 if isinstance(values, Each) else 2
+        summed = tensor.double().unsqueeze(-1).flatten(first).sum(first)
+        return Each(summed) if isinstance(values, Each) else Moments(values.weight, summed)
+
+    return of(values.value), of(values.value.abs())
+
+
+def _by_pair(wanted: Wanted, values: Tensor, m: Tensor, x: Tensor, r: Tensor, weights: Tensor) -> Found:
+    contributions = m * (x - r) if wanted.combine is not None else values
+    each = wanted.each
+    averaged = over_baselines(contributions, weights, each)
+    return Found(
+        averaged if wanted.combine is None else over_baselines(values, weights, each, wanted.variance),
+        *_sums(averaged),
+        over_baselines(m, weights, each) if wanted.multipliers else None,
+    )
+
+
+def _sides(
+    m: Tensor, x: Tensor, r: Tensor, layout: Layout, pairs: Pairs, rows: Tensor, repeats: int, inputs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Multipliers, inputs and baselines of every pair, ``[K, B, J, *features]`` each, in float32 at least."""
+
+    def by_baseline(tensors: Sequence[Tensor]) -> Tensor:
+        each = [by_input(one, layout, repeats, inputs) for one in tensors]
+        return each[0] if len(each) == 1 else torch.cat(each, 2)
+
+    multipliers = by_baseline(wide(m).unflatten(0, (len(rows), -1)).unbind())
+    baselines = by_baseline([pairs.baseline(wide(r), layout, row).expand_as(x)[None] for row in rows.split(1)])
+    mine = by_input(wide(x)[None], layout, repeats, inputs)
+    return multipliers, mine.expand_as(multipliers), baselines.expand_as(multipliers)
+
+
+def by_input(tensor: Tensor, layout: Layout, repeats: int, inputs: int) -> Tensor:
+    """``[K, inputs, repeats, *features]`` from ``K`` tensors of this layout, whose first ``inputs * repeats`` rows are the inputs'."""
+    inside = replace(layout, dim=layout.dim + 1)
+    split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
+    return split.squeeze(inside.dim + 1)[:, : inputs * repeats].unflatten(1, (inputs, repeats))
+
+
+def _combined(
+    combine: Callable[[Any, Any, Any], Any],
+    structure: Structure,
+    sides: Sequence[tuple[Tensor, Tensor, Tensor]],
+    layers: Sequence[slice],
+) -> list[Tensor]:
+    """What ``combine`` makes of the pairs, ``[K, B, J, ...]`` again."""
+    leading = sides[0][0].shape[:3]
+    number = leading.numel()
+    given = [[tensor.flatten(0, 2) for tensor in tensors] for tensors in zip(*sides, strict=True)]
+    made = combine(*(structure.of(tensors, layers) for tensors in given))
+    found = structure.flat(made, layers)
+    if found is None:
+        raise TypeError(f"combine must return tensors as it is given them, got {shown(made)}")
+    for one in found:
+        if one.dim() == 0 or len(one) != number or not one.is_floating_point():
+            raise ValueError(
+                f"combine must return floating-point tensors of shape [{number}, ...] for {number} pairs, got {shown(one)}"
+            )
+    return [wide(one.detach()).unflatten(0, leading) for one in found]

@@ -1,0 +1,207 @@
+"""shap's DeepExplainer: the background at the beginning, numpy arrays and shap.Explanation out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .additivity import Check
+from .attribution import Attribution
+from .baselines import Baselines, check_weights, weighted
+from .engine import within_memory
+from .explainer import Explainer
+from .inputs import Given, check_columns, check_rows, like, taken
+from .targets import ranked
+
+
+class DeepExplainer(Explainer):
+    """DeepSHAP values as shap's DeepExplainer gives them: an :class:`Explainer` that has the baselines from the beginning.
+
+    Args:
+        model: as :class:`Explainer` takes it.
+        data: the background, baselines ``[R, *features]``, a tensor, a numpy array, a data frame or what ``shap.kmeans`` returns; a list
+            of them for a model of several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a
+            later argument to the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
+        weights: positive weights of the background's rows, ``[R]``; None: all the same.
+        sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
+            and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.
+        options: all others of :class:`Explainer`.
+
+    Raises:
+        ValueError, TypeError: an argument breaks its contract.
+        ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on what it is given, and what it
+            raised is the cause.
+    """
+
+    @within_memory("the explainer")
+    def __init__(
+        self,
+        model: nn.Module | tuple[nn.Module, nn.Module | str | Sequence[nn.Module | str]],
+        data: Any,
+        *,
+        weights: Any = None,
+        sample_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        (given, self._listed), weights = weighted("data", data, weights)
+        tensors, device = self._inputs("data", given)
+        self._columns = [one.columns for one in given]
+        self._background = Baselines(
+            [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
+        )
+        constants, rows = self._further((), sample_kwargs, self._background.number, device)
+        self._rows = rows
+        ran_on = [*self._background.tensors, *rows.values()]
+        engine = self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        taken_as = engine.dtypes[: len(tensors)]
+        #: The dtype of inputs whose integers are numbers to the model, and not codes; None for others.
+        self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
+        self._background = self._background.to(taken_as)
+
+    def __repr__(self) -> str:
+        tensors, rows = self._background.tensors, f", sample_kwargs {list(self._rows)}" if self._rows else ""
+        data = ", ".join(f"{str(tensor.dtype)[6:]} {list(tensor.shape)}" for tensor in tensors)
+        return f"{super().__repr__()[:-1]}, background {data}{rows})"
+
+    @property
+    def expected_value(self) -> np.ndarray[Any, Any]:
+        """Mean of the model's output over the background, one number an output (shap's attribute); computed anew at every access, for
+        the model as it is now."""
+        background = self._background
+        data = list(background.tensors) if self._listed else background.tensors[0]
+        rows = {str(name): row for name, row in self._rows.items()}
+        return _numpy(self.expected_output(data, weights=background.weights, sample_kwargs=rows))
+
+    def shap_values(
+        self,
+        X: Any,
+        ranked_outputs: int | None = None,
+        output_rank_order: str = "max",
+        check_additivity: Check = True,
+        *,
+        sample_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """DeepSHAP values as numpy arrays; signature, shapes and meanings are those of shap's DeepExplainer.
+
+        Args:
+            X: samples ``[N, *features]``, a tensor on any device, a numpy array or a data frame; a list of them for several inputs.
+            ranked_outputs: explain only that many outputs a sample, those that rank first.
+            output_rank_order: ``"max"``, ``"min"`` or ``"max_abs"``.
+            check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
+                do not look.
+            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
+
+        Returns:
+            ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers; with
+            ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
+            ``[N, ranked_outputs]``.
+        """
+        target = ranked(ranked_outputs, output_rank_order)
+        found = self.attribute(X, target, check_additivity=check_additivity, sample_kwargs=sample_kwargs)
+        values = _arrays(found.values)
+        return values if found.target is None else (values, found.target.cpu())
+
+    def __call__(self, X: Any, target: Any = None, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
+        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap.
+
+        ``target``: as :meth:`attribute` takes it. Of one target a sample, values are ``[N, *features]``, which shap's plots take; of all
+        outputs ``[N, *features, outputs]``, of a single output too, as in shap: take ``[..., 0]`` of the Explanation, or
+        ``target=0``. The columns of a data frame, X or else the background, become the feature names.
+        """
+        try:
+            from shap import Explanation
+        except ImportError as error:
+            raise ImportError(
+                "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
+            ) from error
+        found = self.attribute(X, target, sample_kwargs=sample_kwargs)
+        values, base = _flat(found.values), _numpy(found.expected_value)
+        if self._layers:
+            # The values are those of the layer's inputs, which X is not.
+            described: list[tuple[Any, Any]] = [(None, None)] * len(values)
+        else:
+            described = [
+                (_numpy(one.tensor), one.columns or columns)
+                for one, columns in zip(taken("X", X)[0], self._columns, strict=True)
+            ]
+        explanations = [
+            Explanation(values=_numpy(one), base_values=base, data=data, feature_names=names)
+            for one, (data, names) in zip(values, described, strict=True)
+        ]
+        return explanations if isinstance(found.values, tuple) else explanations[0]
+
+    @within_memory("the explanation")
+    def attribute(
+        self,
+        X: Any,
+        target: Any = None,
+        *,
+        baselines: Any = None,
+        weights: Any = None,
+        sample_kwargs: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Attribution:
+        """DeepSHAP values as tensors on the model's device: :meth:`Explainer.attribute`, against the background unless ``baselines`` and
+        their ``weights`` are given.
+
+        ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
+        """
+        if (sample_kwargs is None or isinstance(sample_kwargs, Mapping)) and set(sample_kwargs or ()) != set(
+            self._rows
+        ):
+            raise ValueError(
+                f"sample_kwargs must have the names that the explainer was made with, {list(self._rows)}, got {list(sample_kwargs or ())}"
+            )
+        inputs = self._like_the_background(X)
+        if baselines is None:
+            if weights is not None:
+                raise ValueError("weights must be None without baselines: those of the background are the explainer's")
+            weights = self._background.weights
+            baselines = list(self._background.tensors) if self._listed else self._background.tensors[0]
+        elif any(self._counts):
+            (given, listed), weights = weighted("baselines", baselines, weights)
+            tensors = [one.tensor for one in self._numbers(given)]
+            baselines = tensors if listed else tensors[0]
+        X = inputs if self._listed else inputs[0]
+        return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
+
+    def _like_the_background(self, X: Any) -> list[Tensor]:
+        given, listed = taken("X", X)
+        if listed and not self._listed:
+            raise TypeError("X must be a tensor or an array, as the background is, got a list")
+        if self._listed and not listed:
+            raise TypeError(
+                f"X must be a list of {len(self._background.tensors)} inputs, as the background is, got {type(X).__name__}"
+            )
+        check_rows("X", given)
+        tensors = like("X", self._numbers(given), self._background.tensors, ["samples"])
+        check_columns(given, self._columns)
+        return tensors
+
+    def _numbers(self, given: Sequence[Given]) -> list[Given]:
+        """Integers as numbers where the background's are."""
+        return [
+            replace(one, tensor=one.tensor.to(dtype)) if dtype and not one.tensor.is_floating_point() else one
+            for one, dtype in itertools.zip_longest(given, self._counts[: len(given)])
+        ]
+
+
+def _flat(values: Any) -> list[Any]:
+    return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]
+
+
+def _arrays(values: Any) -> Any:
+    """Arrays in the place of tensors, lists in that of tuples."""
+    return [_arrays(value) for value in values] if isinstance(values, tuple) else _numpy(values)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
