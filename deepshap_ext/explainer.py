@@ -42,8 +42,8 @@ class Explainer:
 
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
-            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval
-            mode and left exactly as it was.
+            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once, the model itself
+            among them for its own inputs. Explained in eval mode and left exactly as it was.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
@@ -134,8 +134,8 @@ class Explainer:
 
         Args:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
-                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes that the model looks
-                up: each has the value of what was looked up for it.
+                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
+                them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
             target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
                 sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
                 ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'

@@ -27,7 +27,7 @@ class DeepExplainer(Explainer):
         model: as :class:`Explainer` takes it.
         data: the background, baselines ``[R, *features]``, a tensor, a numpy array, a data frame or what ``shap.kmeans`` returns; a list
             of them for a model of several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a
-            later argument to the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
+            later argument to the background's. Integers are codes or numbers, as for :class:`Explainer`.
         weights: positive weights of the background's rows, ``[R]``; None: all the same.
         sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
             and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.

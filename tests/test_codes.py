@@ -128,6 +128,18 @@ def test_a_code_has_what_was_looked_up_for_it() -> None:
     assert not values[:, 2].any()
 
 
+def test_a_code_has_what_its_one_hot_columns_have_in_all() -> None:
+    class Shared(nn.Module):
+        def forward(self, t: Tensor) -> Tensor:
+            vectors = TABLE[t] if t.dim() == 2 else t @ TABLE
+            return (vectors.tanh().cumsum(1) * vectors.softmax(2)).sum(1)
+
+    by_code = DeepExplainer(Shared(), BACKGROUND).attribute(X).values
+    x, background = (nn.functional.one_hot(t, 30).double() for t in (X, BACKGROUND))
+    by_column = DeepExplainer(Shared(), background).attribute(x).values
+    torch.testing.assert_close(by_code, by_column.sum(2), rtol=1e-12, atol=1e-14)
+
+
 def test_codes_of_one_lookup_have_its_shapley_values() -> None:
     """Of two players: the mean of what each adds to the baselines and to the other."""
 

@@ -1,4 +1,4 @@
-"""The README's examples print what it says, and what it calls supported is."""
+"""The examples of the README and of the pages beside it print what they say, and what the README calls supported is."""
 
 import contextlib
 import io
@@ -10,8 +10,14 @@ import pytest
 from deepshap_ext.rules.linear import LINEAR
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/inputs.md")}
+README = PAGES["README.md"]
+EXAMPLES = [
+    pytest.param(page, *example, id=f"{page} {number}")
+    for page, text in PAGES.items()
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL))
+]
 FAMILIES = (
     "elementwise",
     "two arguments",
@@ -25,16 +31,17 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_prints_what_the_readme_says(code: str, printed: str) -> None:
+@pytest.mark.parametrize(("page", "code", "printed"), EXAMPLES)
+def test_example_prints_what_the_page_says(page: str, code: str, printed: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, page, "exec"), {"__name__": "readme"})
     assert out.getvalue() == printed
 
 
-def test_every_python_block_is_such_an_example() -> None:
-    assert len(EXAMPLES) == README.count("```python") > 0
+@pytest.mark.parametrize("page", PAGES)
+def test_every_python_block_is_such_an_example(page: str) -> None:
+    assert sum(example.values[0] == page for example in EXAMPLES) == PAGES[page].count("```python") > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
