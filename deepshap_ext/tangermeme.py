@@ -19,7 +19,6 @@ from tqdm import tqdm
 from .arguments import shown
 from .explainer import Explainer
 from .rules.hooked import Hook, Hooked
-from .rules.user import register_rule
 
 try:
     from tangermeme.ersatz import dinucleotide_shuffle
@@ -139,17 +138,16 @@ def deep_lift_shap(
         dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     device, dtype = torch.device(device), getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
+    rules = {kind: Hooked(hook) for kind, hook in (additional_nonlinear_ops or {}).items()}
     found, kept, deltas, differences = [], [], [], []
     step = max(1, batch_size // number)
     with ExitStack() as stack:
         stack.enter_context(_on(device, model))
-        for kind, hook in (additional_nonlinear_ops or {}).items():
-            stack.enter_context(register_rule(kind, Hooked(hook)))
         bar = stack.enter_context(tqdm(total=sequences * number, unit="pair")) if verbose else None
         called = _Autocast(model, device, dtype) if dtype in (torch.half, torch.bfloat16) else model
-        explainer = Explainer(called, on_unsupported="integrate", batch_size=batch_size)
+        explainer = Explainer(called, rules=rules, on_unsupported="integrate", batch_size=batch_size)
         for first in range(0, sequences, step):
-            some = slice(first, first + step)
+            some = slice(first, min(first + step, sequences))
             x = _decoded(X[some], device, dtype)
             r = _draw(references, x.cpu(), number, random_state) if drawn else _decoded(references[some], device, dtype)
             explained = explainer.attribute(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnsupportedOperationError
 from .registry import Application, Context
 
 #: From the module, and the gradients at its input and at its output, to the multipliers at its input, in a tuple of one.
@@ -26,9 +27,11 @@ class Hooked:
 
     hook: Hook
 
-    def __call__(self, context: Context, module: nn.Module, x: Tensor) -> Application | None:
-        if not context.carries(x):
-            return None
+    def __call__(self, context: Context, module: nn.Module, *args: Any, **kwargs: Any) -> Application:
+        if len(args) != 1 or kwargs:
+            raise UnsupportedOperationError(
+                f"has a hook for its rule, for which it must take one tensor, got {len(args) + len(kwargs)} arguments"
+            )
 
         def forward(x: Tensor) -> tuple[Tensor, list[Tensor]]:
             # An in-place module may write into what it is given.
@@ -38,7 +41,7 @@ class Hooked:
             x, r = sides.pair()
             return [_OfPairs.apply(self.hook, module, grad, x, r.expand_as(x))]  # type: ignore[no-untyped-call]
 
-        return Application([x], forward, multipliers)
+        return Application(args, forward, multipliers)
 
 
 class _OfPairs(torch.autograd.Function):
