@@ -103,7 +103,6 @@ class Explainer:
         self._options = options(rules, softmax, on_unsupported)
         self._select = selector(output)
         self._constants = check_kwargs(kwargs)
-        self._dtypes = dtypes_of(self._model)
         #: The constants by the device that their tensors were moved to.
         self._moved: dict[torch.device, dict[str | int, Any]] = {}
         self._engines: dict[Any, Engine] = {}
@@ -209,7 +208,7 @@ class Explainer:
         inputs, device = self._inputs("baselines", given)
         number = len(inputs[0])
         constants, rows = self._further(args, sample_kwargs, number, device)
-        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number, device), False)
+        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
         engine = self._engine(
             constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
         )
@@ -220,13 +219,13 @@ class Explainer:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
         check_rows(name, given)
         device = device_of(self._model, given)
-        return [tensor.to(device) for tensor in in_the_models_dtype(given, self._dtypes)], device
+        return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes_of(self._model))], device
 
     def _further(
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
     ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
         """The model's further arguments: constants, and those with a row a sample."""
-        dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         if device not in self._moved:
             self._moved[device] = {
                 name: value.to(device) if isinstance(value, Tensor) else value
