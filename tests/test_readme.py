@@ -1,4 +1,4 @@
-"""The README's examples print what it says, and what it calls supported is."""
+"""The examples of the README and of docs print what stands below them, and what the README calls supported is."""
 
 import contextlib
 import io
@@ -10,8 +10,14 @@ import pytest
 from deepshap_ext.rules.linear import LINEAR
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+EXAMPLES = [
+    pytest.param(name, code, printed, id=f"{name}-{number}")
+    for name, page in PAGES.items()
+    for number, (code, printed) in enumerate(re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL))
+]
 FAMILIES = (
     "elementwise",
     "two arguments",
@@ -25,16 +31,16 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_prints_what_the_readme_says(code: str, printed: str) -> None:
+@pytest.mark.parametrize(("name", "code", "printed"), EXAMPLES)
+def test_example_prints_what_stands_below_it(name: str, code: str, printed: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, name, "exec"), {"__name__": "example"})
     assert out.getvalue() == printed
 
 
 def test_every_python_block_is_such_an_example() -> None:
-    assert len(EXAMPLES) == README.count("```python") > 0
+    assert len(EXAMPLES) == sum(page.count("```python") for page in PAGES.values()) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
