@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .arguments import shown
 from .explainer import Explainer
+from .one_hot import check_one_hot, packed_like, unpacked
 from .rules.hooked import Hook, Hooked
 
 try:
@@ -122,9 +123,10 @@ def deep_lift_shap(
         ExplanationError: the model cannot be explained; its subclasses say why.
     """
     drawn = callable(references)
-    _check_one_hot("X", X, (None, None, None), False, only_warn)
+    warn = TangermemeWarning if only_warn else None
+    check_one_hot("X", X, (None, None, None), warn=warn)
     if not drawn:
-        _check_one_hot("references", references, (X.shape[0], None, *X.shape[1:]), True, only_warn)
+        check_one_hot("references", references, (X.shape[0], None, *X.shape[1:]), unknown=True, warn=warn)
     sequences, number = X.shape[0], n_shuffles if drawn else references.shape[1]
     if sequences < 1 or number < 1:
         raise ValueError(f"X must be one or more sequences with one or more references, got {sequences} with {number}")
@@ -148,8 +150,8 @@ def deep_lift_shap(
         explainer = Explainer(called, rules=rules, on_unsupported="integrate", batch_size=batch_size)
         for first in range(0, sequences, step):
             some = slice(first, min(first + step, sequences))
-            x = _decoded(X[some], device, dtype)
-            r = _draw(references, x.cpu(), number, random_state) if drawn else _decoded(references[some], device, dtype)
+            x = unpacked(X[some], device, dtype)
+            r = _draw(references, x.cpu(), number, random_state) if drawn else unpacked(references[some], device, dtype)
             explained = explainer.attribute(
                 [x],
                 _column(target),
@@ -173,7 +175,7 @@ def deep_lift_shap(
     attributions = torch.cat(found)
     if not return_references:
         return attributions
-    return AttributionReferencesResult(attributions, _packed_like(references, X, torch.cat(kept)))
+    return AttributionReferencesResult(attributions, packed_like(torch.cat(kept), references, X))
 
 
 def _multipliers(multipliers: tuple[Tensor], X: tuple[Tensor], references: tuple[Tensor]) -> tuple[Tensor]:
@@ -213,11 +215,14 @@ def _draw(references: Callable[..., Tensor], x: Tensor, number: int, random_stat
 
 
 def _warn(deltas: Tensor, differences: Tensor, threshold: float) -> None:
-    """Warn where a pair does not add up, or where all do not beside what their outputs differ by."""
+    """Warn where pairs' convergence deltas are too high, or where their mean is, beside that of the output differences."""
     high = ~(deltas <= threshold)
     relative = float(deltas.mean() / differences.mean().clamp_min(1e-12))
-    problems = [f"{int(high.sum())} of {len(deltas)} are above {threshold:.3g}, up to {float(deltas.max()):.3g}"]
-    problems = problems if high.any() else []
+    problems = []
+    if high.any():
+        problems.append(
+            f"{int(high.sum())} of {len(deltas)} are above {threshold:.3g}, up to {float(deltas.max()):.3g}"
+        )
     if not relative <= 0.01:
         problems.append(f"they are {relative:.1%} of the output differences")
     if problems:
@@ -228,42 +233,9 @@ def _warn(deltas: Tensor, differences: Tensor, threshold: float) -> None:
         )
 
 
-def _check_one_hot(name: str, X: Any, shape: Sequence[int | None], unknown: bool, only_warn: bool) -> None:
-    """X must be one-hot, all zero where a character is ``unknown``, and have this shape, in which None is any size."""
-
-    def wrong(message: str) -> None:
-        if not only_warn:
-            raise ValueError(message)
-        warnings.warn(message, TangermemeWarning, stacklevel=4)
-
-    packed = hasattr(X, "to_one_hot")
-    if not (packed or isinstance(X, Tensor)):
-        raise ValueError(f"{name} must be a tensor, got {type(X).__name__}")
-    if len(X.shape) != len(shape) or any(a not in (None, b) for a, b in zip(shape, X.shape, strict=True)):
-        wrong(f"{name} must have shape [{', '.join(str(size or '...') for size in shape)}], got {list(X.shape)}")
-    if packed:
-        one_hot = unknown or len(X.n_runs) == 0
-    else:
-        number = X.sum(-2)
-        one_hot = bool(((X == 0) | (X == 1)).all() and ((number == 1) | (number == 0) & unknown).all())
-    if not one_hot:
-        wrong(f"{name} must be one-hot{' or zero in every position' if unknown else ' in every position'}")
-
-
-def _decoded(X: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
-    tensor: Tensor = X.to_one_hot(dtype=dtype, device=device) if hasattr(X, "to_one_hot") else X.to(device, dtype)
-    return tensor
-
-
-def _packed_like(references: Any, X: Any, used: Tensor) -> Any:
-    """The references that were used, packed where those that were given, or X, are."""
-    packed = next((type(one) for one in (references, X) if hasattr(one, "to_one_hot")), None)
-    with suppress(ValueError):  # Those that a function draws need not be one-hot.
-        return used if packed is None else packed.from_one_hot(used)
-    return used
-
-
 class _Autocast(nn.Module):
+    """A model in half precision where torch finds that safe."""
+
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.model, self.device, self.dtype = model, device, dtype
