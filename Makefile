@@ -45,9 +45,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(formatted)
 
-# Three quarters of an hour on two idle cores. --no-deps: most of what tangermeme asks for serves its other functions.
+# Three quarters of an hour on two idle cores.
 bench: $(BUILT)
-	$(BIN)/python -m pip install --no-deps 'tangermeme==1.6.*'
 	$(BIN)/python benchmarks/peers_bugs.py
 	for question in startup kernels scaling floor peers; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done

@@ -1,0 +1,73 @@
+"""Rules from backward hooks of modules, as peers take them: ``hook(module, grad_input, grad_output)``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedOperationError
+from .registry import Application, Context
+
+#: From the module, and the gradients at its input and at its output, to the multipliers at its input, in a tuple of one.
+Hook = Callable[[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Hooked:
+    """The rule of modules that take one tensor and return one, by a hook.
+
+    The hook reads ``module.input`` and ``module.output``: inputs and behind them, in the first dimension, as many baselines, row by row the
+    pairs. The gradients that it is given, and the multipliers that it returns, are of the same rows.
+    """
+
+    hook: Hook
+
+    def __call__(self, context: Context, module: nn.Module, *args: Any, **kwargs: Any) -> Application:
+        if len(args) != 1 or kwargs:
+            raise UnsupportedOperationError(
+                f"has a hook for its rule, for which it must take one tensor, got {len(args) + len(kwargs)} arguments"
+            )
+
+        def forward(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+            # An in-place module may write into what it is given.
+            return module.forward(x.clone()), [x]
+
+        def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+            x, r = sides.pair()
+            return [_OfPairs.apply(self.hook, module, grad, x, r.expand_as(x))]  # type: ignore[no-untyped-call]
+
+        return Application(args, forward, multipliers)
+
+
+class _OfPairs(torch.autograd.Function):
+    """What a hook makes of pairs; all that are vmapped are one batch, since a hook may do what vmap cannot."""
+
+    @staticmethod
+    def forward(hook: Hook, module: nn.Module, grad: Tensor, x: Tensor, r: Tensor) -> Tensor:
+        with torch.enable_grad():
+            both = torch.cat([x, r]).requires_grad_()
+            output = module.forward(both.clone())
+        grad_output = torch.cat([grad, grad])
+        grad_input = torch.autograd.grad(output, both, grad_output)
+        # The user's module keeps no tensors.
+        module = copy.copy(module)
+        module.__dict__.update(input=both.detach(), output=output.detach())
+        return hook(module, grad_input, (grad_output,))[0].chunk(2)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, hook: Hook, module: nn.Module, *tensors: Tensor) -> tuple[Tensor, int]:
+        rows = [
+            (tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+            for tensor, dim in zip(tensors, in_dims[2:], strict=True)
+        ]
+        found: Tensor = _OfPairs.apply(hook, module, *rows)  # type: ignore[no-untyped-call]
+        return found.unflatten(0, (info.batch_size, -1)), 0
