@@ -327,6 +327,8 @@ def test_counts_for_a_model_of_numbers() -> None:
     explainer = DeepExplainer(model, counts[:5])
     for rows in (counts[5:], counts[5:].int(), counts[5:].double(), counts[5:].numpy()):
         torch.testing.assert_close(explainer.shap_values(rows), expected)
+    # They have what numbers have and codes do not.
+    assert explainer.attribute(counts[5:], multipliers=True).multipliers.shape == (3, 4, 2)
 
 
 def test_later_codes_come_in_the_backgrounds_dtype() -> None:
@@ -409,6 +411,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "transforms": (
         lambda t: torch.vmap(lambda row: TABLE[row].sum(0))(t),
         r"runs inside a transform of torch\.func \(vmap, grad, \.\.\.\), where explained integers cannot be followed",
+    ),
+    "lists of codes": (
+        lambda t: TABLE[torch.stack([torch.as_tensor([row[0], row[1]]) for row in t])].sum(1),
+        r"made from what is explained by decisions only",
     ),
     "offsets of bags": (
         lambda t: nn.functional.embedding_bag(t.flatten(), TABLE, torch.arange(len(t)) * 5),

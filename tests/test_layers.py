@@ -207,6 +207,13 @@ def test_several_own_inputs_beside_a_layer_that_they_go_past() -> None:
     torch.testing.assert_close(word.sum(2), tokens, rtol=1e-12, atol=1e-14)
 
 
+def test_own_integers_beside_a_layer_have_no_multipliers() -> None:
+    model = Tokens()
+    explainer = DeepExplainer((model, [model.embed, model]), BACKGROUND, at=["output", "input"])
+    with pytest.raises(TypeError, match=r"multipliers must be False for inputs of torch\.int64"):
+        explainer.attribute(X, multipliers=True)
+
+
 def test_own_numbers_beside_a_layer() -> None:
     model = Behind(Tokens())
     x, background = (torch.randn(count, 5, 4, dtype=torch.float64) for count in (3, 4))

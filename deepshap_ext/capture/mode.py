@@ -54,6 +54,7 @@ from .writes import Contents, undeclared
 #: Hooks that a model gives its tensors as it runs, to clip gradients or to look at them: they are training's backward's.
 WATCHING = frozenset("register_hook register_post_accumulate_grad_hook".split())
 
+#: Where rules cannot run.
 TRANSFORMS = "a transform of torch.func (vmap, grad, ...)"
 
 
@@ -170,10 +171,12 @@ class Capture(TorchFunctionMode):
 
     def _numbers(self, value: Any = None) -> Tensor | None:
         """What carries multipliers to a tensor that is converted: itself, or what it was rounded from."""
-        if not isinstance(value, Tensor) or value.requires_grad:
-            return value if isinstance(value, Tensor) else None
-        made = self.made_by(value)
-        return made.operand if made and made.name in ROUNDINGS else None
+        if not isinstance(value, Tensor):
+            return None
+        made = None if value.requires_grad else self.made_by(value)
+        if made and made.name in ROUNDINGS:
+            return made.operand
+        return value if value.requires_grad else None
 
     def _converted(
         self,
@@ -203,7 +206,9 @@ class Capture(TorchFunctionMode):
             moved = self._apply(called, application, args, kwargs)
         elif called.name in CONVERSIONS:
             result = function(*args, **kwargs)
-            if not isinstance(result, Tensor) or result.dtype == torch.bool != args[0].dtype:
+            if not (isinstance(result, Tensor) and args and args[0] in self.codes):
+                return DECIDED
+            if result.dtype == torch.bool != args[0].dtype:
                 return DECIDED
             moved = self.codes[args[0]].clone()
         else:
