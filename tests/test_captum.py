@@ -338,6 +338,12 @@ def test_custom_functions_are_given_tuples_of_a_single_tensor() -> None:
     assert found.shape == (3, 2)
 
 
+def test_what_is_behind_a_neuron_does_not_matter() -> None:
+    model = nn.Sequential(NET.one, nn.Tanh(), Called(lambda x: torch.polygamma(2, x + x.mean(0))))
+    found = ours.NeuronDeepLift(model, model[1]).attribute(X, 2, OWN[0])
+    assert_same(found, ours.DeepLift(model[:2]).attribute(X, OWN[0], 2))
+
+
 class Inside(nn.Module):
     """A layer that is used twice, and written into after it."""
 
@@ -412,7 +418,11 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
         r"baselines must be a number or of shape \[4, 4\] or \[1, 4\], got",
     ),
     "lists of baselines": ("DeepLift", {"baselines": ([0.0], 0)}, "baselines must be a number or of shape"),
-    "dtype of baselines": ("DeepLift", {"baselines": (X.int(), 0)}, r"baselines\[0\] must be of inputs's dtype"),
+    "dtype of baselines": (
+        "DeepLift",
+        {"baselines": (X.int(), 0)},
+        r"baselines\[0\] must be of inputs' dtype torch.float64, got torch.int32",
+    ),
     "distribution of numbers": (
         "DeepLiftShap",
         {"baselines": (0, 1)},
@@ -459,7 +469,12 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
     "several": (
         "NeuronDeepLiftShap",
         {"neuron_selector": lambda layer: layer},
-        r"target must be an index into outputs of shape \[6\]",
+        r"select one number a row, got numbers of shape \[6\]",
+    ),
+    "rows": (
+        "NeuronDeepLift",
+        {"neuron_selector": (slice(1, 3), 0)},
+        r"neuron_selector must be an index into a layer of shape \[6\]",
     ),
 }
 
@@ -501,7 +516,7 @@ def _fails(x: Tensor) -> Tensor:
     [
         (lambda x: torch.polygamma(2, x), UnsupportedOperationError, "polygamma"),
         (lambda x: x - x.mean(0), MixedSamplesError, "sample"),
-        (lambda x: x @ torch.ones(3, 3), ExplanationError, "the model does not run on"),
+        (lambda x: x @ torch.ones(3, 3), ExplanationError, "the model does not run on inputs "),
         (_fails, AssertionError, "three columns"),
     ],
 )

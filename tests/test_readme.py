@@ -1,4 +1,4 @@
-"""The README's examples print what it says, and what it calls supported is."""
+"""The documents' examples print what they say, and what the README calls supported is."""
 
 import contextlib
 import io
@@ -10,8 +10,11 @@ import pytest
 from deepshap_ext.rules.linear import LINEAR
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = README, (ROOT / "docs" / "captum.md").read_text()
+EXAMPLES = [re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", one, re.DOTALL) for one in DOCUMENTS]
+PRINTING = [example for examples in EXAMPLES for example in examples]
 FAMILIES = (
     "elementwise",
     "two arguments",
@@ -25,16 +28,17 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_prints_what_the_readme_says(code: str, printed: str) -> None:
+@pytest.mark.parametrize(("code", "printed"), PRINTING, ids=range(len(PRINTING)))
+def test_example_prints_what_its_document_says(code: str, printed: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, "example", "exec"), {"__name__": "example"})
     assert out.getvalue() == printed
 
 
 def test_every_python_block_is_such_an_example() -> None:
-    assert len(EXAMPLES) == README.count("```python") > 0
+    for document, examples in zip(DOCUMENTS, EXAMPLES, strict=True):
+        assert len(examples) == document.count("```python") > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

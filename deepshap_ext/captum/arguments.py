@@ -14,9 +14,9 @@ from torch import Tensor
 from ..arguments import shown
 from ..errors import ExplanationError
 
-#: How the explainer's messages about an argument begin, and how they begin here.
+#: How the explainer's messages about an argument begin, with its X called inputs, and how they begin here.
 _WORDS = {
-    "X": "inputs",
+    "inputs": "inputs",
     "baselines": "baselines",
     "target": "target",
     "args": "additional_forward_args",
@@ -33,10 +33,13 @@ def raised_as_in_captum() -> Iterator[None]:
     except (ExplanationError, TypeError, ValueError) as error:
         if isinstance(error.__cause__, AssertionError):
             raise error.__cause__ from None
-        message = str(error)
+        message = re.sub(r"\bX\b", "inputs", str(error)).replace("inputs's", "inputs'")
+        if isinstance(error, ExplanationError):
+            error.args = (message,)
+            raise
         for ours, theirs in _WORDS.items():
-            if message.startswith(ours) and not isinstance(error, ExplanationError):
-                raise AssertionError(theirs + re.sub(r"\bX\b", "inputs", message.removeprefix(ours))) from None
+            if message.startswith(ours):
+                raise AssertionError(theirs + message.removeprefix(ours)) from None
         raise
 
 
@@ -88,15 +91,20 @@ def _check_number(baselines: Sequence[Any], inputs: Sequence[Any]) -> None:
 
 def explained_output(target: Any) -> Any:
     """The explainer's target: None is the only output that there is, and a tensor of one integer holds for all samples."""
-    if isinstance(target, Tensor) and target.numel() == 1:
-        return target.reshape(())
-    return _the_only_one if target is None else target
+    if target is None:
+        return only_output("target must be an index into outputs of shape {}, got None")
+    return target.reshape(()) if isinstance(target, Tensor) and target.numel() == 1 else target
 
 
-def _the_only_one(outputs: Tensor) -> Tensor:
-    if outputs[0].numel() != 1:
-        raise AssertionError(f"target must be an index into outputs of shape {list(outputs.shape[1:])}, got None")
-    return torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
+def only_output(message: str) -> Callable[[Tensor], Tensor]:
+    """The explainer's target that is the only output; where it is not, the error has this message with the outputs' shape."""
+
+    def choose(outputs: Tensor) -> Tensor:
+        if outputs[0].numel() != 1:
+            raise AssertionError(message.format(list(outputs.shape[1:])))
+        return torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
+
+    return choose
 
 
 def combination(custom: Any) -> Callable[..., Any] | None:

@@ -17,6 +17,7 @@ from .arguments import (
     each_samples_own,
     explained_output,
     like,
+    only_output,
     raised_as_in_captum,
     shared_by_all,
     tensors,
@@ -234,8 +235,9 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
         if self._last is None or self._last[0] != key:
             select = neuron_selector if callable(neuron_selector) else neuron(as_tuple(neuron_selector))
             self._last = key, Explainer(self._networks[at], output=select, **self._options)
+        only = only_output("neuron_selector must select one number a row, got numbers of shape {}")
         further, custom = additional_forward_args, custom_attribution_func
-        return like(inputs, self._explain(self._last[1], inputs, baselines, None, further, custom)[0])
+        return like(inputs, self._explain(self._last[1], inputs, baselines, only, further, custom)[0])
 
 
 class NeuronDeepLiftShap(NeuronDeepLift):
