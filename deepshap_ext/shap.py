@@ -131,6 +131,7 @@ class DeepExplainer(Explainer):
         ]
         return explanations if isinstance(found.values, tuple) else explanations[0]
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,
