@@ -75,7 +75,14 @@ def check_baselines(
         raise TypeError("baselines must be a list of tensors exactly where X is one")
     tensors = given[0]
     check_rows("baselines", tensors)
-    own = tensors[0].tensor.dim() == inputs[0].dim() + 1
+    dims = [one.tensor.dim() for one in tensors]
+    own = dims == [one.dim() + 1 for one in inputs]
+    if len(dims) == len(inputs) and not own and dims != [one.dim() for one in inputs]:
+        shape = ", ".join(map(str, inputs[0].shape[1:]))
+        raise ValueError(
+            f"baselines must have shape [baselines, {shape}] or [samples, baselines, {shape}] (for several inputs all likewise), got "
+            f"{' and '.join(str(list(one.tensor.shape)) for one in tensors)}"
+        )
     leading = ["samples", "baselines"] if own else ["baselines"]
     found = like("baselines", tensors, inputs, leading, "X")
     for one in found if own else []:

@@ -166,7 +166,9 @@ class DeepExplainer(Explainer):
 
         ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
         """
-        if set(sample_kwargs or ()) != set(self._rows):
+        if (sample_kwargs is None or isinstance(sample_kwargs, Mapping)) and set(sample_kwargs or ()) != set(
+            self._rows
+        ):
             raise ValueError(
                 f"sample_kwargs must have the names that the explainer was made with, {list(self._rows)}, got {list(sample_kwargs or ())}"
             )

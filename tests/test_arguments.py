@@ -412,16 +412,14 @@ def test_a_position_of_numpy() -> None:
 def test_short_representations() -> None:
     model = net()
     assert repr(DeepExplainer(model, BACKGROUND)) == (
-        "DeepExplainer(Skip, background float32 [3, 6], rules='deeplift', softmax='logmean', on_unsupported='error')"
+        "DeepExplainer(Skip, rules='deeplift', softmax='logmean', on_unsupported='error', background float32 [3, 6])"
     )
     explainer = DeepExplainer((model, "head"), BACKGROUND, at="output", rules="shapley")
-    assert repr(explainer).startswith(
-        "DeepExplainer(Skip, layer 'head' at its output, background float32 [3, 6], rules='sh"
-    )
+    assert repr(explainer).startswith("DeepExplainer(Skip, layer 'head' at its output, rules='sh")
     found = explainer.attribute(X, 0)
     assert repr(found) == (
         "Attribution(values=float32 [2, 3], output=float32 [2], expected_value=float32 [2], convergence_delta=float32 [2], "
-        "standard_error=None)"
+        "target=int64 [2])"
     )
     several = Attribution((X, BACKGROUND), X, X, (X,))
     assert "values=(float32 [2, 6], float32 [3, 6])" in repr(several) and "delta=(float32 [2, 6],)" in repr(several)

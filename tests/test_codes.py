@@ -155,7 +155,7 @@ def test_categories_and_numbers() -> None:
 
 def test_keywords_that_leave_no_place_are_named() -> None:
     numbers = torch.randn(4, 3)
-    with pytest.raises(ValueError, match="leave no argument for data: the model takes category, numbers"):
+    with pytest.raises(ValueError, match="leave no argument for the inputs: the model takes category, numbers"):
         DeepExplainer(Mixed(), numbers, kwargs={"category": numbers, "numbers": numbers})
 
 

@@ -116,11 +116,15 @@ def test_bad_lists_of_inputs(x: Any, error: type[Exception], message: str) -> No
     ("baselines", "error", "message"),
     [
         (
-            torch.zeros(3, 6),
+            torch.zeros(3, 5),
             ValueError,
-            r"^baselines must have shape \[samples, baselines, 6\] .* \[3, 6\]: baselines for all samples are the data of an explainer$",
+            r"^baselines must have shape \[baselines, 6\] like X, got \[3, 5\]$",
         ),
-        (torch.zeros(6), ValueError, r"^baselines must have shape \[samples, baselines, 6\]"),
+        (
+            torch.zeros(6),
+            ValueError,
+            r"^baselines must have shape \[baselines, 6\] or \[samples, baselines, 6\] \(.*\), got \[6\]$",
+        ),
         (
             torch.zeros(3, 2, 6),
             ValueError,
@@ -130,13 +134,13 @@ def test_bad_lists_of_inputs(x: Any, error: type[Exception], message: str) -> No
         (
             torch.zeros(2, 3, 6).int(),
             TypeError,
-            r"^baselines must be of the background's dtype .* baselines\.float\(\)$",
+            r"^baselines must be of X's dtype .* baselines\.float\(\)$",
         ),
         (torch.full((2, 3, 6), torch.nan), ValueError, r"^baselines must be finite, got nan at index \[0, 0, 0\]"),
         (
             [torch.zeros(2, 3, 6)],
             TypeError,
-            r"^baselines must be a list of tensors exactly where the background is one",
+            r"^baselines must be a list of tensors exactly where X is one",
         ),
     ],
 )

@@ -135,7 +135,7 @@ def test_what_a_row_adds_to_both_sides_cancels() -> None:
             {"x": ALL},
             None,
             ValueError,
-            "kwargs and sample_kwargs leave no argument for data: the model takes x, and they name x$",
+            "kwargs and sample_kwargs leave no argument for the inputs: the model takes x, and they name x$",
         ),
     ],
 )
@@ -151,7 +151,8 @@ def test_an_argument_is_constant_or_has_rows_but_not_both() -> None:
     with pytest.raises(TypeError, match="kwargs must be a dict of the model's keyword arguments"):
         DeepExplainer(Masked(), BACKGROUND, kwargs=3)
     with pytest.raises(
-        ValueError, match=r"^kwargs and sample_kwargs leave no argument for data: the model takes x, and they name x$"
+        ValueError,
+        match=r"^kwargs and sample_kwargs leave no argument for the inputs: the model takes x, and they name x$",
     ):
         DeepExplainer(Masked(), BACKGROUND, kwargs={"x": BACKGROUND})
     with pytest.raises(ValueError, match=r"^kwargs\['mask'\] is on the meta device"):
