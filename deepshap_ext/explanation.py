@@ -273,10 +273,11 @@ class Explanation:
         for chosen in rows_of_all.split(chunks.outputs, 1):
             each = chosen.t()
             total: list[Found] | None = None
-            for rows in baselines.split(chunks.baselines):
+            for first in range(0, len(baselines), chunks.baselines):
+                rows = baselines[first : first + chunks.baselines]
                 # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
                 found = pairs.multipliers(each.repeat(len(rows), 1), rows.repeat_interleave(len(each)))
-                theirs = weights if aligned else weights[rows]
+                theirs = weights if aligned else weights[first : first + len(rows)]
                 made = [m.detach() for m in found]
                 part = of_pairs(self.wanted, made, pairs, rows, theirs, layouts, repeats, inputs)
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]

@@ -54,7 +54,7 @@ class DeepExplainer(Explainer):
         tensors, device = self._inputs("data", given)
         self._columns = [one.columns for one in given]
         self._background = Baselines(
-            [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0]), device), False
+            [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
         )
         constants, rows = self._further((), sample_kwargs, self._background.number, device)
         self._rows = rows
@@ -151,6 +151,7 @@ class DeepExplainer(Explainer):
         found = self.attribute(X, target, sample_kwargs=sample_kwargs)
         return explanations(found, besides, names, channels_last)
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,

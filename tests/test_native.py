@@ -162,9 +162,7 @@ def test_what_is_combined_of_several_inputs_and_layers() -> None:
         assert torch.allclose(one, whole.flatten(1).sum(1))
     net = spread(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh())).double()
     explainer = Explainer((net, ["1", "2"]), at=["output", "input"])
-    layers = explainer.attribute(
-        X, 0, baselines=R, combine=lambda m, x, r: tuple(a * (b - c) for a, b, c in zip(m, x, r))
-    )
+    layers = explainer.attribute(X, 0, baselines=R, combine=lambda m, x, r: tuple(map(contribution, m, x, r)))
     for one, whole in zip(layers.values, explainer.attribute(X, 0, baselines=R).values, strict=True):
         assert torch.allclose(one, whole)
 
