@@ -98,6 +98,9 @@ def explanations(found: Attribution, besides: Sequence[Beside], names: Array | N
     for tensor, it in zip(tensors, besides or [Beside()] * len(tensors), strict=True):
         values = as_array(tensor)
         values = values.reshape(*values.shape[: values.ndim - outputs], *base.shape[1:])
+        if values.ndim - base.ndim == 1:
+            # shap.plots.waterfall writes labels 1e-8 apart, which are one and the same place in float32.
+            values = values.astype(np.float64)
         if channels_last:
             values = _channels_last(values, values.ndim - base.ndim + 1)
         made.append(

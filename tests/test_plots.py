@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from captum.attr import visualization
@@ -18,8 +17,10 @@ from deepshap_ext import DeepExplainer
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+pandas = pytest.importorskip("pandas")
+
 COLUMNS = ["age", "weight", "town"]
-FRAME = pd.DataFrame({"age": [20.0, 50.0, 31.0], "weight": [60.0, 71.5, 80.0], "town": [0, 2, 1]})
+FRAME = pandas.DataFrame({"age": [20.0, 50.0, 31.0], "weight": [60.0, 71.5, 80.0], "town": [0, 2, 1]})
 SHOWN = FRAME.assign(town=["Rome", "Oslo", "Bern"])
 WORDS = np.array("the a cat dog sat ran home away not well .".split())
 IDS = torch.tensor([[0, 2, 4, 6, 10], [1, 3, 5, 7, 10], [0, 3, 8, 5, 9]])

@@ -1,17 +1,27 @@
-"""The README's examples print what it says, and what it calls supported is."""
+"""The examples in the documents print what they say, and what the README calls supported is."""
 
 import contextlib
 import io
 import re
 from pathlib import Path
+from types import ModuleType
 
+import matplotlib
 import pytest
 
 from deepshap_ext.rules.linear import LINEAR
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "docs/one_hot.md", "docs/gallery.md")}
+EXAMPLES = {
+    f"{name}-{number}": example
+    for name, text in DOCUMENTS.items()
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL))
+}
 FAMILIES = (
     "elementwise",
     "two arguments",
@@ -25,21 +35,26 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_prints_what_the_readme_says(code: str, printed: str) -> None:
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_example_prints_what_the_document_says(
+    code: str, printed: str, shap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plt, "show", lambda: None)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, "example", "exec"), {"__name__": "example"})
+    plt.close("all")
     assert out.getvalue() == printed
 
 
 def test_every_python_block_is_such_an_example() -> None:
-    assert len(EXAMPLES) == README.count("```python") > 0
+    for name, text in DOCUMENTS.items():
+        assert sum(key.startswith(name) for key in EXAMPLES) == text.count("```python") > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_operations_called_supported_are_known(family: str) -> None:
-    row = re.search(rf"^\| {family} \| (.*) \|$", README, re.MULTILINE)
+    row = re.search(rf"^\| {family} \| (.*) \|$", DOCUMENTS["README.md"], re.MULTILINE)
     assert row is not None
     names = set(re.findall(r"`([a-z0-9_]+)`", row.group(1)))
     assert names and names <= RULES.keys() | DECOMPOSITIONS.keys() | LINEAR
