@@ -119,8 +119,8 @@ class DeepExplainer(Explainer):
         """A ``shap.Explanation``, which shap's plots take; a list of them for several inputs. Needs shap.
 
         Args:
-            X: as :meth:`shap_values` takes it; the Explanation's ``data``. For integers the ``data`` are the words that ``display_data``
-                gives, if it gives nothing else: shap.plots.text prints them.
+            X: as :meth:`shap_values` takes it; the Explanation's ``data``. Of integers whose ``display_data`` are all words, such as token
+                ids, the words are the ``data``, because shap.plots.text prints these.
             target: as :meth:`attribute` takes it. For one output, or one a sample, values are ``[N, *features]`` and base values ``[N]``,
                 otherwise ``[N, *features, *outputs]`` and ``[N, *outputs]``.
             feature_names: a name for each of the first features; None: the columns of a data frame, X or else the background.

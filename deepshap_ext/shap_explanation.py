@@ -99,7 +99,7 @@ def explanations(found: Attribution, besides: Sequence[Beside], names: Array | N
         values = as_array(tensor)
         values = values.reshape(*values.shape[: values.ndim - outputs], *base.shape[1:])
         if values.ndim - base.ndim == 1:
-            # shap.plots.waterfall writes labels 1e-8 apart, which are one and the same place in float32.
+            # shap.plots.waterfall writes two labels at places that are too close for float32 to tell apart.
             values = values.astype(np.float64)
         if channels_last:
             values = _channels_last(values, values.ndim - base.ndim + 1)
@@ -118,8 +118,10 @@ def explanations(found: Attribution, besides: Sequence[Beside], names: Array | N
 
 def _of_the_explained(names: Array | None, found: Attribution) -> Any:
     """The explained outputs' names: ``[outputs]``, ``[N, K]`` or a single one; None for one output a sample that is not the same."""
-    if names is None or found.target is None:
-        return names if names is None or len(names) > 1 else names[0]
+    if names is None:
+        return None
+    if found.target is None:
+        return names if len(names) > 1 else names[0]
     each = names[as_array(found.target)]
     if each.size > len(each):
         return each

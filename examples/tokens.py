@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from deepshap_ext import DeepExplainer
 
 GOOD, BAD = "good great funny moving clever".split(), "bad boring dull weak silly".split()
-THINGS, BEFORE = (
-    "plot acting ending film music".split(),
-    {"not": -1, "hardly": -1, "very": 1.5, "really": 1.5, "quite": 0.5},
-)
+THINGS = "plot acting ending film music".split()
+BEFORE = {"not": -1, "hardly": -1, "very": 1.5, "really": 1.5, "quite": 0.5}
 WORDS = np.array(["", "the", "was", "but", "and", *GOOD, *BAD, *THINGS, *BEFORE])
 REVIEWS = [
     "the plot was very good and the music was really great",
@@ -51,26 +49,18 @@ class Net(nn.Module):
         return self.head(self.encoder(self.word(ids) + self.place).mean(1))
 
 
-def coded(words: list[str]) -> list[int]:
-    return [WORDS.tolist().index(word) for word in (words + [""] * LENGTH)[:LENGTH]]
+def coded(text: str) -> list[int]:
+    ids = [WORDS.tolist().index(word) for word in text.split()]
+    return ids + [0] * (LENGTH - len(ids))
 
 
 def reviews(number: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Token ids ``[number, 11]``, with blanks, and how good they say that it is, ``[number, 1]``."""
-    ids = []
+    ids, pick = [], random.choice
     for _ in range(number):
-        first, second = (
-            [
-                "the",
-                random.choice(THINGS),
-                "was",
-                *random.choice(list(BEFORE), random.integers(2)),
-                random.choice(GOOD + BAD),
-            ]
-            for _ in range(2)
-        )
-        ids.append(coded([*first, random.choice(["but", "and"]), *second]))
-    blank = random.random((number, LENGTH)) < random.choice([0, 0, 0.2, 0.5, 1], (number, 1))
+        clauses = [f"the {pick(THINGS)} was {pick(['', *BEFORE])} {pick(GOOD + BAD)}" for _ in range(2)]
+        ids.append(coded(f" {pick(['but', 'and'])} ".join(clauses)))
+    blank = random.random((number, LENGTH)) < pick([0, 0, 0.2, 0.5, 1], (number, 1))
     found = np.where(blank, 0, ids)
     worth = np.array([(word in GOOD) - (word in BAD) for word in WORDS.tolist()])
     times = np.array([BEFORE.get(word, 1) for word in WORDS.tolist()])
@@ -80,15 +70,15 @@ def reviews(number: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 def train(ids: Tensor, scores: Tensor) -> nn.Module:
     torch.manual_seed(0)
-    model, steps = Net(), 15 * -(-len(ids) // 64)
-    optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    for _ in range(15):
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    for _ in range(10):
         for rows in torch.randperm(len(ids)).split(64):
             optimizer.zero_grad()
             nn.functional.mse_loss(model(ids[rows]), scores[rows]).backward()
             optimizer.step()
-            schedule.step()
+        schedule.step()
     return model.eval()
 
 
@@ -123,7 +113,7 @@ def main() -> None:
     with torch.no_grad():
         print(f"mean error {(model(test) - scores).abs().mean():.2f}")
 
-    ids = torch.tensor([coded(review.split()) for review in REVIEWS])
+    ids = torch.tensor([coded(review) for review in REVIEWS])
     explanation = DeepExplainer(model, torch.zeros_like(ids[:1]))(ids, display_data=WORDS[ids])
     draw(picture, explanation)
     picture.with_suffix(".html").write_text(shap.plots.text(explanation, display=False, separator=" "))

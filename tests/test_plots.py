@@ -40,7 +40,7 @@ class Table(nn.Module):
         self.town, self.head = nn.Embedding(3, 2), nn.Linear(4, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.head(torch.cat([x[:, :2] / 50, self.town(x[:, 2].long())], 1)))
+        return 200 + 50 * torch.tanh(self.head(torch.cat([x[:, :2] / 50, self.town(x[:, 2].long())], 1)))
 
 
 def _labels() -> list[str]:
@@ -58,6 +58,8 @@ def test_one_output_of_a_data_frame(shap: ModuleType, outputs: int, target: Any)
     plt.close()
     shap.plots.waterfall(found[1], show=False)
     assert {"50 = age", "Oslo = town"} <= set(_labels())
+    # shap writes f(x) and its number at two places that are less than a float32 can tell apart.
+    assert len(set(plt.gcf().axes[-1].get_xticks())) == 2
 
 
 def test_names_of_features_and_outputs(shap: ModuleType) -> None:
