@@ -1,4 +1,4 @@
-"""A plain tensor from whatever holds the numbers of one argument: tensors, numpy arrays, data frames."""
+"""A plain tensor from whatever holds the numbers of one argument (tensors, numpy arrays, data frames), and an array from a tensor."""
 
 from __future__ import annotations
 
@@ -60,6 +60,12 @@ def _from_tensor(label: str, tensor: Tensor) -> Tensor:
             f"{label} is of dtype {tensor.dtype}, in which torch stores but does not compute: pass {label}.float()"
         )
     return tensor.detach().as_subclass(Tensor).resolve_conj().resolve_neg()
+
+
+def as_array(tensor: Tensor) -> Array:
+    """The tensor's numbers for numpy, which has no bfloat16: those come as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def columns_of(value: Any) -> list[str] | None:
