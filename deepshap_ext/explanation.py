@@ -241,10 +241,10 @@ class Explanation:
         outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats][:inputs]
         targets = self.choose(outputs, here)
         weights = self.baselines.weights[first : first + count]
-        theirs = reference.output.reshape(len(reference.output), -1).double()
+        theirs = reference.output.reshape(len(reference.output), -1)
         shared = not self.baselines.own and self.pairing == "grid"
         by_input = theirs[:count].expand(inputs, -1, -1) if shared else theirs.unflatten(0, (-1, count))[:inputs]
-        expected = by_input.gather(2, targets.unsqueeze(1).expand(-1, count, -1)).movedim(2, 0)
+        expected = by_input.gather(2, targets.unsqueeze(1).expand(-1, count, -1)).movedim(2, 0).double()
         return Explained(
             self._found(pairs, targets, weights, repeats, chunks),
             graph.layers,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -176,6 +176,13 @@ def deep_lift_shap(
     if not return_references:
         return attributions
     return AttributionReferencesResult(attributions, packed_like(torch.cat(kept), references, X))
+
+
+with suppress(ImportError):
+    from tangermeme.utils import _accepts_packed
+
+    # For tangermeme's functions that are given this one: they decode sequences before any that is not marked.
+    _accepts_packed(deep_lift_shap)
 
 
 def _multipliers(multipliers: tuple[Tensor], X: tuple[Tensor], references: tuple[Tensor]) -> tuple[Tensor]:
