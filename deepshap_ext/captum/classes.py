@@ -79,7 +79,11 @@ class DeepLift(_DeepLift):
 
     def __init__(self, model: nn.Module, multiply_by_inputs: bool = True, eps: float = 1e-10, **options: Any) -> None:
         super().__init__(model, multiply_by_inputs)
-        self._explainer = Explainer(model, **options)
+        self._of_inputs = Explainer(model, **options)
+
+    @property
+    def _explainer(self) -> Explainer:
+        return self._of_inputs
 
     @_public
     def attribute(
