@@ -141,11 +141,11 @@ class Explainer:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
                 Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
                 them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
-            target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
-                sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
-                ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'
-                outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: ``lambda outputs:
-                outputs.argmax(1)`` explains the predicted class.
+            target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions; last ones of size 1
+                may be left out. For one a sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K``
+                a sample integers ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some
+                samples' outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs:
+                ``lambda outputs: outputs.argmax(1)`` explains the predicted class.
             baselines: like X, ``[R, *features]`` that all samples share, or each sample's own, ``[N, R, *features]``; or what
                 ``shap.kmeans`` returns.
             weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors are those of as

@@ -186,12 +186,14 @@ def _sides(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Multipliers, inputs and baselines of every pair, ``[K, B, J, *features]`` each, in float32 at least."""
 
-    def by_baseline(tensors: Sequence[Tensor]) -> Tensor:
-        each = [by_input(one, layout, repeats, inputs) for one in tensors]
-        return each[0] if len(each) == 1 else torch.cat(each, 2)
-
-    multipliers = by_baseline(wide(m).unflatten(0, (len(rows), -1)).unbind())
-    baselines = by_baseline([pairs.baseline(wide(r), layout, row).expand_as(x)[None] for row in rows.split(1)])
+    multipliers = by_input(wide(m), layout, repeats, inputs).unflatten(0, (len(rows), -1)).movedim(0, 2).flatten(2, 3)
+    number = len(pairs.baselines.output)
+    if pairs.pairing == "aligned":
+        baselines = by_input(wide(r).expand_as(x)[None], layout, repeats, inputs)
+    elif pairs.pairing == "per_sample":
+        baselines = by_input(wide(r)[None], layout, number // pairs.samples, inputs)[:, :, rows]
+    else:
+        baselines = by_input(wide(r)[None], layout, number, 1)[:, :, rows]
     mine = by_input(wide(x)[None], layout, repeats, inputs)
     return multipliers, mine.expand_as(multipliers), baselines.expand_as(multipliers)
 

@@ -102,10 +102,12 @@ def _chosen(target: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
 
 
 def _flat(label: str, index: Any, shape: Sequence[int]) -> int:
-    """The position in flattened outputs of an index into outputs of this ``shape``."""
+    """The position in flattened outputs of an index into outputs of this ``shape``, whose last dimensions, of size 1, it may leave out."""
     each = index if isinstance(index, tuple) else (index,)
     contract = f"{label} must be an index into outputs of shape {list(shape)}"
     numbers = [_integer(contract, one) for one in each]
+    if all(size == 1 for size in shape[len(numbers) :]):
+        numbers += [0] * (len(shape) - len(numbers))
     if len(numbers) != len(shape):
         way = "one a sample is a list" if len(shape) == 1 else f"a tuple of {len(shape)} integers"
         raise ValueError(f"{contract}, got {index}: {way}")
