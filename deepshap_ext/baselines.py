@@ -74,25 +74,21 @@ def examples(baselines: Baselines, inputs: Sequence[Tensor], number: int) -> lis
 
 
 def check_baselines(
-    baselines: Any, weights: Any, inputs: Sequence[Tensor], columns: Columns, listed: bool, device: torch.device
+    given: Sequence[Given], weights: Any, inputs: Sequence[Tensor], columns: Columns, device: torch.device
 ) -> Baselines:
-    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, a single tensor or ``listed``, of frames with these ``columns``."""
-    given, weights = weighted("baselines", baselines, weights)
-    if given[1] != listed:
-        raise TypeError("baselines must be a list of tensors exactly where X is one")
-    tensors = given[0]
-    dims = [one.tensor.dim() for one in tensors]
+    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, of frames with these ``columns``."""
+    dims = [one.tensor.dim() for one in given]
     own = dims == [one.dim() + 1 for one in inputs]
     if len(dims) == len(inputs) and not own and dims != [one.dim() for one in inputs]:
         shape = ", ".join(map(str, inputs[0].shape[1:]))
         raise ValueError(
             f"baselines must have shape [baselines, {shape}] or [samples, baselines, {shape}] (for several inputs all likewise), got "
-            f"{' and '.join(str(list(one.tensor.shape)) for one in tensors)}"
+            f"{' and '.join(str(list(one.tensor.shape)) for one in given)}"
         )
-    check_rows("baselines", tensors)
+    check_rows("baselines", given)
     leading = ["samples", "baselines"] if own else ["baselines"]
-    found = like("baselines", tensors, inputs, leading, "X")
-    check_columns("X", tensors, columns)
+    found = like("baselines", given, inputs, leading, "X")
+    check_columns("X", given, columns)
     for one, x in zip(found, inputs, strict=True) if own else []:
         if len(one) != len(x) or one.shape[1] == 0 or one.shape[1] != found[0].shape[1]:
             raise ValueError(

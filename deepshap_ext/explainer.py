@@ -172,7 +172,10 @@ class Explainer:
         given, listed = self._taken(X)
         inputs, device = self._inputs("X", given)
         columns = [one.columns for one in given]
-        theirs = check_baselines(baselines, weights, inputs, columns, listed, device)
+        (others, others_listed), weights = weighted("baselines", baselines, weights)
+        if others_listed != listed:
+            raise TypeError("baselines must be a list of tensors exactly where X is one")
+        theirs = check_baselines(self._numbers(others), weights, inputs, columns, device)
         structure = Structure(listed, self._several_layers)
         combination = None if combine is None else Combination(combine, structure)
         wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
@@ -228,6 +231,10 @@ class Explainer:
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
         """What :func:`taken` gives of the argument X."""
         return taken("X", X)
+
+    def _numbers(self, given: list[Given]) -> list[Given]:
+        """An argument's tensors, integers as numbers where a background that the explainer was made with has numbers."""
+        return given
 
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""

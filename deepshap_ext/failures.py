@@ -66,6 +66,11 @@ def model_errors(
         raise
 
 
+def _in_a_model(error: Exception) -> bool:
+    """Whether it was raised while a model ran, and not in what the user's functions make of its outputs or multipliers."""
+    return any(frame.f_code is Call.__call__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor]) -> list[torch.dtype]:
     """The dtypes of ``inputs`` as the model takes them: integers are numbers of its dtype where it runs on these and not on integers."""
     plain = _Plain(model, call, options)
@@ -81,11 +86,6 @@ def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: S
         if plain.runs([tensor[:2].to(dtype) for tensor, dtype in zip(inputs, taken, strict=True)]):
             return taken
     return given
-
-
-def _in_a_model(error: Exception) -> bool:
-    """Whether it was raised while a model ran, and not in what the user's functions make of its outputs or multipliers."""
-    return any(frame.f_code is Call.__call__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class _Plain:

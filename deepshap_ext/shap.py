@@ -184,10 +184,6 @@ class DeepExplainer(Explainer):
                 raise ValueError("weights must be None without baselines: those of the background are the explainer's")
             weights = self._background.weights
             baselines = list(self._background.tensors) if self._listed else self._background.tensors[0]
-        elif any(self._counts):
-            (given, listed), weights = weighted("baselines", baselines, weights)
-            tensors = [one.tensor for one in self._numbers(given)]
-            baselines = tensors if listed else tensors[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
 
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
