@@ -24,6 +24,7 @@ from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_in
 from .layers import model_and_layers
 from .outputs import selector
 from .pairs import Pairing
+from .replay import Replay
 from .rules.registry import Options
 from .structure import Structure
 from .targets import targeted
@@ -91,6 +92,7 @@ class Explainer:
         max_memory: int | None = None,
         batch_size: int | None = None,
         progress: bool = False,
+        compile: bool | Literal["replay"] = False,
     ) -> None:
         self._model, self._layers, self._several_layers = model_and_layers(model, at, call)
         self._tolerance = positive_or_none("additivity_tolerance", additivity_tolerance)
@@ -108,6 +110,7 @@ class Explainer:
         #: The constants by the device that their tensors were moved to.
         self._moved: dict[torch.device, dict[str | int, Any]] = {}
         self._engines: dict[Any, Engine] = {}
+        self._replay = Replay() if compile else None
 
     def __repr__(self) -> str:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
@@ -183,7 +186,7 @@ class Explainer:
         engine = self._engine(constants, list(rows), inputs, lambda: examples(theirs, inputs, _TRIED), run_on)
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress)
+        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
 

@@ -1,0 +1,179 @@
+"""A function of tensors traced into plain graphs of operations, by stages that can run again one without the other."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+#: Values by the names of the nodes that made them.
+Values = dict[str, Tensor]
+_aten = torch.ops.aten
+
+
+class NotTraceableError(Exception):
+    """What a function does depends on more than its graph would say."""
+
+
+@dataclass
+class Stage:
+    """A part of a graph: the names of the values that it takes, and of those that it gives."""
+
+    takes: list[str]
+    gives: list[str]
+    run: Callable[..., Sequence[Tensor]]
+
+    def __call__(self, values: Values) -> Values:
+        return dict(zip(self.gives, self.run(*[values[name] for name in self.takes]), strict=True))
+
+
+@dataclass
+class Traced:
+    """The stages of a function of several groups of tensors, and its ``result`` with the names of values in the places of tensors.
+
+    Stage ``s`` needs the first groups alone that ``STAGES[s]`` says, and values of the stages before it. ``names``: of each group's tensors.
+    """
+
+    names: list[list[str]]
+    stages: list[Stage]
+    result: Any
+
+
+def trace(function: Callable[..., Any], groups: Sequence[Sequence[Tensor]], needs: Sequence[frozenset[int]]) -> Traced:
+    """Trace ``function``, which takes the tensors of all groups and returns tensors in whatever lists, dicts and dataclasses are pytrees.
+
+    ``needs``: of each stage the groups that its operations may depend on; the last stage's are all.
+
+    The graph's operations are ATen's and this package's own, none in place. Parameters and buffers are its attributes: the tensors
+    themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
+    whose shapes depend on values, or writes into a tensor that it was not given.
+    """
+    spec = None
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        nonlocal spec
+        leaves, spec = tree_flatten(function(*tensors))
+        return [leaf.detach() for leaf in leaves]
+
+    given = [tensor for group in groups for tensor in group]
+    traced = make_fx(flat)(*given)
+    _check(traced.graph)
+    if any(_writes(node) for node in traced.graph.nodes):
+        _check_writes(traced.graph)
+        traced = make_fx(torch.func.functionalize(traced))(*given)
+        if any(_writes(node) for node in traced.graph.nodes):
+            raise NotTraceableError("it writes into tensors in a way that cannot be followed")
+    _without_detours(traced.graph)
+    traced.graph.eliminate_dead_code()
+    placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    each = iter(placeholders)
+    of_group = [[next(each) for _ in group] for group in groups]
+    (results,) = traced.graph.output_node().args
+    names = [[node.name for node in group] for group in of_group]
+    stages = _stages(traced, of_group, needs, results)
+    assert spec is not None
+    return Traced(names, stages, tree_unflatten([node.name for node in results], spec))
+
+
+def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, OpOverload):
+            yield node, node.target
+
+
+def _check(graph: Graph) -> None:
+    for _, operation in _operations(graph):
+        if torch.Tag.dynamic_output_shape in operation.tags:
+            raise NotTraceableError(f"the shape of what {operation} returns depends on values")
+        if torch.Tag.nondeterministic_seeded in operation.tags:
+            raise NotTraceableError(f"{operation} is random")
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _check_writes(graph: Graph) -> None:
+    """Refuse what writes into the memory of the graph's attributes or arguments."""
+    outside: set[Node] = set()
+    for node in graph.nodes:
+        if node.op in ("get_attr", "placeholder"):
+            outside.add(node)
+        if not isinstance(node.target, OpOverload):
+            if node.target is operator.getitem and node.args[0] in outside:
+                outside.add(node)
+            continue
+        arguments = node.target._schema.arguments
+        given = [*zip(arguments, node.args, strict=False)]
+        given += [(one, node.kwargs[one.name]) for one in arguments if one.name in node.kwargs]
+        for argument, value in given:
+            if argument.alias_info is None or value not in outside:
+                continue
+            if argument.alias_info.is_write:
+                raise NotTraceableError(f"{node.target} writes into a tensor that the model holds or is given")
+            outside.add(node)
+
+
+def _without_detours(graph: Graph) -> None:
+    """Take out what gives its operand unchanged, which nothing writes into."""
+    for node, operation in _operations(graph):
+        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+
+
+def _stages(
+    traced: GraphModule, groups: Sequence[Sequence[Node]], needs: Sequence[frozenset[int]], results: Sequence[Node]
+) -> list[Stage]:
+    depends: dict[Node, frozenset[int]] = {node: frozenset({number}) for number, group in enumerate(groups) for node in group}
+    nodes: list[Node] = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
+    for node in nodes:
+        depends[node] = frozenset().union(*(depends[one] for one in node.all_input_nodes))
+    # What depends on nothing given belongs to whatever stage reads it: views of weights, most of it.
+    constant = [node for node in nodes if not depends[node]]
+    stage_of = {
+        node: next(stage for stage, allowed in enumerate(needs) if depends[node] <= allowed)
+        for node in nodes
+        if depends[node]
+    }
+    kept = set(results)
+    found = []
+    for stage in range(len(needs)):
+        mine = [node for node in nodes if stage_of.get(node) == stage]
+        inside = set(mine)
+        if stage == 0:
+            inside |= kept.intersection(constant)
+        found.append(_stage(traced, constant, mine, inside, kept))
+    return found
+
+
+def _stage(traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], inside: set[Node], kept: set[Node]) -> Stage:
+    """The graph of the nodes that are ``mine``; ``kept`` are the whole's results."""
+    graph, new, takes = Graph(), dict[Node, Node](), list[Node]()
+    fixed = set(constant)
+    for node in mine:
+        for one in node.all_input_nodes:
+            if one not in inside and one not in fixed and one not in new:
+                new[one] = graph.placeholder(one.name)
+                takes.append(one)
+    wanted = {node for node in constant if node in inside}
+    reading: set[Node] = {one for node in mine for one in node.all_input_nodes if one in fixed} | wanted
+    for node in reversed(constant):
+        if node in reading:
+            reading.update(node.all_input_nodes)
+    for node in (*(node for node in constant if node in reading), *mine):
+        new[node] = graph.node_copy(node, lambda one: new[one])
+    gives = [
+        node
+        for node in (*constant, *mine)
+        if node in inside and (node in kept or any(user not in inside and user.op != "output" for user in node.users))
+    ]
+    graph.output(tuple(new[node] for node in gives))
+    return Stage([node.name for node in takes], [node.name for node in gives], GraphModule(traced, graph))
