@@ -21,7 +21,7 @@ from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integ
 from .explained import Activations, Explained
 from .found import Found, Wanted, by_input, of_all_outputs, of_outputs
 from .memory import is_out_of_memory, keep_freed_memory
-from .met import Met, cycled
+from .met import Met, cycled, expected_outputs
 from .moments import over_baselines
 from .pairs import Pairing, Pairs
 from .planner import Chunks, Work
@@ -52,14 +52,12 @@ class Explanation:
 
     def run(self) -> Explained:
         engine = self.engine
-        self._budget = engine.budget()
+        self._limit: int | None = None
         self._reference: Pass | None = None
         self._fits, self._layouts_tried = True, False
         self.begun = False
         some = torch.zeros(1, math.prod(engine.output_shape), device=self.inputs[0].device)
         self.outputs = self.choose(some, slice(0, 1)).shape[1]
-        if engine.device.type == "cpu":
-            keep_freed_memory(self._budget)
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
         pairs = len(self.inputs[0]) * self.baselines.number * self.outputs
@@ -73,6 +71,8 @@ class Explanation:
                 self._replayed_chunks()
                 if self._result is not None and self._done == len(self.inputs[0]):
                     return self._result
+                if engine.device.type == "cpu":
+                    keep_freed_memory(self._budget)
                 with engine.hooks() as hooks:
                     self._hooks = hooks
                     self._chunks()
@@ -80,6 +80,13 @@ class Explanation:
                         self._check_alone(self._result)
                 # Outside of these hooks the model may have been written into.
                 self._reference = None
+
+    @property
+    def _budget(self) -> int:
+        """Bytes that may be used, as found out when it is first asked for."""
+        if self._limit is None:
+            self._limit = self.engine.budget()
+        return self._limit
 
     def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
         """``[n, K]``: the standard error of rounding in the gaps of additivity of ``layers``, of the ``samples`` ``[n]`` of the inputs and
@@ -139,7 +146,7 @@ class Explanation:
         total = len(self.inputs[0])
         if self.replay is None or self._done == total:
             return
-        with self.replay.replaying(self, self._plan(total - self._done)) as replaying:
+        with self.replay.replaying(self, total - self._done) as replaying:
             while replaying is not None and self._done < total:
                 part = replaying.try_chunk(slice(self._done, min(total, self._done + replaying.inputs)))
                 if part is None:
@@ -200,7 +207,7 @@ class Explanation:
         gc.collect()
         inputs = here.stop - here.start
         while chunks == self._plan(inputs):
-            self._budget //= 2
+            self._limit = self._budget // 2
         return None
 
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
@@ -293,10 +300,8 @@ class Explanation:
         outputs = wide(met.output).reshape(len(met.output), -1)[::repeats][:inputs]
         targets = self.choose(outputs, here)
         weights = self.baselines.weights[first : first + count]
-        theirs = met.reference_output.reshape(len(met.reference_output), -1).double()
         shared = not self.baselines.own and self.pairing == "grid"
-        each = theirs.expand(inputs, -1, -1) if shared else theirs.unflatten(0, (-1, met.baselines))[:inputs]
-        expected = each[:, :count].gather(2, targets.unsqueeze(1).expand(-1, count, -1)).movedim(2, 0)
+        expected = expected_outputs(met.reference_output, targets, None if shared else met.baselines)[:, :, :count]
         rows = targets.repeat_interleave(repeats, 0)
         if len(rows) < len(met.output):
             # Inputs are in the batch again, since the model needs two rows or a graph as many as it was traced with.
@@ -315,6 +320,11 @@ class Explanation:
             self._activations(met, count, repeats, inputs) if self.wanted.activations else [],
         )
 
+    def advance(self, pairs: int) -> None:
+        """Show that so many pairs are done."""
+        if self._bar is not None:
+            self._bar.update(pairs)
+
     def _found(self, met: Met, targets: Tensor, weights: Tensor, inputs: int, chunks: Chunks) -> list[Found]:
         """What is wanted of every explained tensor for outputs ``targets`` ``[K, rows]`` of the ``inputs``, over the baselines with these
         weights."""
@@ -326,8 +336,7 @@ class Explanation:
             for rows in baselines.split(chunks.baselines):
                 part = met.found(chosen, rows, weights if aligned else weights[rows])
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
-                if self._bar is not None:
-                    self._bar.update(inputs * len(rows) * len(chosen))
+                self.advance(inputs * len(rows) * len(chosen))
             assert total is not None
             by_output.append(total)
         return [of_all_outputs(parts) for parts in zip(*by_output, strict=True)]

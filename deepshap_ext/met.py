@@ -34,6 +34,13 @@ class Met:
     found: Callable[[Tensor, Tensor, Tensor], list[Found]]
 
 
+def expected_outputs(reference_output: Tensor, targets: Tensor, baselines: int | None) -> Tensor:
+    """``[K, B, J]`` float64: outputs ``targets`` ``[B, K]`` for the baselines; ``baselines``: how many each input has of its own, if so."""
+    theirs = reference_output.reshape(len(reference_output), -1).double()
+    each = theirs.expand(len(targets), -1, -1) if baselines is None else theirs.unflatten(0, (-1, baselines))[: len(targets)]
+    return each.gather(2, targets.unsqueeze(1).expand(-1, each.shape[1], -1)).movedim(2, 0)
+
+
 def cycled(tensor: Tensor, rows: int, dim: int = 0) -> Tensor:
     """So many rows: the tensor's, from the first on again where they do not do."""
     number = tensor.shape[dim]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,9 +18,21 @@ from .found import Found
 from .memory import is_out_of_memory
 from .met import Met, cycled
 from .planner import Chunks
-from .rules.registry import registered
 from .traced import NotTraceableError, Values
-from .tracing import BASELINES, COTANGENTS, DECISIONS, INPUT_PASS, INPUTS, PAIR_PASS, REFERENCE_PASS, Trace, trace_chunk
+from .tracing import (
+    BASELINES,
+    COTANGENTS,
+    DECISIONS,
+    INPUT_PASS,
+    INPUTS,
+    PAIR_PASS,
+    REFERENCE_PASS,
+    Kind,
+    Trace,
+    kind_of,
+    laid_out,
+    trace_chunk,
+)
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -33,17 +46,17 @@ class Replay:
 
     def __init__(self) -> None:
         self._traces: list[Trace] = []
-        self._refused: list[Any] = []
+        self._refused: list[Kind] = []
         self._told: set[str] = set()
 
     @contextmanager
-    def replaying(self, explanation: Explanation, plan: Chunks) -> Iterator[Replaying | None]:
-        """What replays the chunks of an explanation that is planned so; None where there is no trace of them."""
+    def replaying(self, explanation: Explanation, inputs: int) -> Iterator[Replaying | None]:
+        """What replays an explanation of so many inputs; None where there is no trace for it."""
         if not self._traces or _without_trace(explanation):
             yield None
             return
         with at_rest(), torch.inference_mode(False), torch.no_grad():
-            found = self._find(explanation, plan)
+            found = self._find(explanation, inputs)
             yield None if found is None else Replaying(self, explanation, found)
 
     def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
@@ -51,10 +64,10 @@ class Replay:
         if reason := _without_trace(explanation):
             self.tell(reason)
             return False
-        kind = _kind(explanation)
+        kind = kind_of(explanation)
         if kind in self._refused or part.inexact:
             return False
-        if self._find(explanation, plan) is not None:
+        if self._find(explanation, len(explanation.inputs[0]) - here.start) is not None:
             return True
         try:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
@@ -78,17 +91,17 @@ class Replay:
             self._told.add(reason)
             warnings.warn(f"the explanation runs without replay: {reason}", stacklevel=2)
 
-    def _find(self, explanation: Explanation, plan: Chunks) -> Trace | None:
-        kind = _kind(explanation)
+    def _find(self, explanation: Explanation, inputs: int) -> Trace | None:
+        kind = kind_of(explanation)
         for one in reversed(self._traces):
-            if one.kind == kind and _suits(one.sizes, plan, explanation.begun):
+            if one.kind == kind and _suits(one, inputs, explanation.begun):
                 self._traces.remove(one)
                 if one.model:
                     self._traces.append(one)
                     return one
         return None
 
-    def _refuse(self, kind: Any, reason: str) -> None:
+    def _refuse(self, kind: Kind, reason: str) -> None:
         self._refused = [*self._refused[-_KEPT + 1 :], kind]
         self.tell(reason)
 
@@ -120,9 +133,9 @@ class Replaying:
 
     def chunk(self, here: slice) -> Explained | None:
         """The chunk explained; None where the model decides otherwise for it than for its baselines."""
-        trace, sizes = self._trace, self._trace.sizes
-        theirs = self._explanation.baselines.of(here)
-        inputs = trace.given(INPUTS, [cycled(tensor[here], sizes.inputs) for tensor in self._explanation.inputs])
+        explanation, trace, sizes = self._explanation, self._trace, self._trace.sizes
+        theirs = explanation.baselines.of(here)
+        inputs = self._given(INPUTS, [cycled(tensor[here], sizes.inputs) for tensor in explanation.inputs])
         trace.run(INPUT_PASS, inputs)
         found: Explained | None = None
         decided = []
@@ -130,10 +143,22 @@ class Replaying:
             count = min(sizes.taped, theirs.number - first)
             values = {**inputs, **self._references(theirs.tensors, theirs.own, first, count)}
             trace.run(DECISIONS, values)
-            decided.append(trace.result("differs", values))
-            part = self._explanation.explained(self._met(values, here), here, first, count, 1, sizes)
+            decided += trace.result("differs", values)
+            if self._is_one_backward and not explanation.wanted.activations:
+                part = self._in_one_backward(values, here)
+            else:
+                part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
             found = part if found is None else found.with_more_baselines(part)
-        return None if torch.stack(decided).any() else found
+        return None if any(decided) else found
+
+    @property
+    def _is_one_backward(self) -> bool:
+        """Whether a chunk is all baselines and outputs at once."""
+        kind, sizes = self._trace.kind, self._trace.sizes
+        return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
+
+    def _given(self, group: int, tensors: Sequence[Tensor]) -> Values:
+        return self._trace.given(group, laid_out(tensors, self._trace.kind.formats[group]))
 
     def _references(self, theirs: Sequence[Tensor], own: bool, first: int, count: int) -> Values:
         """What the reference pass gives; that for all shared baselines is kept."""
@@ -145,51 +170,59 @@ class Replaying:
             rows = [cycled(cycled(tensor[:, here], sizes.inputs), sizes.taped, 1).flatten(0, 1) for tensor in theirs]
         else:
             rows = [cycled(tensor[here], sizes.taped) for tensor in theirs]
-        values = trace.given(BASELINES, rows)
+        values = self._given(BASELINES, rows)
         trace.run(REFERENCE_PASS, values)
         if not own and count == len(theirs[0]):
             self._reference = values
         return values
 
+    def _in_one_backward(self, values: Values, here: slice) -> Explained:
+        """What the graph gives where one backward does for all: it has all of it then."""
+        explanation, trace = self._explanation, self._trace
+        inputs = here.stop - here.start
+        targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
+        weights = explanation.baselines.weights
+        rows = torch.arange(len(weights), device=targets.device)
+        found = self._found(values, cycled(targets, trace.sizes.inputs).t(), rows, weights, inputs)
+        explanation.advance(targets.numel() * len(weights))
+        (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
+        return Explained(
+            found,
+            trace.layers,
+            outputs[:inputs],
+            replace(found[0].totals, value=expected[:, :inputs]),
+            weights,
+            targets,
+            {},
+            trace.cuts,
+            trace.precision,
+            {},
+            [],
+        )
+
     def _met(self, values: Values, here: slice) -> Met:
         trace = self._trace
-        result = [trace.result(name, values) for name in ("output", "reference_output", "explained", "reference_explained")]
+        (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
+        explained = [trace.result(name, values) for name in ("explained", "reference_explained")]
 
         def found(chosen: Tensor, rows: Tensor, weights: Tensor) -> list[Found]:
-            return self._found(values, chosen, rows, weights, here.stop - here.start)
+            return self._found({**values}, chosen, rows, weights, here.stop - here.start)
 
-        return Met(*result, trace.sizes.taped, trace.layers, trace.cuts, {}, {}, found)
+        return Met(output, theirs, *explained, trace.sizes.taped, trace.layers, trace.cuts, {}, {}, found)
 
     def _found(self, values: Values, chosen: Tensor, rows: Tensor, weights: Tensor, inputs: int) -> list[Found]:
+        """What is found of every explained tensor; all that the last stage gives is added to the values."""
         trace, sizes = self._trace, self._trace.sizes
-        outputs, number = len(chosen), len(rows)
-        total = weights.sum()
+        outputs, number, total = len(chosen), len(rows), weights.sum()
         if number < sizes.baselines:
             # The baselines that are there again count for nothing.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
-        given = [cycled(chosen, sizes.outputs), cycled(rows, sizes.baselines), weights]
-        values = {**values, **trace.given(COTANGENTS, given)}
+        given = [cycled(chosen, sizes.outputs).contiguous(), cycled(rows, sizes.baselines), weights]
+        values.update(trace.given(COTANGENTS, given))
         trace.run(PAIR_PASS, values)
-        whole = (outputs, inputs, number) == (sizes.outputs, sizes.inputs, sizes.baselines)
-        found = []
-        for form, tensors in zip(trace.template, trace.result("found", values), strict=True):
-            following = iter(tensors)
-
-            def taken(_: Tensor) -> Tensor:
-                tensor = next(following)
-                return tensor if whole else tensor[:outputs, :inputs]
-
-            found.append(form.map(taken))
+        tensors = iter(trace.result("found", values))
+        found = [one.map(lambda _: next(tensors)[:outputs, :inputs]) for one in trace.template]
         return [one.of_first(number, total) for one in found]
-
-
-def _kind(explanation: Explanation) -> Any:
-    """What explanations have in common that one trace serves, but for the number of inputs."""
-    engine, wanted = explanation.engine, explanation.wanted
-    asked = wanted.variance, wanted.multipliers, wanted.each
-    baselines = explanation.baselines
-    number = baselines.number, baselines.own
-    return engine, explanation.pairing, number, explanation.outputs, asked, torch.get_default_dtype(), registered()
 
 
 def _without_trace(explanation: Explanation) -> str | None:
@@ -210,16 +243,18 @@ def _without_trace(explanation: Explanation) -> str | None:
     return None
 
 
-def _suits(sizes: Chunks, plan: Chunks, begun: bool) -> bool:
-    """Whether a trace of these sizes does for what is planned so; the last chunk of several may be as short as it likes."""
-    return 2 * sizes.inputs >= plan.inputs and (begun or sizes.inputs <= 2 * plan.inputs)
+def _suits(trace: Trace, inputs: int, begun: bool) -> bool:
+    """Whether a trace does for so many inputs: not many times more than it has, nor, unless they are the last ones, less than half of that."""
+    size = trace.sizes.inputs
+    return (begun or size <= 2 * inputs) and (trace.partial or inputs <= 2 * size)
 
 
 def _alike(one: Explained, other: Explained) -> bool:
     """Whether two explanations of the same inputs are equal up to rounding."""
 
     def tensors(explained: Explained) -> list[Tensor]:
-        found = [tensor for each in explained.found for tensor in each.tensors()]
+        parts = [part for each in explained.found for part in (each.values, each.multipliers) if part is not None]
+        found = [tensor for part in parts for tensor in (part.value, part.variance) if tensor is not None]
         return [explained.outputs, explained.baseline_outputs.value, *found]
 
     return all(same_outputs(a, b, one.precision) for a, b in zip(tensors(one), tensors(other), strict=True))

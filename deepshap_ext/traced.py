@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 #: Values by the names of the nodes that made them.
 Values = dict[str, Tensor]
@@ -37,18 +35,21 @@ class Stage:
 
 @dataclass
 class Traced:
-    """The stages of a function of several groups of tensors, and its ``result`` with the names of values in the places of tensors.
-
-    Stage ``s`` needs the first groups alone that ``STAGES[s]`` says, and values of the stages before it. ``names``: of each group's tensors.
+    """The stages of a function of several groups of tensors. ``given``: the names of each group's tensors; ``results``: the names of those
+    that the function returns.
     """
 
-    names: list[list[str]]
+    given: list[list[str]]
     stages: list[Stage]
-    result: Any
+    results: dict[str, list[str]]
 
 
-def trace(function: Callable[..., Any], groups: Sequence[Sequence[Tensor]], needs: Sequence[frozenset[int]]) -> Traced:
-    """Trace ``function``, which takes the tensors of all groups and returns tensors in whatever lists, dicts and dataclasses are pytrees.
+def trace(
+    function: Callable[..., Mapping[str, Sequence[Tensor]]],
+    groups: Sequence[Sequence[Tensor]],
+    needs: Sequence[frozenset[int]],
+) -> Traced:
+    """Trace ``function``, which takes the tensors of all groups and returns tensors by name.
 
     ``needs``: of each stage the groups that its operations may depend on; the last stage's are all.
 
@@ -56,12 +57,12 @@ def trace(function: Callable[..., Any], groups: Sequence[Sequence[Tensor]], need
     themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
     whose shapes depend on values, or writes into a tensor that it was not given.
     """
-    spec = None
+    numbers: dict[str, int] = {}
 
     def flat(*tensors: Tensor) -> list[Tensor]:
-        nonlocal spec
-        leaves, spec = tree_flatten(function(*tensors))
-        return [leaf.detach() for leaf in leaves]
+        results = function(*tensors)
+        numbers.update({name: len(each) for name, each in results.items()})
+        return [tensor.detach() for each in results.values() for tensor in each]
 
     given = [tensor for group in groups for tensor in group]
     traced = make_fx(flat)(*given)
@@ -72,6 +73,8 @@ def trace(function: Callable[..., Any], groups: Sequence[Sequence[Tensor]], need
         if any(_writes(node) for node in traced.graph.nodes):
             raise NotTraceableError("it writes into tensors in a way that cannot be followed")
     _without_detours(traced.graph)
+    _collapse(traced.graph)
+    _fold(traced)
     traced.graph.eliminate_dead_code()
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
     each = iter(placeholders)
@@ -79,8 +82,8 @@ def trace(function: Callable[..., Any], groups: Sequence[Sequence[Tensor]], need
     (results,) = traced.graph.output_node().args
     names = [[node.name for node in group] for group in of_group]
     stages = _stages(traced, of_group, needs, results)
-    assert spec is not None
-    return Traced(names, stages, tree_unflatten([node.name for node in results], spec))
+    following = (node.name for node in results)
+    return Traced(names, stages, {name: [next(following) for _ in range(number)] for name, number in numbers.items()})
 
 
 def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
@@ -127,6 +130,59 @@ def _without_detours(graph: Graph) -> None:
     for node, operation in _operations(graph):
         if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+
+
+#: What gives the elements of a contiguous tensor in their order another shape.
+_RESHAPING = frozenset(
+    (
+        _aten.view.default,
+        _aten._unsafe_view.default,
+        _aten.unsqueeze.default,
+        _aten.squeeze.default,
+        _aten.squeeze.dim,
+        _aten.squeeze.dims,
+    )
+)
+
+
+def _collapse(graph: Graph) -> None:
+    """One view in the place of several, and none where it has the same shape as what it is of."""
+    for node, operation in _operations(graph):
+        if operation not in _RESHAPING:
+            continue
+        source = node.args[0]
+        while source.target in _RESHAPING and source.args[0].meta["val"].is_contiguous():
+            source = source.args[0]
+        if not source.meta["val"].is_contiguous():
+            continue
+        shape = node.meta["val"].shape
+        if source.meta["val"].shape == shape:
+            node.replace_all_uses_with(source)
+        else:
+            node.target, node.args, node.kwargs = _aten.view.default, (source, list(shape)), {}
+
+
+#: Up to how many elements a tensor that no other goes into is kept and not made anew.
+_SMALL = 4096
+
+
+def _fold(traced: GraphModule) -> None:
+    """Make attributes of views of attributes, which share their memory, and of small constants."""
+    folded: dict[Node, Tensor] = {}
+    for node, operation in _operations(traced.graph):
+        arguments = operation._schema.arguments
+        views = any(argument.alias_info is not None for argument in arguments)
+        if any(one.op != "get_attr" for one in node.all_input_nodes) or not (views or not node.all_input_nodes):
+            continue
+        given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, one.target))
+        with torch.no_grad():
+            value = operation(*given[0], **given[1])
+        if not isinstance(value, Tensor) or (not views and value.numel() > _SMALL):
+            continue
+        name = f"_folded_{len(folded)}"
+        setattr(traced, name, value.detach())
+        folded[node] = value
+        node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
 
 
 def _stages(
@@ -176,4 +232,4 @@ def _stage(traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], in
         if node in inside and (node in kept or any(user not in inside and user.op != "output" for user in node.users))
     ]
     graph.output(tuple(new[node] for node in gives))
-    return Stage([node.name for node in takes], [node.name for node in gives], GraphModule(traced, graph))
+    return Stage([node.name for node in takes], [node.name for node in gives], GraphModule(traced, graph).forward)

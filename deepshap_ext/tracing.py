@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from .capture.calls import is_value
 from .capture.dependence import tensors_in
@@ -18,12 +17,16 @@ from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
 from .capture.unchanged import Unchanged
+from .engine import Engine
 from .explained import Explained
 from .found import Found, of_outputs
-from .met import cycled
-from .pairs import Pairs
+from .met import cycled, expected_outputs
+from .moments import over_baselines
+from .pairs import Pairing, Pairs
 from .planner import Chunks
 from .rules.linear import METADATA
+from .rules.normalization import wide
+from .rules.registry import registered
 from .traced import NotTraceableError, Traced, Values, trace
 
 if TYPE_CHECKING:
@@ -36,36 +39,83 @@ REFERENCE_PASS, INPUT_PASS, DECISIONS, PAIR_PASS = range(4)
 _NEEDS = [{BASELINES}, {INPUTS}, {BASELINES, INPUTS}, {BASELINES, INPUTS, COTANGENTS}]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What explanations have in common that one trace serves, whatever number of inputs they have.
+
+    ``baselines``: how many. ``formats``: the order of memory of the tensors of baselines and of inputs.
+    """
+
+    engine: Engine
+    pairing: Pairing
+    baselines: int
+    outputs: int
+    wanted: tuple[bool, ...]
+    formats: tuple[tuple[torch.memory_format, ...], ...]
+    dtype: torch.dtype
+    rules: Any
+
+
+def kind_of(explanation: Explanation) -> Kind:
+    wanted, baselines = explanation.wanted, explanation.baselines
+    return Kind(
+        explanation.engine,
+        explanation.pairing,
+        baselines.number,
+        explanation.outputs,
+        (wanted.variance, wanted.multipliers, wanted.each),
+        tuple(tuple(map(_format, tensors)) for tensors in (baselines.in_a_row(), explanation.inputs)),
+        torch.get_default_dtype(),
+        registered(),
+    )
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    last = formats.get(tensor.dim())
+    if last is not None and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
+        return last
+    return torch.contiguous_format
+
+
+def laid_out(tensors: Sequence[Tensor], formats: Sequence[torch.memory_format]) -> list[Tensor]:
+    """The tensors in their orders of memory: a graph is made for one."""
+    return [tensor.contiguous(memory_format=one) for tensor, one in zip(tensors, formats, strict=True)]
+
+
 @dataclass
 class Trace:
     """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
 
-    ``template``: the form of what is found of each explained tensor. ``layers`` and ``cuts``: as of :class:`deepshap_ext.met.Met`.
+    ``partial``: whether memory did not allow a larger chunk. ``template``: the form of what is found of each explained tensor. ``layers``,
+    ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
     """
 
-    kind: Any
+    kind: Kind
     sizes: Chunks
+    partial: bool
     model: Unchanged
     traced: Traced
     template: list[Found]
     layers: list[slice]
     cuts: list[Cut]
+    precision: torch.dtype
 
     def given(self, group: int, tensors: Sequence[Tensor]) -> Values:
         """A group's tensors as values."""
-        return dict(zip(self.traced.names[group], tensors, strict=True))
+        return dict(zip(self.traced.given[group], tensors, strict=True))
 
     def run(self, stage: int, values: Values) -> None:
         """Add to the values what a stage gives."""
         values.update(self.traced.stages[stage](values))
 
-    def result(self, name: str, values: Values) -> Any:
-        """A part of the result that has been computed."""
-        return tree_map(values.__getitem__, self.traced.result[name])
+    def result(self, name: str, values: Values) -> list[Tensor]:
+        """Tensors of the result that have been computed."""
+        return [values[each] for each in self.traced.results[name]]
 
 
 def trace_chunk(
-    explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained, kind: Any
+    explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained, kind: Kind
 ) -> Trace:
     """Trace the chunk ``here`` of an explanation, which gave ``part``.
 
@@ -86,7 +136,7 @@ def trace_chunk(
     template: list[Found] = []
     layers: list[slice] = []
 
-    def chunk(*tensors: Tensor) -> dict[str, Any]:
+    def chunk(*tensors: Tensor) -> dict[str, Sequence[Tensor]]:
         number = len(baselines)
         with reads:
             reference = hooks.run(tensors[:number]).without_graph()
@@ -94,23 +144,31 @@ def trace_chunk(
         _check(graph)
         separate(graph)
         pairs = Pairs(graph, reference, layouts, pairing)
-        found = of_outputs(wanted, pairs, *tensors[2 * number :], layouts.explained, 1, sizes.inputs)
+        chosen, rows, weights = tensors[2 * number :]
+        found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
+        outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
+        expected = expected_outputs(reference.output, targets, None if pairing == "grid" else sizes.taped)
         if pairs.gaps:
             raise NotTraceableError("how an integral is divided depends on values")
         template[:], layers[:] = found, graph.layers
         return {
-            "output": graph.output,
-            "reference_output": reference.output,
+            "output": [graph.output],
+            "reference_output": [reference.output],
             "explained": graph.explained,
             "reference_explained": reference.explained,
-            "differs": pairs.differs(part.cuts),
-            "found": [one.tensors() for one in found],
+            "differs": [pairs.differs(part.cuts)],
+            "found": [tensor for one in found for tensor in one.tensors()],
+            "outputs": [outputs],
+            "explained_outputs": [outputs.gather(1, targets)],
+            "baseline_outputs": [over_baselines(expected, weights, wanted.each).value],
         }
 
-    traced = trace(chunk, [baselines, inputs, cotangents], [frozenset(needs) for needs in _NEEDS])
+    given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
+    traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS])
     model = Unchanged(engine.model, hooks.state, reads.any)
     form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
-    return Trace(kind, sizes, model, traced, form, layers, part.cuts)
+    partial = here.stop < len(explanation.inputs[0])
+    return Trace(kind, sizes, partial, model, traced, form, layers, part.cuts, part.precision)
 
 
 def _balanced(plan: Chunks, inputs: int, baselines: int, outputs: int) -> Chunks:
