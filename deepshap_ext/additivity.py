@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .arguments import shown
+from .arrays import all_finite
 from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
@@ -105,7 +106,7 @@ def _found(explained: Explained, cut: Cut) -> list[Found]:
 
 def _not_finite(explained: Explained) -> list[str]:
     """Whose explained outputs are not finite."""
-    if explained.outputs.isfinite().all() and explained.expected.isfinite().all():
+    if all_finite(explained.outputs) and all_finite(explained.expected):
         return []
     samples, baselines = (
         set((~tensor.isfinite()).any(1).nonzero()[:, 0].tolist()) for tensor in (explained.outputs, explained.expected)

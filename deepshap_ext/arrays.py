@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -60,6 +61,11 @@ def _from_tensor(label: str, tensor: Tensor) -> Tensor:
             f"{label} is of dtype {tensor.dtype}, in which torch stores but does not compute: pass {label}.float()"
         )
     return tensor.detach().as_subclass(Tensor).resolve_conj().resolve_neg()
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum, quickly made, is not where one is not."""
+    return math.isfinite(float(tensor.sum())) or bool(tensor.isfinite().all())
 
 
 def columns_of(value: Any) -> list[str] | None:

@@ -84,7 +84,7 @@ def attribution(
         return structure.of(tensors, explained.layers) if tensors else None
 
     # Of weights that are not equal, as if there were as many equal ones as say the same.
-    others = baselines.effective_number - 1
+    others = baselines.effective_number - 1 if standard_error else 0
     return Attribution(
         values=of(lambda found: found.values.value),
         output=output,

@@ -29,6 +29,7 @@ from .tracing import (
     REFERENCE_PASS,
     Kind,
     Trace,
+    is_one_backward,
     kind_of,
     laid_out,
     trace_chunk,
@@ -144,18 +145,12 @@ class Replaying:
             values = {**inputs, **self._references(theirs.tensors, theirs.own, first, count)}
             trace.run(DECISIONS, values)
             decided += trace.result("differs", values)
-            if self._is_one_backward and not explanation.wanted.activations:
+            if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
                 part = self._in_one_backward(values, here)
             else:
                 part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
             found = part if found is None else found.with_more_baselines(part)
         return None if any(decided) else found
-
-    @property
-    def _is_one_backward(self) -> bool:
-        """Whether a chunk is all baselines and outputs at once."""
-        kind, sizes = self._trace.kind, self._trace.sizes
-        return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
 
     def _given(self, group: int, tensors: Sequence[Tensor]) -> Values:
         return self._trace.given(group, laid_out(tensors, self._trace.kind.formats[group]))
@@ -182,8 +177,7 @@ class Replaying:
         inputs = here.stop - here.start
         targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
         weights = explanation.baselines.weights
-        rows = torch.arange(len(weights), device=targets.device)
-        found = self._found(values, cycled(targets, trace.sizes.inputs).t(), rows, weights, inputs)
+        found = self._found(values, cycled(targets, trace.sizes.inputs).t(), None, weights, inputs)
         explanation.advance(targets.numel() * len(weights))
         (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
         return Explained(
@@ -210,14 +204,16 @@ class Replaying:
 
         return Met(output, theirs, *explained, trace.sizes.taped, trace.layers, trace.cuts, {}, {}, found)
 
-    def _found(self, values: Values, chosen: Tensor, rows: Tensor, weights: Tensor, inputs: int) -> list[Found]:
-        """What is found of every explained tensor; all that the last stage gives is added to the values."""
+    def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
+        """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
         trace, sizes = self._trace, self._trace.sizes
-        outputs, number, total = len(chosen), len(rows), weights.sum()
+        outputs, number, total = len(chosen), len(weights), weights.sum()
         if number < sizes.baselines:
             # The baselines that are there again count for nothing.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
-        given = [cycled(chosen, sizes.outputs).contiguous(), cycled(rows, sizes.baselines), weights]
+        given = [cycled(chosen, sizes.outputs).contiguous(), weights]
+        if rows is not None and sizes.baselines < sizes.taped:
+            given.append(cycled(rows, sizes.baselines))
         values.update(trace.given(COTANGENTS, given))
         trace.run(PAIR_PASS, values)
         tensors = iter(trace.result("found", values))

@@ -126,40 +126,47 @@ def _check_writes(graph: Graph) -> None:
 
 
 def _without_detours(graph: Graph) -> None:
-    """Take out what gives its operand unchanged, which nothing writes into."""
+    """Take out what gives its operand unchanged: nothing writes into either. A result is not to be what is given, though."""
+    results = set(graph.output_node().all_input_nodes)
     for node, operation in _operations(graph):
-        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-
-
-#: What gives the elements of a contiguous tensor in their order another shape.
-_RESHAPING = frozenset(
-    (
-        _aten.view.default,
-        _aten._unsafe_view.default,
-        _aten.unsqueeze.default,
-        _aten.squeeze.default,
-        _aten.squeeze.dim,
-        _aten.squeeze.dims,
-    )
-)
+        source = node.args[0] if node.args else None
+        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default) or (
+            operation is _aten.clone.default
+            and node not in results
+            and source.meta["val"].stride() == node.meta["val"].stride()
+        ):
+            node.replace_all_uses_with(source)
 
 
 def _collapse(graph: Graph) -> None:
-    """One view in the place of several, and none where it has the same shape as what it is of."""
+    """One view in the place of several between contiguous tensors, and none where the shapes are the same; nothing writes into them."""
     for node, operation in _operations(graph):
-        if operation not in _RESHAPING:
+        if operation not in _RESHAPING or not _is_contiguous(node):
             continue
         source = node.args[0]
-        while source.target in _RESHAPING and source.args[0].meta["val"].is_contiguous():
+        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(source.args[0]):
             source = source.args[0]
-        if not source.meta["val"].is_contiguous():
+        if not _is_contiguous(source):
             continue
         shape = node.meta["val"].shape
         if source.meta["val"].shape == shape:
             node.replace_all_uses_with(source)
         else:
             node.target, node.args, node.kwargs = _aten.view.default, (source, list(shape)), {}
+
+
+def _is_contiguous(node: Node) -> bool:
+    return node.meta["val"].is_contiguous()
+
+
+#: Views, which change the order of the elements in memory only where a contiguous tensor is made one that is not.
+_RESHAPING = frozenset(
+    (
+        *(_aten.view.default, _aten._unsafe_view.default, _aten.unsqueeze.default),
+        *(_aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims),
+        *(_aten.permute.default, _aten.transpose.int, _aten.t.default),
+    )
+)
 
 
 #: Up to how many elements a tensor that no other goes into is kept and not made anew.

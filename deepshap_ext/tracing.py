@@ -129,9 +129,10 @@ def trace_chunk(
     device = inputs[0].device
     cotangents = [
         torch.zeros(sizes.outputs, sizes.inputs, dtype=torch.int64, device=device),
-        torch.arange(sizes.baselines, device=device),
         torch.ones(sizes.baselines, dtype=torch.float64, device=device),
     ]
+    if sizes.baselines < sizes.taped:
+        cotangents.append(torch.arange(sizes.baselines, device=device))
     reads = _Reads()
     template: list[Found] = []
     layers: list[slice] = []
@@ -144,10 +145,16 @@ def trace_chunk(
         _check(graph)
         separate(graph)
         pairs = Pairs(graph, reference, layouts, pairing)
-        chosen, rows, weights = tensors[2 * number :]
+        chosen, weights, *others = tensors[2 * number :]
+        # All baselines at once are the same rows each time.
+        rows = others[0] if others else torch.arange(sizes.baselines, device=device)
         found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
         outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
-        expected = expected_outputs(reference.output, targets, None if pairing == "grid" else sizes.taped)
+        at_once: dict[str, Sequence[Tensor]] = {}
+        if is_one_backward(kind, sizes):
+            expected = expected_outputs(reference.output, targets, None if pairing == "grid" else sizes.taped)
+            at_once["baseline_outputs"] = [over_baselines(expected, weights, wanted.each).value]
+            at_once["explained_outputs"] = [outputs.gather(1, targets)]
         if pairs.gaps:
             raise NotTraceableError("how an integral is divided depends on values")
         template[:], layers[:] = found, graph.layers
@@ -159,8 +166,7 @@ def trace_chunk(
             "differs": [pairs.differs(part.cuts)],
             "found": [tensor for one in found for tensor in one.tensors()],
             "outputs": [outputs],
-            "explained_outputs": [outputs.gather(1, targets)],
-            "baseline_outputs": [over_baselines(expected, weights, wanted.each).value],
+            **at_once,
         }
 
     given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
@@ -169,6 +175,11 @@ def trace_chunk(
     form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
     partial = here.stop < len(explanation.inputs[0])
     return Trace(kind, sizes, partial, model, traced, form, layers, part.cuts, part.precision)
+
+
+def is_one_backward(kind: Kind, sizes: Chunks) -> bool:
+    """Whether a chunk is all baselines and outputs at once."""
+    return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
 
 
 def _balanced(plan: Chunks, inputs: int, baselines: int, outputs: int) -> Chunks:
