@@ -16,7 +16,8 @@ from .inputs import Given, check_rows, like, taken
 
 @dataclass(frozen=True)
 class Baselines:
-    """Baselines ``[R, ...]`` that all inputs share, or each input's ``own`` ones ``[N, R, ...]``; ``weights``, ``[R]`` float64, positive.
+    """Baselines ``[R, ...]`` that all inputs share, or each input's ``own`` ones ``[N, R, ...]``; ``weights``, ``[R]`` float64, positive,
+    on the CPU.
 
     ``tensors`` are the model's inputs and behind them its further arguments that have a row a sample.
     """
@@ -91,7 +92,7 @@ def check_baselines(
                 f"baselines must have shape [{len(inputs[0])}, baselines, ...] for {len(inputs[0])} samples, got {list(one.shape)}"
             )
     number = found[0].shape[1 if own else 0]
-    return Baselines([tensor.to(device) for tensor in found], check_weights(weights, number, device), own)
+    return Baselines([tensor.to(device) for tensor in found], check_weights(weights, number), own)
 
 
 def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bool], Any]:
@@ -107,13 +108,13 @@ def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bo
     return taken(name, value), weights
 
 
-def check_weights(weights: Any, number: int, device: torch.device) -> Tensor:
-    """``[number]`` float64, on the device: the argument ``weights``, all equal for None."""
+def check_weights(weights: Any, number: int) -> Tensor:
+    """``[number]`` float64, on the CPU: the argument ``weights``, all equal for None."""
     if weights is None:
-        return torch.ones(number, dtype=torch.float64, device=device)
+        return torch.ones(number, dtype=torch.float64, device="cpu")
     if isinstance(weights, (list, tuple)):
-        weights = torch.tensor(weights, dtype=torch.float64)
-    found = as_tensor("weights", weights).to(device, torch.float64)
+        weights = torch.tensor(weights, dtype=torch.float64, device="cpu")
+    found = as_tensor("weights", weights).to("cpu", torch.float64)
     if found.shape != (number,):
         raise ValueError(f"weights must have shape [{number}], one for each baseline, got {list(found.shape)}")
     wrong = ~(found.isfinite() & (found > 0))

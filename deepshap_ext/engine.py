@@ -143,7 +143,7 @@ class Engine:
                         here = slice(first, first + step)
                         rows = [tensor[here] for tensor in baselines.tensors]
                         outputs = wide(self.run(hooks, rows).output.detach()[: len(rows[0])])
-                        sums.append(torch.tensordot(weights[here], outputs.double(), 1))
+                        sums.append(torch.tensordot(weights[here].to(outputs.device), outputs.double(), 1))
                 return _finite((torch.stack(sums).sum(0) / weights.sum()).to(outputs.dtype))
             except Exception as error:
                 if not is_out_of_memory(error):

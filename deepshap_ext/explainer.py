@@ -24,8 +24,8 @@ from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_in
 from .layers import model_and_layers
 from .outputs import selector
 from .pairs import Pairing
-from .replay import Replay
-from .rules.registry import Options
+from .replay import replay_of
+from .rules.options import options
 from .structure import Structure
 from .targets import targeted
 
@@ -52,7 +52,9 @@ class Explainer:
         output: what to explain of the model's output: None for a tensor, ``logits`` or the only tensor there is; a key; a position;
             or a function from the model's output to a tensor ``[samples, ...]``.
         rules: the multipliers of maxima: ``"deeplift"`` routes a window's difference to the larger side's maximum, ``"shapley"``
-            spreads it by the exact Shapley values of the window's entries, which is slower.
+            spreads it by the exact Shapley values of the window's entries, which is slower. Or a mapping of functions and classes to
+            rules for this explainer alone, both as :func:`register_rule` takes them, with the multipliers of maxima under ``"maxima"``:
+            ``{nn.SiLU: my_rule, torch.erf: "integrate", MyAct: "rescale", "maxima": "shapley"}``.
         softmax: ``"logmean"``, softmax's gradient at the logarithmic mean of the two sides; ``"rescale"``, each probability by its own
             logit alone, as shap does; ``"centered"``, for a model that ends in a softmax: explains the logits
             less their mean over the classes instead of the probabilities (DeepLIFT, section 3.6).
@@ -70,6 +72,9 @@ class Explainer:
         batch_size: how many pairs of an input and a baseline, and rows of a forward pass, may be computed at once; None: as many as fit
             into ``max_memory``.
         progress: show a progress bar.
+        compile: ``"replay"``: what a chunk of an explanation runs is traced once and replayed from then on, without Python's part in it,
+            which is most of a small model's time; True: and compiled with ``torch.compile``. What cannot be replayed runs as with False,
+            with a warning that says why. See docs/replay.md.
 
     Raises:
         ValueError, TypeError: an argument breaks its contract.
@@ -85,7 +90,7 @@ class Explainer:
         call: int | Sequence[int | None] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         output: str | int | Callable[[Any], Tensor] | None = None,
-        rules: Literal["deeplift", "shapley"] = "deeplift",
+        rules: Literal["deeplift", "shapley"] | Mapping[Any, Any] = "deeplift",
         softmax: Literal["logmean", "rescale", "centered"] = "logmean",
         on_unsupported: Literal["error", "gradient", "integrate"] = "error",
         additivity_tolerance: float | None = None,
@@ -100,23 +105,18 @@ class Explainer:
         self._batch_size = size_or_none("batch_size", batch_size)
         flag("progress", progress)
         self._progress = progress
-        one_of("rules", rules, ("deeplift", "shapley"))
-        one_of("softmax", softmax, ("logmean", "rescale", "centered"))
-        one_of("on_unsupported", on_unsupported, ("error", "gradient", "integrate"))
-        self._options = Options(rules, softmax, on_unsupported)
+        self._options = options(rules, softmax, on_unsupported)
         self._select = selector(output)
         self._constants = check_kwargs(kwargs)
-        self._dtypes = dtypes_of(self._model)
         #: The constants by the device that their tensors were moved to.
         self._moved: dict[torch.device, dict[str | int, Any]] = {}
         self._engines: dict[Any, Engine] = {}
-        self._replay = Replay() if compile else None
+        self._replay = replay_of(compile)
 
     def __repr__(self) -> str:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
-        options = ", ".join(f"{name}={value!r}" for name, value in vars(self._options).items())
-        return f"{type(self).__name__}({type(self._model).__name__}{layers}, {options})"
+        return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
 
     @within_memory("the explanation")
     def attribute(
@@ -214,7 +214,7 @@ class Explainer:
         inputs, device = self._inputs("baselines", given)
         number = len(inputs[0])
         constants, rows = self._further(args, sample_kwargs, number, device)
-        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number, device), False)
+        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
         engine = self._engine(
             constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
         )
@@ -225,13 +225,13 @@ class Explainer:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
         check_rows(name, given)
         device = device_of(self._model, given)
-        return [tensor.to(device) for tensor in in_the_models_dtype(given, self._dtypes)], device
+        return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes_of(self._model))], device
 
     def _further(
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
     ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
         """The model's further arguments: constants, and those with a row a sample."""
-        dtype = self._dtypes[0] if self._dtypes else torch.get_default_dtype()
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         if device not in self._moved:
             self._moved[device] = {
                 name: value.to(device) if isinstance(value, Tensor) else value

@@ -333,8 +333,9 @@ class Explanation:
         by_output: list[list[Found]] = []
         for chosen in targets.split(chunks.outputs):
             total: list[Found] | None = None
-            for rows in baselines.split(chunks.baselines):
-                part = met.found(chosen, rows, weights if aligned else weights[rows])
+            for first in range(0, len(baselines), chunks.baselines):
+                rows = baselines[first : first + chunks.baselines]
+                part = met.found(chosen, rows, weights if aligned else weights[first : first + len(rows)])
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
                 self.advance(inputs * len(rows) * len(chosen))
             assert total is not None

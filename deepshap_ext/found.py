@@ -159,7 +159,7 @@ def _averaged(
     geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
     mine = torch.ones_like(weights[:1]) if repeats > 1 else weights
     mean, variance, multiplier = ops.contribution(
-        m.unflatten(0, (len(rows), -1)), x, r, rows, mine, *geometry, with_multipliers=wanted.multipliers
+        m.unflatten(0, (len(rows), -1)), x, r, rows, mine.to(x.device), *geometry, with_multipliers=wanted.multipliers
     )
     total = weights.sum()
 

@@ -74,7 +74,7 @@ def over_baselines(pairs: Tensor, weights: Tensor, each: bool, variance: bool = 
     """Numbers of pairs ``[K, B, J, *shape]`` with weights ``[J]``: each, or averaged."""
     if each:
         return Each(pairs)
-    shares = (weights / weights.sum()).view(-1, *[1] * (pairs.dim() - 3))
+    shares = (weights / weights.sum()).to(pairs.device).view(-1, *[1] * (pairs.dim() - 3))
     wide = pairs.double()
     mean = (wide * shares).sum(2)
     spread = ((wide - mean.unsqueeze(2)).square() * shares).sum(2).to(pairs.dtype) if variance else None

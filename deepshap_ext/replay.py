@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .arguments import shown
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
+from .compiled import compiled
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory
@@ -42,10 +44,18 @@ if TYPE_CHECKING:
 _KEPT = 8
 
 
-class Replay:
-    """Traces explanations and keeps the traces."""
+def replay_of(compile: Any) -> Replay | None:
+    """The argument ``compile``."""
+    if not (isinstance(compile, bool) or compile == "replay"):
+        raise ValueError(f"compile must be False, True or 'replay', got {shown(compile)}")
+    return Replay(compile is True) if compile else None
 
-    def __init__(self) -> None:
+
+class Replay:
+    """Traces explanations and keeps the traces; ``compiled``: as torch.compile makes them."""
+
+    def __init__(self, compiled: bool) -> None:
+        self._compiled = compiled
         self._traces: list[Trace] = []
         self._refused: list[Kind] = []
         self._told: set[str] = set()
@@ -79,6 +89,8 @@ class Replay:
         if again is None or not _alike(part, again):
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
             return False
+        if self._compiled:
+            made.traced.stages = [compiled(stage, self.tell) for stage in made.traced.stages]
         self._traces = [*self._traces[-_KEPT + 1 :], made]
         return True
 

@@ -52,7 +52,7 @@ class DeepExplainer(Explainer):
         tensors, device = self._inputs("data", given)
         self._columns = [one.columns for one in given]
         self._background = Baselines(
-            [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0]), device), False
+            [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
         )
         constants, rows = self._further((), sample_kwargs, self._background.number, device)
         self._rows = rows
@@ -131,6 +131,7 @@ class DeepExplainer(Explainer):
         ]
         return explanations if isinstance(found.values, tuple) else explanations[0]
 
+    @within_memory("the explanation")
     def attribute(
         self,
         X: Any,

@@ -23,10 +23,11 @@ class NotTraceableError(Exception):
 
 @dataclass
 class Stage:
-    """A part of a graph: the names of the values that it takes, and of those that it gives."""
+    """A part of a graph: the names of the values that it takes, and of those that it gives; ``run`` is its forward, or does the same."""
 
     takes: list[str]
     gives: list[str]
+    graph: GraphModule
     run: Callable[..., Sequence[Tensor]]
 
     def __call__(self, values: Values) -> Values:
@@ -239,4 +240,5 @@ def _stage(traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], in
         if node in inside and (node in kept or any(user not in inside and user.op != "output" for user in node.users))
     ]
     graph.output(tuple(new[node] for node in gives))
-    return Stage([node.name for node in takes], [node.name for node in gives], GraphModule(traced, graph).forward)
+    module = GraphModule(traced, graph)
+    return Stage([node.name for node in takes], [node.name for node in gives], module, module.forward)

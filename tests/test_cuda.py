@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from architectures import explainable, hidden
 from models import FunctionNet, digits, spread
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer, ops
+from deepshap_ext import DeepExplainer, Explainer, ops
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 on_gpu = pytest.mark.parametrize("device", [GPU])
@@ -94,6 +95,29 @@ def test_values_are_those_of_the_cpu_in_float64(device: str, name: str, dtype: t
         found = explainer.attribute(x, standard_error=True)
     assert found.values.device.type == device
     assert distance(found.values, expected.values) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("pairing", ["grid", "aligned"])
+@pytest.mark.parametrize("own", [False, True])
+@on_gpu
+def test_what_the_native_explainer_gives_is_what_it_gives_on_the_cpu(device: str, own: bool, pairing: Any) -> None:
+    """Weights of baselines, mean multipliers, combinations and single baselines."""
+
+    def found(device: str) -> list[Tensor]:
+        model, x, baselines = (one.to(device) for one in job("pooled"))
+        options = {"baselines": baselines.expand(4, *baselines.shape) if own else baselines, "pairing": pairing}
+        explainer = Explainer(model, batch_size=13)
+        weighted = explainer.attribute(
+            x, weights=[1, 2, 3, 1, 2, 0.5], standard_error=True, multipliers=True, activations=True, **options
+        )
+        each = explainer.attribute(x, lambda outputs: outputs.argmax(1), per_baseline=True, multipliers=True, **options)
+        combined = explainer.attribute(x, 1, combine=lambda m, x, r: (m * (x - r)).abs().flatten(1), **options)
+        named = [*vars(weighted).items(), *vars(each).items(), ("values", combined.values)]
+        return [value for name, value in named if value is not None and name != "convergence_delta"]
+
+    for one, other in zip(found(device), found("cpu"), strict=True):
+        assert one.device.type == device
+        assert distance(one, other) < 1e-10
 
 
 @pytest.mark.parametrize("function", [F.hardswish, F.hardsigmoid])

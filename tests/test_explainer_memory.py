@@ -203,8 +203,8 @@ def test_other_errors_are_not_retried() -> None:
     model.fail = True
     with pytest.raises(RuntimeError, match="mine"):
         explainer.attribute(torch.randn(5, 4))
-    # The explanation's own run, and that of the plain model on X, which tells whose error it is.
-    assert len(calls) == 2 and calls[1] == 5
+    # The explanation's own run, and those of the plain model on X, which tell whose error it is and whether a dimension is missing.
+    assert len(calls) == 3 and calls[1] == 5
 
 
 def test_max_memory_bounds_the_rows_that_run_at_once() -> None:

@@ -339,7 +339,9 @@ def test_apply_is_autograds_own_again_afterwards() -> None:
 
 
 def test_a_rule_that_is_none_is_named() -> None:
-    with pytest.raises(TypeError, match="rule must be a function or 'integrate', got array of dtype <U1 and shape"):
+    with pytest.raises(
+        TypeError, match="rule must be a function, 'integrate' or 'rescale', got array of dtype <U1 and shape"
+    ):
         deepshap_ext.register_rule(nn.ReLU, np.array(["a", "b"]))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="rule must be a function or 'integrate', got 3"):
+    with pytest.raises(TypeError, match="rule must be a function, 'integrate' or 'rescale', got 3"):
         deepshap_ext.register_rule(torch.tanh, 3)  # type: ignore[arg-type]

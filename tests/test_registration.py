@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,12 +27,19 @@ def multiplied(factor: float) -> Callable[..., Application]:
     )
 
 
-def factor_of(function: Callable[[Tensor], Tensor]) -> float:
-    """By what the function's multipliers are multiplied under such a rule."""
+def explainer_of(function: Callable[[Tensor], Tensor], **options: Any) -> DeepExplainer:
     model = function if isinstance(function, nn.Module) else Function(function)
-    explainer = DeepExplainer(model, torch.zeros(2, 5).double(), additivity_tolerance=1e9)
+    return DeepExplainer(model, torch.zeros(2, 5).double(), additivity_tolerance=1e9, **options)
+
+
+def factor_by(explainer: DeepExplainer) -> float:
+    """By what the function's multipliers are multiplied under such a rule."""
     values = explainer.attribute(torch.ones(1, 5).double()).values
     return round(float(values.diagonal(dim1=1, dim2=2).mean()), 9)
+
+
+def factor_of(function: Callable[[Tensor], Tensor], **options: Any) -> float:
+    return factor_by(explainer_of(function, **options))
 
 
 class Cube(torch.autograd.Function):
@@ -250,3 +258,110 @@ def test_a_rule_in_a_transform_of_torch_func_is_refused() -> None:
         pytest.raises(UnsupportedOperationError, match=r"plain in Function runs inside"),
     ):
         DeepExplainer(Function(lambda x: torch.func.vmap(plain)(x)), BACKGROUND)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_mapping_holds_for_one_explainer(name: str) -> None:
+    target, call = TARGETS[name]
+    model = call if isinstance(call, nn.Module) else Function(call)
+    plain = explainer_of(model)
+    own = factor_by(plain)
+    twice, thrice = (explainer_of(model, rules={target: multiplied(factor)}) for factor in (2, 3))
+    assert [factor_by(one) for one in (twice, plain, thrice, twice)] == [2, own, 3, 2]
+    with register_rule(target, multiplied(4)):
+        assert [factor_by(one) for one in (thrice, plain, twice, explainer_of(model))] == [3, 4, 2, 4]
+    assert [factor_by(one) for one in (twice, plain, thrice)] == [2, own, 3]
+
+
+def test_what_a_mapping_does_not_name_is_as_registered() -> None:
+    with register_rule(torch.sqrt, multiplied(5)), register_rule(plain, multiplied(7)):
+        assert factor_of(lambda x: torch.sqrt(plain(x)), rules={torch.sqrt: multiplied(2)}) == 14
+
+
+@pytest.mark.parametrize("rule", ["integrate", "rescale"])
+def test_a_mapping_names_rules_as_a_registration_does(rule: Any) -> None:
+    expected = DeepExplainer(Function(lambda x: x**3), BACKGROUND).attribute(X).values
+    model = nn.Sequential(Module())
+    for target in (Module, torch.pow):
+        found = explain(model, X, BACKGROUND, rules={target: rule}).values
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_mapping_of_maxima_alone_is_its_string() -> None:
+    model = nn.Sequential(nn.MaxPool1d(3, 2), nn.Tanh()).double()
+    x, background = X[:, None], BACKGROUND[:, None]
+    routed, shared = (DeepExplainer(model, background, rules=rules) for rules in ({}, {"maxima": "shapley"}))
+    assert repr(routed) == repr(DeepExplainer(model, background))
+    assert repr(shared) == repr(DeepExplainer(model, background, rules="shapley"))
+    expected = DeepExplainer(model, background, rules="shapley").attribute(x).values
+    assert torch.equal(shared.attribute(x).values, expected)
+    assert not torch.allclose(routed.attribute(x).values, expected)
+    both = DeepExplainer(model, background, rules={nn.Tanh: "rescale", "maxima": "shapley"})
+    torch.testing.assert_close(both.attribute(x).values, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_equal_mappings_share_what_was_found_out_about_the_model() -> None:
+    runs = []
+
+    class Counted(Module):
+        def forward(self, x: Tensor) -> Tensor:
+            runs.append(len(x))
+            return super().forward(x)
+
+    rule = multiplied(2)
+    model = nn.Sequential(Counted(), Module())
+    for options, known in [
+        ({"rules": {Module: rule}}, False),
+        ({"rules": {Module: rule}}, True),
+        ({"rules": {Module: multiplied(2)}}, False),
+        ({"rules": {Module: "rescale", torch.erf: "integrate"}}, False),
+        ({"rules": {Module: "rescale", torch.erf: "integrate"}}, True),
+        ({"rules": {Module: "integrate", torch.erf: "integrate"}}, False),
+        ({}, False),
+        ({"rules": {}}, True),
+    ]:
+        runs.clear()
+        explainer_of(model, **options)
+        assert (not runs) == known, options
+
+
+def test_an_explainer_with_rules_of_its_own_is_shown_and_pickled() -> None:
+    model = nn.Sequential(Module())
+    explainer = DeepExplainer(model, BACKGROUND, rules={Module: "rescale", torch.sqrt: plain})
+    assert "rules={Module: 'rescale', sqrt: plain, 'maxima': 'deeplift'}, softmax='logmean'" in repr(explainer)
+    found = pickle.loads(pickle.dumps(DeepExplainer(model, BACKGROUND, rules={Module: "rescale"}))).attribute(X)
+    assert torch.equal(found.values, explainer.attribute(X).values)
+
+
+@pytest.mark.parametrize(
+    ("rules", "error", "message"),
+    [
+        (
+            {"maximum": "shapley"},
+            TypeError,
+            "a key of rules other than 'maxima' must be a function of torch, .*got 'maximum'",
+        ),
+        ({nn.ReLU(): "rescale"}, TypeError, "a key of rules .*is one module: pass its class, ReLU"),
+        ({torch.bernoulli: "rescale"}, TypeError, r"a key of rules .* is random \(torch\.bernoulli\)"),
+        ({nn.ReLU: 3}, TypeError, r"rules\[ReLU\] must be a function, 'integrate' or 'rescale', got 3"),
+        (
+            {torch.erf: "shapley"},
+            TypeError,
+            r"rules\[erf\] must be a function, 'integrate' or 'rescale', got 'shapley'",
+        ),
+        ({"maxima": "rescale"}, ValueError, r"rules\['maxima'\] must be one of 'deeplift', 'shapley', got 'rescale'"),
+        (
+            {torch.sin: "rescale", Tensor.sin_: "rescale"},
+            ValueError,
+            "rules must have one rule an operation, got sin_ twice, in two spell",
+        ),
+        (
+            [(torch.sin, "rescale")],
+            ValueError,
+            r"rules must be one of .*, or a mapping of functions and classes .*, got \[\(",
+        ),
+    ],
+)
+def test_a_mapping_is_checked_as_a_registration_is(rules: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        DeepExplainer(Function(torch.sqrt), BACKGROUND, rules=rules)

@@ -183,7 +183,7 @@ class ModelHooks:
         torch_state.prepare(undo)
         undo.replace(torch.inference_mode, "__enter__", staying_out_of_inference_mode())
         undo.replace(torch._C.ScriptFunction, "__call__", watched(self._script))
-        self._rules = in_force()
+        self._rules = in_force(self._options)
         functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
         interception = Interception([APPLY, *functions], self._apply)
         undo.note(interception.remove)

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ..capture.dependence import tensors_in
-from ..capture.detach import AsIdentity
 from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
 from .registry import Application
 from .segment import Rows, Segment, mean_gradient
+from .whole import Whole
 
 
 def integrate(
@@ -31,7 +30,7 @@ def integrate(
     one by one.
     """
     unique = list({id(operand): operand for operand in operands}.values())
-    integrated = _Integrated(function, args, kwargs, unique, opaque)
+    integrated = _Integrated(Whole(function, args, kwargs, unique), opaque)
     return Application(unique, integrated.forward, integrated.multipliers, rebuild=integrated.rebuild)
 
 
@@ -42,20 +41,13 @@ _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, type(Non
 class _Integrated:
     """One call of a function, with others of its operands."""
 
-    def __init__(
-        self, function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor], opaque: bool
-    ) -> None:
+    def __init__(self, whole: Whole, opaque: bool) -> None:
         self.opaque = opaque
-        self._function, self._args, self._kwargs, self._operands = function, args, kwargs, operands
+        self._whole = whole
         self._rebuild: Callable[[Sequence[Tensor]], Any] = tuple
 
     def forward(self, *values: Tensor) -> tuple[Any, Sequence[Tensor]]:
-        given = [value.clone() for value in values]
-        result = self._call(given)
-        if self.opaque and any(copy._version for copy in given):
-            raise UnsupportedOperationError(
-                "is integrated and writes into its argument, which the model may read elsewhere: call it with a clone"
-            )
+        result = self._whole.on_copies(values, "is integrated", may_write=not self.opaque)
         items, structure = tree_flatten(result)
         tensors = [item for item in items if isinstance(item, Tensor)]
         explained = [tensor for tensor in tensors if tensor.is_floating_point()]
@@ -83,7 +75,7 @@ class _Integrated:
 
     def multipliers(self, _: Tensor, sides: Any) -> list[Tensor]:
         grads = [grad for grad in sides.grads if grad is not None and grad.is_floating_point()]
-        pairs = [sides.pair(position) for position in range(len(self._operands) + len(grads))]
+        pairs = [sides.pair(position) for position in range(len(self._whole.operands) + len(grads))]
         shapes = [sides.geometry(position) for position in range(len(pairs))]
         rows = [Rows(outer, batch, sides.batch_dim(position)) for position, (outer, batch, _) in enumerate(shapes)]
         if len({one.batch for one in rows}) > 1:
@@ -95,11 +87,10 @@ class _Integrated:
         """The function's floating-point tensors at one pair's points."""
         # It runs outside of the capture here, and may write into what it is given besides the operands.
         contents = Contents()
-        for tensor in tensors_in((self._args, self._kwargs)):
-            if self.opaque and not any(tensor is operand for operand in self._operands):
-                contents.before_write(tensor)
+        for tensor in self._whole.constants() if self.opaque else ():
+            contents.before_write(tensor)
         try:
-            items, _ = tree_flatten(self._call([point.clone() for point in points]))
+            items, _ = tree_flatten(self._whole([point.clone() for point in points]))
         finally:
             contents.put_back()
         return tuple(item for item in items if isinstance(item, Tensor) and item.is_floating_point())
@@ -118,13 +109,6 @@ class _Integrated:
             ends, cotangents = [output for output, _ in active], [grad for _, grad in active]
             found = torch.autograd.grad(ends, leaves, cotangents, materialize_grads=True, allow_unused=True)
         return [output.detach() for output in outputs], found
-
-    def _call(self, values: Sequence[Tensor]) -> Any:
-        """Every run of the function, in the forward pass and in the pair pass, is this one."""
-        given = {id(operand): value for operand, value in zip(self._operands, values, strict=True)}
-        args, kwargs = tree_map(lambda item: given.get(id(item), item), (self._args, self._kwargs))
-        with AsIdentity():
-            return self._function(*args, **kwargs)
 
 
 class _MeanGradient(torch.autograd.Function):

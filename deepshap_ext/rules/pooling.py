@@ -32,7 +32,7 @@ def maxpool(
     ``pool`` gives the maxima and their flat positions; ``windows(dim, size, count)``, for one of the dimensions, the positions of each
     window's entries, ``[count, entries]``, out of range where there is none.
     """
-    if context.options.rules == "shapley":
+    if context.options.maxima == "shapley":
         return _by_shapley(input, pool(input.detach()), dims, return_indices, windows)
     return _routed(input, pool, dims, return_indices)
 
@@ -153,7 +153,7 @@ def _register_fractional(dims: int) -> None:
                 output_ratio, return_indices, _random_samples = None, True, output_ratio
             if _random_samples is None:
                 raise UnsupportedOperationError("is random: give it _random_samples, or explain a model without it")
-            if context.options.rules == "shapley":
+            if context.options.maxima == "shapley":
                 raise UnsupportedOperationError("has no Shapley values: its windows differ from sample to sample")
 
             def run(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,19 +8,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Options:
-    """The choices between rules that are all complete; see :class:`deepshap_ext.DeepExplainer`."""
+class Registered:
+    """A rule of the user's for a key: a canonical name, or the function, ``autograd.Function`` or module class itself."""
 
-    rules: Literal["deeplift", "shapley"] = "deeplift"
+    key: Any
+    rule: Rule = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"{name_of(self.key)}: {name_of(self.rule)}"
+
+
+def name_of(value: Any) -> str:
+    """What a message calls a function, a class or a canonical name."""
+    return getattr(value, "__name__", str(value))
+
+
+@dataclass(frozen=True)
+class Options:
+    """One explainer's choices; see :class:`deepshap_ext.DeepExplainer`. ``own``: the rules that it alone has."""
+
+    maxima: Literal["deeplift", "shapley"] = "deeplift"
     softmax: Literal["logmean", "rescale", "centered"] = "logmean"
     on_unsupported: Literal["error", "gradient", "integrate"] = "error"
+    own: tuple[Registered, ...] = ()
+
+    def __str__(self) -> str:
+        """As the explainer's arguments."""
+        rules = repr(self.maxima)
+        if self.own:
+            rules = f"{{{', '.join(map(str, self.own))}, 'maxima': {rules}}}"
+        return f"rules={rules}, softmax={self.softmax!r}, on_unsupported={self.on_unsupported!r}"
 
 
 class Context(Protocol):
@@ -101,14 +125,6 @@ def decomposition(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
     return register
 
 
-@dataclass(frozen=True, eq=False)
-class Registered:
-    """A rule of the user's for a key: a canonical name, or the function, ``autograd.Function`` or module class itself."""
-
-    key: Any
-    rule: Rule
-
-
 #: Replaced as a whole at every change, so that other threads may read it at any time.
 _registered: tuple[Registered, ...] = ()
 _CHANGING = threading.Lock()
@@ -129,10 +145,10 @@ def unregister(entry: Registered) -> None:
 
 
 def registered() -> tuple[Registered, ...]:
-    """All rules of the user's, in the order of their registration."""
+    """All rules that the user has registered for every explainer, in that order."""
     return _registered
 
 
-def in_force() -> dict[Any, Rule]:
-    """The rule for each key as things are now: the last one registered, and where there is none the built-in one."""
-    return {**RULES, **{entry.key: entry.rule for entry in _registered}}
+def in_force(options: Options) -> dict[Any, Rule]:
+    """An explainer's rule for each key as things are now: its own, or else the last one registered, or else the built-in one."""
+    return {**RULES, **{entry.key: entry.rule for entry in (*_registered, *options.own)}}

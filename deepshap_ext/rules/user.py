@@ -6,6 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from ..capture.written import APPLY
 from .integrate import integrate
 from .linear import LINEAR, METADATA, RANDOM, REFUSED, STEPS
 from .registry import DECOMPOSITIONS, RULES, Application, Context, Registered, Rule, register, unregister
+from .rescale import rescale
 
 
 class Registration:
@@ -29,9 +31,9 @@ class Registration:
     none is left the built-in rule.
     """
 
-    def __init__(self, key: Any, rule: Rule) -> None:
-        self._entry = Registered(key, rule)
-        register(self._entry)
+    def __init__(self, entry: Registered) -> None:
+        self._entry = entry
+        register(entry)
 
     def remove(self) -> None:
         unregister(self._entry)
@@ -44,7 +46,8 @@ class Registration:
 
 
 def register_rule(
-    target: Callable[..., Any] | type[nn.Module] | type[torch.autograd.Function], rule: Rule | Literal["integrate"]
+    target: Callable[..., Any] | type[nn.Module] | type[torch.autograd.Function],
+    rule: Rule | Literal["integrate", "rescale"],
 ) -> Registration:
     """Explain a function, a hand-written ``autograd.Function``, or modules of a class, by a rule of one's own.
 
@@ -55,42 +58,83 @@ def register_rule(
             explained as one operation.
         rule: for a function ``rule(context, *args, **kwargs)``, for a module class ``rule(context, module, *args, **kwargs)``, with the
             call's own arguments. It returns an :class:`Application`: the operands that multipliers flow to, the forward with what to
-            keep of it, and the multipliers; or None where the call needs no rule. Or ``"integrate"``: the mean gradient of the whole
+            keep of it, and the multipliers; or None where the call needs no rule. ``"integrate"``: the mean gradient of the whole
             along the segment from the baseline to the input (integrated gradients, arXiv 1703.01365, by adaptive Gauss-Kronrod
-            quadrature), which adds up where the whole is continuous.
+            quadrature), which adds up where the whole is continuous. ``"rescale"``, for what takes one tensor that depends on the input,
+            element by element, to one of its shape: ``(f(x) - f(r)) / (x - r)`` (DeepLIFT, arXiv 1704.02685, section 3.5.1), which
+            adds up, jumps included; where the two sides are so near that this is rounding, the mean of both sides' derivatives by
+            autograd, if there are any. A call that is no such one is an :class:`UnsupportedOperationError`.
 
     Returns:
         A :class:`Registration`. The rule is in force for every explainer until its ``remove()``, or inside it as a ``with`` block; for one
-        target the last registration that is not removed.
+        target the last registration that is not removed. Rules that an explainer has of its own, ``DeepExplainer(..., rules={target:
+        rule})``, stand over it.
+
+    Raises:
+        TypeError: the target is nothing that could be found in a model, or the rule none of these.
 
     The multipliers must satisfy ``sum_i m_i (a_i(x) - a_i(r)) = m_z (z(x) - z(r))`` over the operands ``a`` and the output ``z``: what
     is left over is what :class:`AdditivityError` reports.
     """
-    given: Any = target
-    key = _key(given)
-    if isinstance(rule, str) and rule == "integrate":
-        rule = _integrated(key, given)
+    return Registration(entry_of(target, rule))
+
+
+def entry_of(target: Any, rule: Any, target_is: str = "target", rule_is: str = "rule") -> Registered:
+    """The entry for the arguments of :func:`register_rule`, or a TypeError that calls them ``target_is`` and ``rule_is``."""
+    key = _key(target, target_is)
+    if isinstance(rule, str) and rule in _WHOLE:
+        rule = _AsWhole(rule, key, target)
     elif not callable(rule):
-        raise TypeError(f"rule must be a function or 'integrate', got {shown(rule)}")
-    return Registration(key, rule)
+        raise TypeError(f"{rule_is} must be a function, {' or '.join(map(repr, _WHOLE))}, got {shown(rule)}")
+    return Registered(key, rule)
+
+
+#: The rules that apply to whatever function, by name.
+_WHOLE = {"integrate": integrate, "rescale": rescale}
+
+
+@dataclass(frozen=True)
+class _AsWhole:
+    """The rule of that name for calls of a function, an ``autograd.Function`` or a module."""
+
+    name: str
+    key: Any
+    target: Any
+
+    def __call__(self, context: Context, *args: Any, **kwargs: Any) -> Application:
+        operands = [tensor for tensor in tensors_in((args, kwargs)) if context.carries(tensor)]
+        return _WHOLE[self.name](self._function, args, kwargs, operands, opaque=not isinstance(self.key, str))
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        if not isinstance(self.key, type):
+            return self.target
+        return self.key.apply if issubclass(self.key, torch.autograd.Function) else _forward
+
+
+def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The module's own forward, which may be another than its class's."""
+    return module.forward(*args, **kwargs)
 
 
 #: Names of torch's functions that a function mode sees, and that take values.
 _SEEN = LINEAR | STEPS | REFUSED.keys() | RULES.keys() | DECOMPOSITIONS.keys()
 
 
-def _key(target: Any) -> Any:
+def _key(target: Any, target_is: str) -> Any:
     """What calls of the target are found by, or a TypeError that says why none could be."""
+    unreachable = functools.partial(_unreachable, target_is, target)
     if isinstance(target, types.MethodType):
         if target.__func__ is APPLY:
             return target.__self__
-        raise _unreachable(
-            target, f"is a method of one object: pass the function itself, {target.__func__.__qualname__}"
-        )
+        raise unreachable(f"is a method of one object: pass the function itself, {target.__func__.__qualname__}")
     if isinstance(target, nn.Module):
-        raise _unreachable(target, f"is one module: pass its class, {type(target).__name__}")
+        raise unreachable(f"is one module: pass its class, {type(target).__name__}")
     if isinstance(target, functools.partial):
-        raise _unreachable(target, "is a functools.partial, which calls another function: pass that")
+        raise unreachable("is a functools.partial, which calls another function: pass that")
     if isinstance(target, CustomOpDef):
         target = target._opoverload
     if isinstance(target, type):
@@ -99,41 +143,24 @@ def _key(target: Any) -> Any:
     elif callable(target) and is_of_torch(target):
         called = operation(target)
         if called.name in METADATA:
-            raise _unreachable(target, f"computes no values ({called.title}): it needs no rule")
+            raise unreachable(f"computes no values ({called.title}): it needs no rule")
         if called.name in RANDOM and called.name not in LINEAR:
-            raise _unreachable(target, f"is random ({called.title}): no rule can explain it")
+            raise unreachable(f"is random ({called.title}): no rule can explain it")
         if called.name in _SEEN or not isinstance(called.name, str) or resolve_name(target) or "::" in called.name:
             return called.name
     if isinstance(target, types.FunctionType):
         if inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target):
-            raise _unreachable(target, "is a generator or a coroutine, which returns no tensors")
+            raise unreachable("is a generator or a coroutine, which returns no tensors")
         return target
     if callable(target) and not isinstance(target, type):
-        raise _unreachable(
-            target,
-            "is compiled, or an object that is called: call it in a Python function or in a module, and pass that function or class",
+        raise unreachable(
+            "is compiled, or an object that is called: call it in a Python function or in a module, and pass that function or class"
         )
-    raise _unreachable(target, "is none of these")
+    raise unreachable("is none of these")
 
 
-def _unreachable(target: Any, why: str) -> TypeError:
+def _unreachable(target_is: str, target: Any, why: str) -> TypeError:
     return TypeError(
-        f"target must be a function of torch, a Python function, or a subclass of torch.autograd.Function or of torch.nn.Module, got "
+        f"{target_is} must be a function of torch, a Python function, or a subclass of torch.autograd.Function or of torch.nn.Module, got "
         f"{shown(target)}, which {why}"
     )
-
-
-def _integrated(key: Any, target: Any) -> Rule:
-    written = isinstance(key, type) and issubclass(key, torch.autograd.Function)
-    if isinstance(key, type) and not written:
-        # The module's own forward, which may be another than its class's.
-        function: Any = lambda module, *args, **kwargs: module.forward(*args, **kwargs)  # noqa: E731
-    else:
-        function = key.apply if written else target
-    opaque = not isinstance(key, str)
-
-    def rule(context: Context, *args: Any, **kwargs: Any) -> Application:
-        operands = [tensor for tensor in tensors_in((args, kwargs)) if context.carries(tensor)]
-        return integrate(function, args, kwargs, operands, opaque=opaque)
-
-    return rule
