@@ -60,6 +60,8 @@ def of_relu(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch:
     baselines = r.reshape(outer, -1, inner)
     if pairing == "grid":
         theirs = baselines.index_select(1, rows).movedim(1, 0).unsqueeze(2)
+    elif pairing == "aligned":
+        theirs = baselines.unsqueeze(0)
     else:
         theirs = baselines.unflatten(1, (batch, -1)).index_select(2, rows).movedim(2, 0)
     mine = x.reshape(outer, batch, inner)

@@ -84,7 +84,8 @@ class Replay:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
             again = Replaying(self, explanation, made).chunk(here)
         except Exception as error:
-            self._refuse(kind, str(error) if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {error}")
+            said = str(error).partition("\n")[0]
+            self._refuse(kind, said if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {said}")
             return False
         if again is None or not _alike(part, again):
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")

@@ -128,15 +128,15 @@ def _check_writes(graph: Graph) -> None:
 
 def _without_detours(graph: Graph) -> None:
     """Take out what gives its operand unchanged: nothing writes into either. A result is not to be what is given, though."""
+    for node, operation in _operations(graph):
+        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
+            node.replace_all_uses_with(node.args[0])
     results = set(graph.output_node().all_input_nodes)
     for node, operation in _operations(graph):
-        source = node.args[0] if node.args else None
-        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default) or (
-            operation is _aten.clone.default
-            and node not in results
-            and source.meta["val"].stride() == node.meta["val"].stride()
-        ):
-            node.replace_all_uses_with(source)
+        if operation is _aten.clone.default and node not in results:
+            source = node.args[0]
+            if source.meta["val"].stride() == node.meta["val"].stride():
+                node.replace_all_uses_with(source)
 
 
 def _collapse(graph: Graph) -> None:

@@ -170,11 +170,23 @@ def trace_chunk(
         }
 
     given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
-    traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS])
+    try:
+        traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS])
+    except Exception as error:
+        said = next((said for sign, said in _SIGNS.items() if sign in str(error)), None)
+        raise (error if said is None else NotTraceableError(said)) from None
     model = Unchanged(engine.model, hooks.state, reads.any)
     form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
     partial = here.stop < len(explanation.inputs[0])
     return Trace(kind, sizes, partial, model, traced, form, layers, part.cuts, part.precision)
+
+
+#: What torch raises where a function under a trace does what no trace says.
+_SIGNS = {
+    "get a value out of a tracing tensor": "it reads values of tensors in Python",
+    # The capture keeps what is in a storage before the model writes into it.
+    "UntypedStorage": "it writes into a tensor that the model holds or is given",
+}
 
 
 def is_one_backward(kind: Kind, sizes: Chunks) -> bool:
