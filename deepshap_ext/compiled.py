@@ -29,7 +29,9 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
         except Exception as error:
             if works:
                 raise
-            tell(f"torch.compile does not take it ({type(error).__name__}: {str(error).splitlines()[0]}), so it is replayed as it is")
+            tell(
+                f"torch.compile does not take it ({type(error).__name__}: {str(error).splitlines()[0]}), so it is replayed as it is"
+            )
             made = stage.run
             found = made(*values)
         works = True

@@ -65,24 +65,24 @@ class Explanation:
         bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
         self._bar = bar
         self._done = 0
-        self._result: Explained | None = None
+        self._result: list[Explained] = []
         with nullcontext() if bar is None else bar:
-            while True:
-                self._replayed_chunks()
-                if self._result is not None and self._done == len(self.inputs[0]):
-                    return self._result
+            self._replayed_chunks()
+            while self._done < len(self.inputs[0]):
                 if engine.device.type == "cpu":
-                    keep_freed_memory(self._budget)
+                    keep_freed_memory(self.budget)
                 with engine.hooks() as hooks:
                     self._hooks = hooks
                     self._chunks()
-                    if self.pairing == "alone" and self._result is not None:
-                        self._check_alone(self._result)
-                # Outside of these hooks the model may have been written into.
+                    if self.pairing == "alone":
+                        self._check_alone(self._result[0])
+                # Outside of these hooks the model may be written into.
                 self._reference = None
+                self._replayed_chunks()
+        return self._result[0]
 
     @property
-    def _budget(self) -> int:
+    def budget(self) -> int:
         """Bytes that may be used, as found out when it is first asked for."""
         if self._limit is None:
             self._limit = self.engine.budget()
@@ -138,7 +138,11 @@ class Explanation:
                     self._bar.n = self._done * self.baselines.number * self.outputs
                 continue
             self._put(part)
-            if self.replay is not None and self.replay.trace(self, self._hooks, here, chunks, part) and self._done < total:
+            if (
+                self.replay is not None
+                and self.replay.trace(self, self._hooks, here, chunks, part)
+                and self._done < total
+            ):
                 return
 
     def _replayed_chunks(self) -> None:
@@ -156,11 +160,11 @@ class Explanation:
     def _put(self, part: Explained) -> None:
         """The next inputs, explained."""
         total = len(self.inputs[0])
-        if self._result is None:
+        if not self._result:
             with within_memory(f"the result for {total} inputs"):
-                self._result = part if len(part.outputs) == total else part.room(total)
-        if self._result is not part:
-            self._result.put(self._done, part)
+                self._result = [part if len(part.outputs) == total else part.room(total)]
+        if self._result[0] is not part:
+            self._result[0].put(self._done, part)
         self._done += len(part.outputs)
         self.begun = True
 
@@ -191,7 +195,7 @@ class Explanation:
             self.pairing in ("aligned", "alone"),
             self.wanted.by_pair,
         )
-        return self.engine.plan(work, self._budget)
+        return self.engine.plan(work, self.budget)
 
     def _try_chunk(self, here: slice, chunks: Chunks) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
@@ -207,7 +211,7 @@ class Explanation:
         gc.collect()
         inputs = here.stop - here.start
         while chunks == self._plan(inputs):
-            self._limit = self._budget // 2
+            self._limit = self.budget // 2
         return None
 
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
@@ -369,7 +373,7 @@ class Explanation:
 
     def _check_alone(self, found: Explained) -> None:
         """Refuse a model that gives the inputs, explained alone, other outputs in their batch."""
-        rows = max(1, self._budget // 3 // self.engine.probed.costs.row)
+        rows = max(1, self.budget // 3 // self.engine.probed.costs.row)
         for first in range(0, len(found.outputs), rows):
             here = slice(first, first + rows)
             output = self._hooks.run([tensor[here] for tensor in self.inputs]).output.detach()

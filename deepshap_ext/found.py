@@ -111,7 +111,7 @@ def of_outputs(
     repeats: int,
     inputs: int,
 ) -> list[Found]:
-    """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the others as :func:`of_pairs` takes them."""
+    """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the rest as :func:`of_pairs` takes it."""
     # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
     found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(len(chosen)))
     made = [multipliers.detach() for multipliers in found]

@@ -27,7 +27,9 @@ class Given:
 
 def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
     """The device of the model's parameters and buffers; that of the background where it has none."""
-    held = (tensor for module in model.modules() for tensor in (*module._parameters.values(), *module._buffers.values()))
+    held = (
+        tensor for module in model.modules() for tensor in (*module._parameters.values(), *module._buffers.values())
+    )
     devices = {tensor.device for tensor in held if tensor is not None}
     if len(devices) > 1:
         raise ValueError(f"model: all parameters and buffers must be on one device, got {sorted(map(str, devices))}")

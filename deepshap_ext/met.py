@@ -16,10 +16,10 @@ from .found import Found
 class Met:
     """What the passes over inputs and baselines gave.
 
-    ``output`` and ``reference_output`` ``[rows, ...]``; ``explained`` and ``reference_explained``, the explained tensors, of which ``layers``
-    are each layer's; ``baselines``: how many of the reference rows are one input's, where each has its own. ``cuts``, ``inexact`` and
-    ``gaps``: as of :class:`deepshap_ext.explained.Explained`. ``found`` gives what the pair pass finds of every explained tensor, for
-    outputs ``[K, rows]`` against the baselines of rows ``[J]`` with weights ``[J]``.
+    ``output`` and ``reference_output`` ``[rows, ...]``; ``explained`` and ``reference_explained``, the explained tensors; ``baselines``:
+    how many of the reference rows are one input's, where each has its own. ``layers``, ``cuts``, ``inexact`` and ``gaps``: as of
+    :class:`deepshap_ext.explained.Explained`. ``found`` gives what the pair pass finds of every explained tensor, for outputs ``[K,
+    rows]`` against the baselines of rows ``[J]`` with weights ``[J]``.
     """
 
     output: Tensor
@@ -37,7 +37,11 @@ class Met:
 def expected_outputs(reference_output: Tensor, targets: Tensor, baselines: int | None) -> Tensor:
     """``[K, B, J]`` float64: outputs ``targets`` ``[B, K]`` for the baselines; ``baselines``: how many each input has of its own, if so."""
     theirs = reference_output.reshape(len(reference_output), -1).double()
-    each = theirs.expand(len(targets), -1, -1) if baselines is None else theirs.unflatten(0, (-1, baselines))[: len(targets)]
+    each = (
+        theirs.expand(len(targets), -1, -1)
+        if baselines is None
+        else theirs.unflatten(0, (-1, baselines))[: len(targets)]
+    )
     return each.gather(2, targets.unsqueeze(1).expand(-1, each.shape[1], -1)).movedim(2, 0)
 
 

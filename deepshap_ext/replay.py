@@ -17,7 +17,7 @@ from .capture.probe import same_outputs
 from .compiled import compiled
 from .explained import Explained
 from .found import Found
-from .memory import is_out_of_memory
+from .memory import is_out_of_memory, keep_freed_memory
 from .met import Met, cycled
 from .planner import Chunks
 from .traced import NotTraceableError, Values
@@ -68,6 +68,8 @@ class Replay:
             return
         with at_rest(), torch.inference_mode(False), torch.no_grad():
             found = self._find(explanation, inputs)
+            if found is not None and explanation.engine.device.type == "cpu":
+                keep_freed_memory(found.budget)
             yield None if found is None else Replaying(self, explanation, found)
 
     def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
@@ -210,12 +212,13 @@ class Replaying:
     def _met(self, values: Values, here: slice) -> Met:
         trace = self._trace
         (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
-        explained = [trace.result(name, values) for name in ("explained", "reference_explained")]
+        explained, reference_explained = (trace.result(name, values) for name in ("explained", "reference_explained"))
 
         def found(chosen: Tensor, rows: Tensor, weights: Tensor) -> list[Found]:
             return self._found({**values}, chosen, rows, weights, here.stop - here.start)
 
-        return Met(output, theirs, *explained, trace.sizes.taped, trace.layers, trace.cuts, {}, {}, found)
+        baselines = trace.sizes.taped
+        return Met(output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found)
 
     def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
         """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
@@ -253,7 +256,7 @@ def _without_trace(explanation: Explanation) -> str | None:
 
 
 def _suits(trace: Trace, inputs: int, begun: bool) -> bool:
-    """Whether a trace does for so many inputs: not many times more than it has, nor, unless they are the last ones, less than half of that."""
+    """Whether a trace does for so many inputs: no more than twice what it has, nor, unless they are the last ones, less than half of it."""
     size = trace.sizes.inputs
     return (begun or size <= 2 * inputs) and (trace.partial or inputs <= 2 * size)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ def trace(
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
     each = iter(placeholders)
     of_group = [[next(each) for _ in group] for group in groups]
-    (results,) = traced.graph.output_node().args
+    results: Any = traced.graph.output_node().args[0]
     names = [[node.name for node in group] for group in of_group]
     stages = _stages(traced, of_group, needs, results)
     following = (node.name for node in results)
@@ -94,11 +95,17 @@ def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
 
 
 def _check(graph: Graph) -> None:
-    for _, operation in _operations(graph):
-        if torch.Tag.dynamic_output_shape in operation.tags:
+    for node, operation in _operations(graph):
+        if torch.Tag.dynamic_output_shape in operation.tags and not _is_by_integers(node):
             raise NotTraceableError(f"the shape of what {operation} returns depends on values")
         if torch.Tag.nondeterministic_seeded in operation.tags:
             raise NotTraceableError(f"{operation} is random")
+
+
+def _is_by_integers(node: Node) -> bool:
+    """Whether an indexing is by integers alone: by a mask, how many elements it takes depends on the mask."""
+    dtypes = {one.meta["val"].dtype for one in node.all_input_nodes[1:]}
+    return node.target is _aten.index.Tensor and dtypes.isdisjoint({torch.bool, torch.uint8})
 
 
 def _writes(node: Node) -> bool:
@@ -130,11 +137,11 @@ def _without_detours(graph: Graph) -> None:
     """Take out what gives its operand unchanged: nothing writes into either. A result is not to be what is given, though."""
     for node, operation in _operations(graph):
         if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(_source(node))
     results = set(graph.output_node().all_input_nodes)
     for node, operation in _operations(graph):
         if operation is _aten.clone.default and node not in results:
-            source = node.args[0]
+            source = _source(node)
             if source.meta["val"].stride() == node.meta["val"].stride():
                 node.replace_all_uses_with(source)
 
@@ -144,9 +151,9 @@ def _collapse(graph: Graph) -> None:
     for node, operation in _operations(graph):
         if operation not in _RESHAPING or not _is_contiguous(node):
             continue
-        source = node.args[0]
-        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(source.args[0]):
-            source = source.args[0]
+        source = _source(node)
+        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
+            source = _source(source)
         if not _is_contiguous(source):
             continue
         shape = node.meta["val"].shape
@@ -156,8 +163,13 @@ def _collapse(graph: Graph) -> None:
             node.target, node.args, node.kwargs = _aten.view.default, (source, list(shape)), {}
 
 
+def _source(node: Node) -> Node:
+    """What a view, or a copy, is of."""
+    return node.all_input_nodes[0]
+
+
 def _is_contiguous(node: Node) -> bool:
-    return node.meta["val"].is_contiguous()
+    return bool(node.meta["val"].is_contiguous())
 
 
 #: Views, which change the order of the elements in memory only where a contiguous tensor is made one that is not.
@@ -182,7 +194,7 @@ def _fold(traced: GraphModule) -> None:
         views = any(argument.alias_info is not None for argument in arguments)
         if any(one.op != "get_attr" for one in node.all_input_nodes) or not (views or not node.all_input_nodes):
             continue
-        given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, one.target))
+        given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, str(one.target)))
         with torch.no_grad():
             value = operation(*given[0], **given[1])
         if not isinstance(value, Tensor) or (not views and value.numel() > _SMALL):
@@ -196,7 +208,9 @@ def _fold(traced: GraphModule) -> None:
 def _stages(
     traced: GraphModule, groups: Sequence[Sequence[Node]], needs: Sequence[frozenset[int]], results: Sequence[Node]
 ) -> list[Stage]:
-    depends: dict[Node, frozenset[int]] = {node: frozenset({number}) for number, group in enumerate(groups) for node in group}
+    depends: dict[Node, frozenset[int]] = {
+        node: frozenset({number}) for number, group in enumerate(groups) for node in group
+    }
     nodes: list[Node] = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
     for node in nodes:
         depends[node] = frozenset().union(*(depends[one] for one in node.all_input_nodes))
@@ -218,7 +232,9 @@ def _stages(
     return found
 
 
-def _stage(traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], inside: set[Node], kept: set[Node]) -> Stage:
+def _stage(
+    traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], inside: set[Node], kept: set[Node]
+) -> Stage:
     """The graph of the nodes that are ``mine``; ``kept`` are the whole's results."""
     graph, new, takes = Graph(), dict[Node, Node](), list[Node]()
     fixed = set(constant)

@@ -87,13 +87,14 @@ def laid_out(tensors: Sequence[Tensor], formats: Sequence[torch.memory_format]) 
 class Trace:
     """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
 
-    ``partial``: whether memory did not allow a larger chunk. ``template``: the form of what is found of each explained tensor. ``layers``,
-    ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
+    ``partial``: whether memory did not allow a larger chunk; ``budget``: bytes that it may take. ``template``: the form of what is found
+    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
     """
 
     kind: Kind
     sizes: Chunks
     partial: bool
+    budget: int
     model: Unchanged
     traced: Traced
     template: list[Found]
@@ -178,12 +179,12 @@ def trace_chunk(
     model = Unchanged(engine.model, hooks.state, reads.any)
     form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
     partial = here.stop < len(explanation.inputs[0])
-    return Trace(kind, sizes, partial, model, traced, form, layers, part.cuts, part.precision)
+    return Trace(kind, sizes, partial, explanation.budget, model, traced, form, layers, part.cuts, part.precision)
 
 
 #: What torch raises where a function under a trace does what no trace says.
 _SIGNS = {
-    "get a value out of a tracing tensor": "it reads values of tensors in Python",
+    "value out of a tracing tensor": "it reads values of tensors in Python",
     # The capture keeps what is in a storage before the model writes into it.
     "UntypedStorage": "it writes into a tensor that the model holds or is given",
 }
