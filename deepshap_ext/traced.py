@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 
 #: Values by the names of the nodes that made them.
 Values = dict[str, Tensor]
@@ -50,14 +50,17 @@ def trace(
     function: Callable[..., Mapping[str, Sequence[Tensor]]],
     groups: Sequence[Sequence[Tensor]],
     needs: Sequence[frozenset[int]],
+    read: Sequence[Node],
 ) -> Traced:
     """Trace ``function``, which takes the tensors of all groups and returns tensors by name.
 
-    ``needs``: of each stage the groups that its operations may depend on; the last stage's are all.
+    ``needs``: of each stage the groups that its operations may depend on; the last stage's are all. ``read``: a list that the function
+    adds nodes to whose values it reads in Python.
 
     The graph's operations are ATen's and this package's own, none in place. Parameters and buffers are its attributes: the tensors
     themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
-    whose shapes depend on values, or writes into a tensor that it was not given.
+    whose shapes depend on values, or writes into a tensor that it was not given; and where a value that it reads depends on what it is
+    given.
     """
     numbers: dict[str, int] = {}
 
@@ -69,6 +72,7 @@ def trace(
     given = [tensor for group in groups for tensor in group]
     traced = make_fx(flat)(*given)
     _check(traced.graph)
+    _check_constant(read)
     if any(_writes(node) for node in traced.graph.nodes):
         _check_writes(traced.graph)
         traced = make_fx(torch.func.functionalize(traced))(*given)
@@ -100,6 +104,23 @@ def _check(graph: Graph) -> None:
             raise NotTraceableError(f"the shape of what {operation} returns depends on values")
         if torch.Tag.nondeterministic_seeded in operation.tags:
             raise NotTraceableError(f"{operation} is random")
+
+
+def _check_constant(read: Sequence[Node]) -> None:
+    reached, waiting = set(read), list(read)
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            raise NotTraceableError("it reads values of tensors in Python")
+        waiting += [one for one in node.all_input_nodes if one not in reached]
+        reached.update(node.all_input_nodes)
+
+
+def node_of(tensor: Tensor) -> list[Node]:
+    """The node that made a tensor in the graph that is being traced; none for one that comes from elsewhere."""
+    mode = get_proxy_mode()
+    slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
+    return [] if slot is None else [slot.proxy.node]
 
 
 def _is_by_integers(node: Node) -> bool:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
-from .capture.calls import is_value
-from .capture.dependence import tensors_in
+from .capture.calls import is_value, reads_value
+from .capture.dependence import plain, tensors_in
 from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
@@ -27,7 +29,7 @@ from .planner import Chunks
 from .rules.linear import METADATA
 from .rules.normalization import wide
 from .rules.registry import registered
-from .traced import NotTraceableError, Traced, Values, trace
+from .traced import NotTraceableError, Traced, Values, node_of, trace
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -172,7 +174,7 @@ def trace_chunk(
 
     given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
     try:
-        traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS])
+        traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS], reads.nodes)
     except Exception as error:
         said = next((said for sign, said in _SIGNS.items() if sign in str(error)), None)
         raise (error if said is None else NotTraceableError(said)) from None
@@ -226,12 +228,24 @@ def _check(graph: Pass) -> None:
 
 
 class _Reads(TorchFunctionMode):
-    """Whether the model reads values of tensors in Python; below the capture, it sees what that runs."""
+    """Lets the model read values of tensors in Python, and notes of which ones; below the capture, it sees what that runs.
 
-    any = False
+    ``any``: whether it did. ``nodes``: what made these tensors, where that is in the graph.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any = False
+        self.nodes: list[Node] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        called = operation(function)
+        if reads_value(called) and args and plain(args[0]) is args[0]:
+            self.any = True
+            self.nodes += node_of(args[0])
+            with disable_proxy_modes_tracing():
+                return function(*args, **(kwargs or {}))
         result = function(*args, **(kwargs or {}))
-        if operation(function).name not in METADATA and is_value(function, result, list(tensors_in(result))):
+        if called.name not in METADATA and is_value(function, result, list(tensors_in(result))):
             self.any = True
         return result
