@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -66,6 +67,11 @@ def as_array(tensor: Tensor) -> Array:
     """The tensor's numbers for numpy, which has no bfloat16: those come as float32."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum, quickly made, is not where one is not."""
+    return math.isfinite(float(tensor.sum())) or bool(tensor.isfinite().all())
 
 
 def columns_of(value: Any) -> list[str] | None:

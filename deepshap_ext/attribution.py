@@ -85,7 +85,7 @@ def attribution(
         return structure.of(tensors, explained.layers) if tensors else None
 
     # Of weights that are not equal, as if there were as many equal ones as say the same.
-    others = baselines.degrees_of_freedom
+    others = baselines.degrees_of_freedom if standard_error else 0
     return Attribution(
         values=of(lambda found: found.values.value),
         output=output,

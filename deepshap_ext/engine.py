@@ -55,9 +55,9 @@ class Engine:
         max_memory: int | None,
         batch_size: int | None,
     ) -> None:
-        self._model = model
+        self.model = model
         self.call = call
-        self._options = options
+        self.options = options
         self._max_memory = max_memory
         self._batch_size = sys.maxsize if batch_size is None else batch_size
         self.device = examples[0].device
@@ -79,7 +79,7 @@ class Engine:
 
     def hooks(self) -> ModelHooks:
         """The context in which the model can be run."""
-        return ModelHooks(self._model, self.call, self._options)
+        return ModelHooks(self.model, self.call, self.options)
 
     def probe(self, hooks: ModelHooks, examples: Sequence[Tensor]) -> None:
         """Find out about the model, as it runs now."""
@@ -90,18 +90,18 @@ class Engine:
     def _known_by(self, examples: Sequence[Tensor]) -> Any:
         """What a probe's findings hold for. That the model runs the same operations is checked again whenever it runs."""
         call = self.call
-        names = {module: name for name, module in self._model.named_modules()}
+        names = {module: name for name, module in self.model.named_modules()}
         return (
             tuple((names[layer.module], layer.at, layer.call) for layer in call.layers),
             call.select,
             tuple((name, _described(value)) for name, value in call.constants.items()),
             (*call.by_row, *call.names),
-            self._options,
+            self.options,
             registered(),
             tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in examples),
             tuple(
                 (name, type(module), *((key, _described(value)) for key, value in vars(module).items()))
-                for name, module in self._model.named_modules()
+                for name, module in self.model.named_modules()
             ),
         )
 

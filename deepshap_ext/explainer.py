@@ -25,6 +25,7 @@ from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_in
 from .layers import model_and_layers
 from .outputs import selector
 from .pairs import Pairing
+from .replay import replay_of
 from .rules.options import options
 from .structure import Structure
 from .targets import targeted
@@ -72,6 +73,9 @@ class Explainer:
         batch_size: how many pairs of an input and a baseline, and rows of a forward pass, may be computed at once; None: as many as fit
             into ``max_memory``.
         progress: show a progress bar.
+        compile: ``"replay"``: what a chunk of an explanation runs is traced once and replayed from then on, without Python's part in it,
+            which is most of a small model's time; True: and compiled with ``torch.compile``. What cannot be replayed runs as with False,
+            with a warning that says why. See docs/replay.md.
 
     Raises:
         ValueError, TypeError: an argument breaks its contract.
@@ -94,6 +98,7 @@ class Explainer:
         max_memory: int | None = None,
         batch_size: int | None = None,
         progress: bool = False,
+        compile: bool | Literal["replay"] = False,
     ) -> None:
         self._model, self._layers, self._several_layers = model_and_layers(model, at, call)
         self._tolerance = positive_or_none("additivity_tolerance", additivity_tolerance)
@@ -107,6 +112,7 @@ class Explainer:
         #: The constants by the device that their tensors were moved to.
         self._moved: dict[torch.device, dict[str | int, Any]] = {}
         self._engines: dict[Any, Engine] = {}
+        self._replay = replay_of(compile)
 
     def __repr__(self) -> str:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
@@ -193,7 +199,7 @@ class Explainer:
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress)
+        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
 

@@ -19,11 +19,12 @@ from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
 from .explained import Activations, Explained
-from .found import Found, Wanted, by_input, of_all_outputs, of_pairs
+from .found import Found, Wanted, by_input, of_all_outputs, of_outputs
 from .memory import is_out_of_memory, keep_freed_memory
-from .moments import OverBaselines, over_baselines
+from .met import Met, cycled, expected_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks, Work
+from .replay import Replay
 from .rounding import Rounded, rounded, standard_error
 from .rules.normalization import wide
 from .targets import Choose
@@ -36,7 +37,7 @@ ROUNDED_BASELINES = 4
 class Explanation:
     """The explanation of the outputs that ``choose`` takes.
 
-    ``wanted``: what is taken of the pairs. ``progress``: show a bar.
+    ``wanted``: what is taken of the pairs. ``progress``: show a bar. ``replay``: what traces chunks and keeps the traces, if that is to be.
     """
 
     engine: Engine
@@ -46,27 +47,45 @@ class Explanation:
     pairing: Pairing
     wanted: Wanted
     progress: bool
+    replay: Replay | None = None
 
     def run(self) -> Explained:
         engine = self.engine
-        self._budget = engine.budget()
+        self._limit: int | None = None
         self._reference: Pass | None = None
         self._fits, self._layouts_tried = True, False
+        self.begun = False
         some = torch.zeros(1, math.prod(engine.output_shape), device=self.inputs[0].device)
-        self._outputs = self.choose(some, slice(0, 1)).shape[1]
-        if engine.device.type == "cpu":
-            keep_freed_memory(self._budget)
+        self.outputs = self.choose(some, slice(0, 1)).shape[1]
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
-        pairs = len(self.inputs[0]) * self.baselines.number * self._outputs
+        pairs = len(self.inputs[0]) * self.baselines.number * self.outputs
         # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
         bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
-        with engine.hooks() as hooks, nullcontext() if bar is None else bar:
-            self._hooks, self._bar = hooks, bar
-            found = self._chunks()
-            if self.pairing == "alone":
-                self._check_alone(found)
-        return found
+        self._bar = bar
+        self._done = 0
+        self._result: list[Explained] = []
+        with nullcontext() if bar is None else bar:
+            self._replayed_chunks()
+            while self._done < len(self.inputs[0]):
+                if engine.device.type == "cpu":
+                    keep_freed_memory(self.budget)
+                with engine.hooks() as hooks:
+                    self._hooks = hooks
+                    self._chunks()
+                    if self.pairing == "alone":
+                        self._check_alone(self._result[0])
+                # Outside of these hooks the model may be written into.
+                self._reference = None
+                self._replayed_chunks()
+        return self._result[0]
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be used, as found out when it is first asked for."""
+        if self._limit is None:
+            self._limit = self.engine.budget()
+        return self._limit
 
     def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
         """``[n, K]``: the standard error of rounding in the gaps of additivity of ``layers``, of the ``samples`` ``[n]`` of the inputs and
@@ -98,14 +117,14 @@ class Explanation:
                 found[place, wanted[place]] = standard_error(sample, theirs, layouts, chosen, layers, step)
         return found
 
-    def _chunks(self) -> Explained:
-        """All inputs, chunk by chunk."""
-        total, done = len(self.inputs[0]), 0
-        found: Explained | None = None
-        while done < total:
-            chunks = self._plan(total - done)
+    def _chunks(self) -> None:
+        """The inputs that are left, chunk by chunk; or one of them, where those behind it can then be replayed."""
+        total = len(self.inputs[0])
+        while self._done < total:
+            chunks = self._plan(total - self._done)
+            here = slice(self._done, min(total, self._done + chunks.inputs))
             try:
-                part = self._try_chunk(slice(done, min(total, done + chunks.inputs)), chunks)
+                part = self._try_chunk(here, chunks)
             except ControlFlowError:
                 if self.pairing == "alone":
                     raise
@@ -115,16 +134,38 @@ class Explanation:
                 part = None
             if part is None:
                 if self._bar is not None:
-                    self._bar.n = done * self.baselines.number * self._outputs
+                    self._bar.n = self._done * self.baselines.number * self.outputs
                 continue
-            if found is None:
-                with within_memory(f"the result for {total} inputs"):
-                    found = part if len(part.outputs) == total else part.room(total)
-            if found is not part:
-                found.put(done, part)
-            done += len(part.outputs)
-        assert found is not None
-        return found
+            self._put(part)
+            if (
+                self.replay is not None
+                and self.replay.trace(self, self._hooks, here, chunks, part)
+                and self._done < total
+            ):
+                return
+
+    def _replayed_chunks(self) -> None:
+        """The inputs that are left, as long as there is a trace for them and it decides as they do."""
+        total = len(self.inputs[0])
+        if self.replay is None or self._done == total:
+            return
+        with self.replay.replaying(self, total - self._done) as replaying:
+            while replaying is not None and self._done < total:
+                part = replaying.try_chunk(slice(self._done, min(total, self._done + replaying.inputs)))
+                if part is None:
+                    return
+                self._put(part)
+
+    def _put(self, part: Explained) -> None:
+        """The next inputs, explained."""
+        total = len(self.inputs[0])
+        if not self._result:
+            with within_memory(f"the result for {total} inputs"):
+                self._result = [part if len(part.outputs) == total else part.room(total)]
+        if self._result[0] is not part:
+            self._result[0].put(self._done, part)
+        self._done += len(part.outputs)
+        self.begun = True
 
     def _better_layouts(self) -> bool:
         """Whether layouts that did not do have become others: found anew where the model runs otherwise than when it was probed, or told
@@ -148,12 +189,12 @@ class Explanation:
         work = Work(
             1 if alone else inputs,
             1 if alone else self.baselines.number,
-            self._outputs,
+            self.outputs,
             not self.baselines.own,
             self.pairing in ("aligned", "alone"),
             self.wanted.by_pair,
         )
-        return self.engine.plan(work, self._budget)
+        return self.engine.plan(work, self.budget)
 
     def _try_chunk(self, here: slice, chunks: Chunks) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
@@ -169,7 +210,7 @@ class Explanation:
         gc.collect()
         inputs = here.stop - here.start
         while chunks == self._plan(inputs):
-            self._budget //= 2
+            self._limit = self.budget // 2
         return None
 
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:
@@ -238,81 +279,80 @@ class Explanation:
                 adding_up = led_past(graph, adding_up, entry)
                 continue
             inexact.setdefault(str(entry), set()).update((samples.nonzero()[:, 0] // repeats).tolist())
-        outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats][:inputs]
+
+        def found(chosen: Tensor, rows: Tensor, weights: Tensor) -> list[Found]:
+            return of_outputs(self.wanted, pairs, chosen, rows, weights, layouts.explained, repeats, inputs)
+
+        met = Met(
+            graph.output.detach(),
+            reference.output,
+            graph.explained,
+            reference.explained,
+            count,
+            graph.layers,
+            adding_up,
+            inexact,
+            pairs.gaps,
+            found,
+        )
+        return self.explained(met, here, first, count, repeats, chunks)
+
+    def explained(self, met: Met, here: slice, first: int, count: int, repeats: int, chunks: Chunks) -> Explained:
+        """What inputs and baselines that have met give."""
+        inputs = here.stop - here.start
+        outputs = wide(met.output).reshape(len(met.output), -1)[::repeats][:inputs]
         targets = self.choose(outputs, here)
         weights = self.baselines.weights[first : first + count]
-        expected = self._baseline_outputs(reference, weights, inputs, targets)
+        own = self.baselines.own or self.pairing != "grid"
+        each = self.wanted.each
+        rows = targets.repeat_interleave(repeats, 0)
+        if len(rows) < len(met.output):
+            # Inputs are in the batch again, since the model needs two rows or a graph as many as it was traced with.
+            rows = cycled(rows, len(met.output))
         return Explained(
-            self._found(pairs, targets, weights, repeats, chunks),
-            graph.layers,
+            self._found(met, rows.t(), weights, inputs * repeats, chunks),
+            met.layers,
             outputs.gather(1, targets),
-            expected,
+            expected_outputs(met.reference_output, targets, weights, each, met.baselines if own else None),
             self.baselines.weights,
             targets,
-            inexact,
-            adding_up,
-            _coarsest([reference.output, *reference.explained]),
-            pairs.gaps,
-            self._activations(graph, reference, count, repeats, inputs) if self.wanted.activations else [],
+            met.inexact,
+            met.cuts,
+            _coarsest([met.reference_output, *met.reference_explained]),
+            met.gaps,
+            self._activations(met, count, repeats, inputs) if self.wanted.activations else [],
         )
 
-    def _baseline_outputs(self, reference: Pass, weights: Tensor, inputs: int, targets: Tensor) -> OverBaselines:
-        """The explained outputs ``targets`` ``[B, K]`` for the baselines with these weights."""
-        count = len(weights)
-        outputs = reference.output.reshape(len(reference.output), -1).double()
-        shared = not self.baselines.own and self.pairing == "grid"
-        by_input = outputs[None, :count] if shared else outputs.unflatten(0, (-1, count))[:inputs]
-        # Averaged first: every output of every baseline of every input may be more than fits into memory.
-        averaged = over_baselines(by_input.movedim(2, 0), weights, self.wanted.each)
-        chosen = targets.t()
+    def advance(self, pairs: int) -> None:
+        """Show that so many pairs are done."""
+        if self._bar is not None:
+            self._bar.update(pairs)
 
-        def of(tensor: Tensor) -> Tensor:
-            each = tensor.expand(-1, inputs, *tensor.shape[2:])
-            return each.gather(
-                0, chosen.view(*chosen.shape, *[1] * (tensor.dim() - 2)).expand(-1, -1, *tensor.shape[2:])
-            )
-
-        return averaged.map(of)
-
-    def _found(self, pairs: Pairs, targets: Tensor, weights: Tensor, repeats: int, chunks: Chunks) -> list[Found]:
-        """What is wanted of every explained tensor over the baselines with these weights."""
-        inputs, count = len(targets), len(weights)
-        rows_of_all = targets.repeat_interleave(repeats, 0)
-        if len(rows_of_all) < pairs.samples:
-            # The model needs two rows, and has one twice.
-            rows_of_all = rows_of_all.repeat(pairs.samples // len(rows_of_all), 1)
-        aligned = pairs.pairing == "aligned"
-        baselines = torch.arange(1 if aligned else count, device=targets.device)
-        layouts = self.engine.probed.layouts.explained
+    def _found(self, met: Met, targets: Tensor, weights: Tensor, inputs: int, chunks: Chunks) -> list[Found]:
+        """What is wanted of every explained tensor for outputs ``targets`` ``[K, rows]`` of the ``inputs``, over the baselines with these
+        weights."""
+        aligned = self.pairing in ("aligned", "alone")
+        baselines = torch.arange(1 if aligned else len(weights), device=targets.device)
         by_output: list[list[Found]] = []
-        for chosen in rows_of_all.split(chunks.outputs, 1):
-            each = chosen.t()
+        for chosen in targets.split(chunks.outputs):
             total: list[Found] | None = None
             for first in range(0, len(baselines), chunks.baselines):
                 rows = baselines[first : first + chunks.baselines]
-                # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
-                found = pairs.multipliers(each.repeat(len(rows), 1), rows.repeat_interleave(len(each)))
-                theirs = weights if aligned else weights[first : first + len(rows)]
-                made = [m.detach() for m in found]
-                part = of_pairs(self.wanted, made, pairs, rows, theirs, layouts, repeats, inputs)
+                part = met.found(chosen, rows, weights if aligned else weights[first : first + len(rows)])
                 total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
-                if self._bar is not None:
-                    self._bar.update(inputs * repeats * len(rows) * len(each))
+                self.advance(inputs * len(rows) * len(chosen))
             assert total is not None
             by_output.append(total)
         return [of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
 
-    def _activations(self, graph: Pass, reference: Pass, count: int, repeats: int, inputs: int) -> list[Activations]:
+    def _activations(self, met: Met, count: int, repeats: int, inputs: int) -> list[Activations]:
         """The explained tensors on both sides."""
         own = self.baselines.own
         found = []
-        for x, r, layout in zip(
-            graph.explained, reference.explained, self.engine.probed.layouts.explained, strict=True
-        ):
-            if own or self.pairing != "grid":
-                theirs = by_input(r[None], layout, count, inputs)[0]
-            else:
-                theirs = by_input(r[None], layout, count, 1)[0]
+        layouts = self.engine.probed.layouts.explained
+        for x, r, layout in zip(met.explained, met.reference_explained, layouts, strict=True):
+            shared = not own and self.pairing == "grid"
+            theirs = by_input(r[None], layout, met.baselines, 1 if shared else inputs)[0, :, :count]
             theirs = theirs if own else theirs[0]
             found.append(Activations(by_input(x[None], layout, repeats, inputs)[0, :, 0], theirs, own))
         return found
@@ -332,7 +372,7 @@ class Explanation:
 
     def _check_alone(self, found: Explained) -> None:
         """Refuse a model that gives the inputs, explained alone, other outputs in their batch."""
-        rows = max(1, self._budget // 3 // self.engine.probed.costs.row)
+        rows = max(1, self.budget // 3 // self.engine.probed.costs.row)
         for first in range(0, len(found.outputs), rows):
             here = slice(first, first + rows)
             output = self._hooks.run([tensor[here] for tensor in self.inputs]).output.detach()

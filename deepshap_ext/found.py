@@ -80,6 +80,10 @@ class Found:
         """``function`` of every tensor."""
         return Found(*(None if one is None else one.map(function) for one in self._parts()))  # type: ignore[arg-type]
 
+    def of_first(self, number: int, weight: Tensor) -> Found:
+        """Over the first baselines, of this total weight, where the others had none."""
+        return Found(*(None if one is None else one.of_first(number, weight) for one in self._parts()))  # type: ignore[arg-type]
+
     def tensors(self) -> list[Tensor]:
         parts = [one for one in self._parts() if one is not None]
         return [tensor for one in parts for tensor in (one.value, one.variance) if tensor is not None]
@@ -93,6 +97,23 @@ def of_all_outputs(parts: Sequence[Found]) -> Found:
     first, *others = parts
     stacks = iter(list(zip(*(part.tensors() for part in parts), strict=True)))
     return first.map(lambda tensor: torch.cat(next(stacks))) if others else first
+
+
+def of_outputs(
+    wanted: Wanted,
+    pairs: Pairs,
+    chosen: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    layouts: Sequence[Layout],
+    repeats: int,
+    inputs: int,
+) -> list[Found]:
+    """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the rest as :func:`of_pairs` takes it."""
+    # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
+    found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(len(chosen)))
+    made = [multipliers.detach() for multipliers in found]
+    return of_pairs(wanted, made, pairs, rows, weights, layouts, repeats, inputs)
 
 
 def of_pairs(
@@ -146,7 +167,7 @@ def _averaged(
     mean, variance, multiplier = ops.contribution(
         m.unflatten(0, (len(rows), -1)), x, r, rows, mine.to(x.device), *geometry, with_multipliers=wanted.multipliers
     )
-    total = float(weights.sum())
+    total = weights.sum()
 
     def over(tensor: Tensor | None, spread: Tensor | None = None) -> OverBaselines | None:
         if tensor is None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .arrays import as_tensor, columns_of
+from .arrays import all_finite, as_tensor, columns_of
 
 #: The columns of each input that came as a data frame.
 Columns = Sequence[list[str] | None]
@@ -30,7 +30,10 @@ class Given:
 
 def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
     """The device of the model's parameters and buffers; that of the background where it has none."""
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    held = (
+        tensor for module in model.modules() for tensor in (*module._parameters.values(), *module._buffers.values())
+    )
+    devices = {tensor.device for tensor in held if tensor is not None}
     if len(devices) > 1:
         raise ValueError(f"model: all parameters and buffers must be on one device, got {sorted(map(str, devices))}")
     device = devices.pop() if devices else data[0].tensor.device
@@ -135,8 +138,8 @@ def _converted(one: Given, dtype: torch.dtype) -> Tensor:
 
 
 def _check_finite(contract: str, tensor: Tensor, original: Tensor) -> None:
-    finite = tensor.isfinite()
-    if not finite.all():
+    if not all_finite(tensor):
+        finite = tensor.isfinite()
         index = tuple((~finite).nonzero()[0].tolist())
         raise ValueError(f"{contract}, got {original[index].item()} at index {list(index)}")
 

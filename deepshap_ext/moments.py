@@ -11,9 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted mean and, where asked for, variance over baselines of total ``weight``, ``[K, B, *shape]`` each."""
+    """Weighted mean and, where asked for, variance over baselines, ``[K, B, *shape]`` each; ``weight`` ``[]``: their total."""
 
-    weight: float
+    weight: Tensor
     value: Tensor
     variance: Tensor | None = None
 
@@ -31,6 +31,10 @@ class Moments:
     def mean(self, weights: Tensor) -> Tensor:
         """``[K, B, *shape]``: over all baselines, which have these ``weights``."""
         return self.value
+
+    def of_first(self, number: int, weight: Tensor) -> Moments:
+        """The moments over the first baselines, of this total weight, where the others had none."""
+        return replace(self, weight=weight)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Moments:
         """``function`` of every tensor."""
@@ -55,6 +59,10 @@ class Each:
         """``[K, B, *shape]``: over the baselines, which have these ``weights``."""
         return over_baselines(self.value, weights, False).value
 
+    def of_first(self, number: int, weight: Tensor) -> Each:
+        """Those of the first baselines."""
+        return Each(self.value[:, :, :number])
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Each:
         return Each(function(self.value))
 
@@ -70,4 +78,4 @@ def over_baselines(pairs: Tensor, weights: Tensor, each: bool, variance: bool = 
     wide = pairs.double()
     mean = (wide * shares).sum(2)
     spread = ((wide - mean.unsqueeze(2)).square() * shares).sum(2).to(pairs.dtype) if variance else None
-    return Moments(float(weights.sum()), mean.to(pairs.dtype), spread)
+    return Moments(weights.sum(), mean.to(pairs.dtype), spread)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from . import ops
-from .capture.graph import beside_cuts
+from .capture.graph import Cut, beside_cuts, led_past
 from .capture.hooks import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
@@ -134,6 +134,21 @@ class Pairs:
             raise ControlFlowError(f"{longer[len(shorter)].called} runs for some inputs or baselines only")
         return found
 
+    def differs(self, adding_up: list[Cut]) -> Tensor:
+        """``[]``: whether :meth:`inexact` would find operands that keep attributions from adding up as these cuts say; no value is read."""
+        beside = beside_cuts(self.inputs)
+        wrong = [torch.zeros((), dtype=torch.bool, device=self.inputs.output.device)]
+        for one, other in zip(self.inputs.tape.entries, self.baselines.tape.entries, strict=True):
+            layouts = self.layouts.of(one)
+            self._check_same(one, other, layouts)
+            if one.multipliers is not None or beside.isdisjoint(one.nodes):
+                continue
+            if one.past and led_past(self.inputs, adding_up, one) == adding_up:
+                continue
+            for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
+                wrong.append(self._differing(x, r, layout, unread=True).any())
+        return torch.stack(wrong).any()
+
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
             raise ControlFlowError(
@@ -160,17 +175,17 @@ class Pairs:
                     f"{one.called} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
                 )
 
-    def _differing(self, x: Tensor, r: Tensor, layout: Layout | None) -> Tensor:
+    def _differing(self, x: Tensor, r: Tensor, layout: Layout | None, unread: bool = False) -> Tensor:
         """The inputs ``[samples]`` whose rows differ from any of their baselines' rows."""
         if layout is None:
-            return _unequal(x[None], r[None]).expand(self.samples)
+            return _unequal(x[None], r[None], unread).expand(self.samples)
         x, r = layout.rows(x), layout.rows(r)
         if self.pairing == "grid":
-            return _unequal(x, r[:1].expand_as(x)) | _unequal(r, r[:1].expand_as(r)).any()
+            return _unequal(x, r[:1].expand_as(x), unread) | _unequal(r, r[:1].expand_as(r), unread).any()
         if self.pairing == "per_sample":
             r = r.unflatten(0, (self.samples, -1))
-            return torch.stack([_unequal(x, r[:, j]) for j in range(r.shape[1])]).any(0)
-        return _unequal(x, r)
+            return torch.stack([_unequal(x, r[:, j], unread) for j in range(r.shape[1])]).any(0)
+        return _unequal(x, r, unread)
 
 
 class Sides:
@@ -245,14 +260,14 @@ def _equal_tensors(one: Tensor, other: Tensor) -> bool:
     return not _unequal(one[None], other[None]).any()
 
 
-def _unequal(x: Tensor, r: Tensor) -> Tensor:
-    """The rows that differ by more than rounding, which may be another one in another batch."""
+def _unequal(x: Tensor, r: Tensor, unread: bool = False) -> Tensor:
+    """The rows that differ by more than rounding, which may be another one in another batch; ``unread``: no value decides what is run."""
     x, r = (torch.view_as_real(side.resolve_conj()) if side.is_complex() else side for side in (x, r))
     x, r = x.reshape(len(x), -1), r.reshape(len(r), -1)
     same = x == r
     if x.is_floating_point():
         same |= x.isnan() & r.isnan()
-        if not same.all():
+        if unread or not same.all():
             same |= _rounded(x, r)
     return ~same.all(1)
 

@@ -6,6 +6,7 @@ import os
 import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -243,6 +244,11 @@ class ModelHooks:
             self._start, self._tensors = State(()), TensorState(())
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
+
+    @property
+    def state(self) -> State:
+        """What the model holds, as the user left it."""
+        return self._state
 
     def after_fork(self) -> None:
         """Put all back in a child process, where the thread that explains may not exist any more."""
@@ -499,6 +505,11 @@ _PROTECTED = frozenset(
     function.__code__
     for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)
 )
+
+
+def at_rest() -> AbstractContextManager[object]:
+    """A context in which no other thread explains: models are as their users left them."""
+    return _ONE_AT_A_TIME
 
 
 def _of_module(rule: Rule, module: nn.Module, context: Context, *args: Any, **kwargs: Any) -> Application | None:

@@ -95,6 +95,12 @@ class State:
             if how.leads_on and any(id(item) in others for item in content):
                 how.write(held, [others.get(id(item), item) for item in content])
 
+    def holds(self, ignoring: Sequence[str]) -> bool:
+        """Whether all is as it was, but for attributes of these names."""
+        if any(self._empty):
+            return False
+        return all(_same(how.read(held), before, how, ignoring) for held, how, before in self._filled)
+
     def restore(self) -> None:
         """Write back what has changed."""
         for held, how, before in self._filled:
@@ -103,6 +109,30 @@ class State:
                 how.write(held, before)
         for held in filter(None, self._empty):
             _KINDS[type(held)].write(held, ())
+
+
+def _same(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
+    """Whether contents are the same objects, or equal where they are copies or have no parts."""
+    if len(after) != len(before):
+        return False
+    if all(map(operator.is_, after, before)):
+        return True
+    if not how.leads_on:
+        return all(map(_equal_copies, after, before))
+    half = len(before) // 2
+    return all(
+        one is other
+        or (type(one) is type(other) and type(one) in _ATOMS and one == other)
+        or (how is _DICT and place >= half and before[place - half] in ignoring)
+        for place, (one, other) in enumerate(zip(after, before, strict=True))
+    )
+
+
+def _equal_copies(one: Any, other: Any) -> bool:
+    """Of arrays and bytes; where random generators are is no matter."""
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return not isinstance(one, bytes) or one == other
 
 
 def _is_shared(value: Any, kind: type) -> bool:

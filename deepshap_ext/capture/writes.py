@@ -164,10 +164,10 @@ class _Held:
         hooks = tensor._backward_hooks
         self.hooks = hooks, dict(hooks or {})
         self.version = tensor._version
-        self.data, self.place = tensor.data, _place(tensor)
+        self.data, self.place = tensor.data, place(tensor)
 
     def put_back(self) -> None:
-        if _place(self.tensor) != self.place:
+        if place(self.tensor) != self.place:
             self.tensor.data = self.data
 
     def restore(self) -> None:
@@ -186,7 +186,7 @@ class _Held:
         set_version(tensor, self.version)
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...] | None:
+def place(tensor: Tensor) -> tuple[Any, ...] | None:
     """Where the tensor lies in memory, and how; None where it has none of its own."""
     if tensor.layout != torch.strided or _is_wrapper(tensor):
         return None

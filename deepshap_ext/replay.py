@@ -1,0 +1,272 @@
+"""Chunks of explanations, traced once into graphs of operations and replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .arguments import shown
+from .capture.hooks import ModelHooks, at_rest
+from .capture.probe import same_outputs
+from .compiled import compiled
+from .explained import Explained
+from .found import Found
+from .memory import is_out_of_memory, keep_freed_memory
+from .met import Met, cycled
+from .planner import Chunks
+from .traced import NotTraceableError, Values
+from .tracing import (
+    BASELINES,
+    COTANGENTS,
+    DECISIONS,
+    INPUT_PASS,
+    INPUTS,
+    PAIR_PASS,
+    REFERENCE_PASS,
+    Kind,
+    Trace,
+    is_one_backward,
+    kind_of,
+    laid_out,
+    trace_chunk,
+)
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+#: How many traces, and kinds of explanations without one, an explainer keeps.
+_KEPT = 8
+
+
+def replay_of(compile: Any) -> Replay | None:
+    """The argument ``compile``."""
+    if not (isinstance(compile, bool) or compile == "replay"):
+        raise ValueError(f"compile must be False, True or 'replay', got {shown(compile)}")
+    return Replay(compile is True) if compile else None
+
+
+class Replay:
+    """Traces explanations and keeps the traces; ``compiled``: as torch.compile makes them."""
+
+    def __init__(self, compiled: bool) -> None:
+        self._compiled = compiled
+        self._traces: list[Trace] = []
+        self._refused: list[Kind] = []
+        self._told: set[str] = set()
+
+    @contextmanager
+    def replaying(self, explanation: Explanation, inputs: int) -> Iterator[Replaying | None]:
+        """What replays an explanation of so many inputs; None where there is no trace for it."""
+        if not self._traces or _without_trace(explanation):
+            yield None
+            return
+        with at_rest(), torch.inference_mode(False), torch.no_grad():
+            found = self._find(explanation, inputs)
+            if found is not None and explanation.engine.device.type == "cpu":
+                keep_freed_memory(found.budget)
+            yield None if found is None else Replaying(self, explanation, found)
+
+    def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
+        """Trace a chunk that was explained as ``part``; returns whether those behind it can be replayed."""
+        if reason := _without_trace(explanation):
+            self.tell(reason)
+            return False
+        kind = kind_of(explanation)
+        if kind in self._refused or part.inexact:
+            return False
+        if self._find(explanation, len(explanation.inputs[0]) - here.start) is not None:
+            return True
+        try:
+            made = trace_chunk(explanation, hooks, here, plan, part, kind)
+            again = Replaying(self, explanation, made).chunk(here)
+        except Exception as error:
+            said = str(error).partition("\n")[0]
+            self._refuse(kind, said if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {said}")
+            return False
+        if again is None or not _alike(part, again):
+            self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
+            return False
+        if self._compiled:
+            made.traced.stages = [compiled(stage, self.tell) for stage in made.traced.stages]
+        self._traces = [*self._traces[-_KEPT + 1 :], made]
+        return True
+
+    def forget(self, trace: Trace) -> None:
+        """Let go of a trace."""
+        self._traces.remove(trace)
+
+    def tell(self, reason: str) -> None:
+        """Say once why something runs eagerly."""
+        if reason not in self._told:
+            self._told.add(reason)
+            warnings.warn(f"the explanation runs without replay: {reason}", stacklevel=2)
+
+    def _find(self, explanation: Explanation, inputs: int) -> Trace | None:
+        kind = kind_of(explanation)
+        for one in reversed(self._traces):
+            if one.kind == kind and _suits(one, inputs, explanation.begun):
+                self._traces.remove(one)
+                if one.model:
+                    self._traces.append(one)
+                    return one
+        return None
+
+    def _refuse(self, kind: Kind, reason: str) -> None:
+        self._refused = [*self._refused[-_KEPT + 1 :], kind]
+        self.tell(reason)
+
+
+class Replaying:
+    """An explanation's chunks from a trace of one."""
+
+    def __init__(self, replay: Replay, explanation: Explanation, trace: Trace) -> None:
+        self._replay, self._explanation, self._trace = replay, explanation, trace
+        self._reference: Values | None = None
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs a chunk has."""
+        return self._trace.sizes.inputs
+
+    def try_chunk(self, here: slice) -> Explained | None:
+        """The chunk explained; None where it is to run eagerly: it takes other decisions, or does not fit into memory."""
+        try:
+            found = self.chunk(here)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._replay.forget(self._trace)
+            return None
+        if found is None:
+            self._replay.tell("the model takes other decisions for some samples than for their baselines")
+        return found
+
+    def chunk(self, here: slice) -> Explained | None:
+        """The chunk explained; None where the model decides otherwise for it than for its baselines."""
+        explanation, trace, sizes = self._explanation, self._trace, self._trace.sizes
+        theirs = explanation.baselines.of(here)
+        inputs = self._given(INPUTS, [cycled(tensor[here], sizes.inputs) for tensor in explanation.inputs])
+        trace.run(INPUT_PASS, inputs)
+        found: Explained | None = None
+        decided = []
+        for first in range(0, theirs.number, sizes.taped):
+            count = min(sizes.taped, theirs.number - first)
+            values = {**inputs, **self._references(theirs.tensors, theirs.own, first, count)}
+            trace.run(DECISIONS, values)
+            decided += trace.result("differs", values)
+            if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
+                part = self._in_one_backward(values, here)
+            else:
+                part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
+            found = part if found is None else found.with_more_baselines(part)
+        return None if any(decided) else found
+
+    def _given(self, group: int, tensors: Sequence[Tensor]) -> Values:
+        return self._trace.given(group, laid_out(tensors, self._trace.kind.formats[group]))
+
+    def _references(self, theirs: Sequence[Tensor], own: bool, first: int, count: int) -> Values:
+        """What the reference pass gives; that for all shared baselines is kept."""
+        if self._reference is not None:
+            return self._reference
+        trace, sizes = self._trace, self._trace.sizes
+        here = slice(first, first + count)
+        if own:
+            rows = [cycled(cycled(tensor[:, here], sizes.inputs), sizes.taped, 1).flatten(0, 1) for tensor in theirs]
+        else:
+            rows = [cycled(tensor[here], sizes.taped) for tensor in theirs]
+        values = self._given(BASELINES, rows)
+        trace.run(REFERENCE_PASS, values)
+        if not own and count == len(theirs[0]):
+            self._reference = values
+        return values
+
+    def _in_one_backward(self, values: Values, here: slice) -> Explained:
+        """What the graph gives where one backward does for all: it has all of it then."""
+        explanation, trace = self._explanation, self._trace
+        inputs = here.stop - here.start
+        targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
+        weights = explanation.baselines.weights
+        found = self._found(values, cycled(targets, trace.sizes.inputs).t(), None, weights, inputs)
+        explanation.advance(targets.numel() * len(weights))
+        (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
+        return Explained(
+            found,
+            trace.layers,
+            outputs[:inputs],
+            replace(found[0].totals, value=expected[:, :inputs]),
+            weights,
+            targets,
+            {},
+            trace.cuts,
+            trace.precision,
+            {},
+            [],
+        )
+
+    def _met(self, values: Values, here: slice) -> Met:
+        trace = self._trace
+        (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
+        explained, reference_explained = (trace.result(name, values) for name in ("explained", "reference_explained"))
+
+        def found(chosen: Tensor, rows: Tensor, weights: Tensor) -> list[Found]:
+            return self._found({**values}, chosen, rows, weights, here.stop - here.start)
+
+        baselines = trace.sizes.taped
+        return Met(output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found)
+
+    def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
+        """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
+        trace, sizes = self._trace, self._trace.sizes
+        outputs, number, total = len(chosen), len(weights), weights.sum()
+        if number < sizes.baselines:
+            # The baselines that are there again count for nothing.
+            weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
+        given = [cycled(chosen, sizes.outputs).contiguous(), weights]
+        if rows is not None and sizes.baselines < sizes.taped:
+            given.append(cycled(rows, sizes.baselines))
+        values.update(trace.given(COTANGENTS, given))
+        trace.run(PAIR_PASS, values)
+        tensors = iter(trace.result("found", values))
+        found = [one.map(lambda _: next(tensors)[:outputs, :inputs]) for one in trace.template]
+        return [one.of_first(number, total) for one in found]
+
+
+def _without_trace(explanation: Explanation) -> str | None:
+    """Why explanations of this kind run eagerly."""
+    engine = explanation.engine
+    if explanation.pairing == "aligned":
+        return "pairing='aligned' runs every pair forward"
+    if explanation.pairing == "alone":
+        return "which operations the model runs depends on values, so that every pair runs alone"
+    if explanation.wanted.combine is not None:
+        return "combine may decide by values"
+    if engine.options.on_unsupported == "gradient":
+        return "on_unsupported='gradient' warns of what a pass runs"
+    if not engine.probed.layouts.certain:
+        return "the place of the batch in the model's tensors is told by their values"
+    if torch.is_autocast_enabled(engine.device.type):
+        return "autocast chooses dtypes as the model runs"
+    return None
+
+
+def _suits(trace: Trace, inputs: int, begun: bool) -> bool:
+    """Whether a trace does for so many inputs: no more than twice what it has, nor, unless they are the last ones, less than half of it."""
+    size = trace.sizes.inputs
+    return (begun or size <= 2 * inputs) and (trace.partial or inputs <= 2 * size)
+
+
+def _alike(one: Explained, other: Explained) -> bool:
+    """Whether two explanations of the same inputs are equal up to rounding."""
+
+    def tensors(explained: Explained) -> list[Tensor]:
+        parts = [part for each in explained.found for part in (each.values, each.multipliers) if part is not None]
+        found = [tensor for part in parts for tensor in (part.value, part.variance) if tensor is not None]
+        return [explained.outputs, explained.baseline_outputs.value, *found]
+
+    return all(same_outputs(a, b, one.precision) for a, b in zip(tensors(one), tensors(other), strict=True))

@@ -1,0 +1,281 @@
+"""A function of tensors traced into plain graphs of operations, by stages that can run again one without the other."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+
+#: Values by the names of the nodes that made them.
+Values = dict[str, Tensor]
+_aten = torch.ops.aten
+
+
+class NotTraceableError(Exception):
+    """What a function does depends on more than its graph would say."""
+
+
+@dataclass
+class Stage:
+    """A part of a graph: the names of the values that it takes, and of those that it gives; ``run`` is its forward, or does the same."""
+
+    takes: list[str]
+    gives: list[str]
+    graph: GraphModule
+    run: Callable[..., Sequence[Tensor]]
+
+    def __call__(self, values: Values) -> Values:
+        return dict(zip(self.gives, self.run(*[values[name] for name in self.takes]), strict=True))
+
+
+@dataclass
+class Traced:
+    """The stages of a function of several groups of tensors. ``given``: the names of each group's tensors; ``results``: the names of those
+    that the function returns.
+    """
+
+    given: list[list[str]]
+    stages: list[Stage]
+    results: dict[str, list[str]]
+
+
+def trace(
+    function: Callable[..., Mapping[str, Sequence[Tensor]]],
+    groups: Sequence[Sequence[Tensor]],
+    needs: Sequence[frozenset[int]],
+    read: Sequence[Node],
+) -> Traced:
+    """Trace ``function``, which takes the tensors of all groups and returns tensors by name.
+
+    ``needs``: of each stage the groups that its operations may depend on; the last stage's are all. ``read``: a list that the function
+    adds nodes to whose values it reads in Python.
+
+    The graph's operations are ATen's and this package's own, none in place. Parameters and buffers are its attributes: the tensors
+    themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
+    whose shapes depend on values, or writes into a tensor that it was not given; and where a value that it reads depends on what it is
+    given.
+    """
+    numbers: dict[str, int] = {}
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        results = function(*tensors)
+        numbers.update({name: len(each) for name, each in results.items()})
+        return [tensor.detach() for each in results.values() for tensor in each]
+
+    given = [tensor for group in groups for tensor in group]
+    traced = make_fx(flat)(*given)
+    _check(traced.graph)
+    _check_constant(read)
+    if any(_writes(node) for node in traced.graph.nodes):
+        _check_writes(traced.graph)
+        traced = make_fx(torch.func.functionalize(traced))(*given)
+        if any(_writes(node) for node in traced.graph.nodes):
+            raise NotTraceableError("it writes into tensors in a way that cannot be followed")
+    _without_detours(traced.graph)
+    _collapse(traced.graph)
+    _fold(traced)
+    traced.graph.eliminate_dead_code()
+    placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    each = iter(placeholders)
+    of_group = [[next(each) for _ in group] for group in groups]
+    results: Any = traced.graph.output_node().args[0]
+    names = [[node.name for node in group] for group in of_group]
+    stages = _stages(traced, of_group, needs, results)
+    following = (node.name for node in results)
+    return Traced(names, stages, {name: [next(following) for _ in range(number)] for name, number in numbers.items()})
+
+
+def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, OpOverload):
+            yield node, node.target
+
+
+def _check(graph: Graph) -> None:
+    for node, operation in _operations(graph):
+        if torch.Tag.dynamic_output_shape in operation.tags and not _is_by_integers(node):
+            raise NotTraceableError(f"the shape of what {operation} returns depends on values")
+        if torch.Tag.nondeterministic_seeded in operation.tags:
+            raise NotTraceableError(f"{operation} is random")
+
+
+def _check_constant(read: Sequence[Node]) -> None:
+    reached, waiting = set(read), list(read)
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            raise NotTraceableError("it reads values of tensors in Python")
+        waiting += [one for one in node.all_input_nodes if one not in reached]
+        reached.update(node.all_input_nodes)
+
+
+def node_of(tensor: Tensor) -> list[Node]:
+    """The node that made a tensor in the graph that is being traced; none for one that comes from elsewhere."""
+    mode = get_proxy_mode()
+    slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
+    return [] if slot is None else [slot.proxy.node]
+
+
+def _is_by_integers(node: Node) -> bool:
+    """Whether an indexing is by integers alone: by a mask, how many elements it takes depends on the mask."""
+    dtypes = {one.meta["val"].dtype for one in node.all_input_nodes[1:]}
+    return node.target is _aten.index.Tensor and dtypes.isdisjoint({torch.bool, torch.uint8})
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _check_writes(graph: Graph) -> None:
+    """Refuse what writes into the memory of the graph's attributes or arguments."""
+    outside: set[Node] = set()
+    for node in graph.nodes:
+        if node.op in ("get_attr", "placeholder"):
+            outside.add(node)
+        if not isinstance(node.target, OpOverload):
+            if node.target is operator.getitem and node.args[0] in outside:
+                outside.add(node)
+            continue
+        arguments = node.target._schema.arguments
+        given = [*zip(arguments, node.args, strict=False)]
+        given += [(one, node.kwargs[one.name]) for one in arguments if one.name in node.kwargs]
+        for argument, value in given:
+            if argument.alias_info is None or value not in outside:
+                continue
+            if argument.alias_info.is_write:
+                raise NotTraceableError(f"{node.target} writes into a tensor that the model holds or is given")
+            outside.add(node)
+
+
+def _without_detours(graph: Graph) -> None:
+    """Take out what gives its operand unchanged: nothing writes into either. A result is not to be what is given, though."""
+    for node, operation in _operations(graph):
+        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
+            node.replace_all_uses_with(_source(node))
+    results = set(graph.output_node().all_input_nodes)
+    for node, operation in _operations(graph):
+        if operation is _aten.clone.default and node not in results:
+            source = _source(node)
+            if source.meta["val"].stride() == node.meta["val"].stride():
+                node.replace_all_uses_with(source)
+
+
+def _collapse(graph: Graph) -> None:
+    """One view in the place of several between contiguous tensors, and none where the shapes are the same; nothing writes into them."""
+    for node, operation in _operations(graph):
+        if operation not in _RESHAPING or not _is_contiguous(node):
+            continue
+        source = _source(node)
+        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
+            source = _source(source)
+        if not _is_contiguous(source):
+            continue
+        shape = node.meta["val"].shape
+        if source.meta["val"].shape == shape:
+            node.replace_all_uses_with(source)
+        else:
+            node.target, node.args, node.kwargs = _aten.view.default, (source, list(shape)), {}
+
+
+def _source(node: Node) -> Node:
+    """What a view, or a copy, is of."""
+    return node.all_input_nodes[0]
+
+
+def _is_contiguous(node: Node) -> bool:
+    return bool(node.meta["val"].is_contiguous())
+
+
+#: Views, which change the order of the elements in memory only where a contiguous tensor is made one that is not.
+_RESHAPING = frozenset(
+    (
+        *(_aten.view.default, _aten._unsafe_view.default, _aten.unsqueeze.default),
+        *(_aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims),
+        *(_aten.permute.default, _aten.transpose.int, _aten.t.default),
+    )
+)
+
+
+#: Up to how many elements a tensor that no other goes into is kept and not made anew.
+_SMALL = 4096
+
+
+def _fold(traced: GraphModule) -> None:
+    """Make attributes of views of attributes, which share their memory, and of small constants."""
+    folded: dict[Node, Tensor] = {}
+    for node, operation in _operations(traced.graph):
+        arguments = operation._schema.arguments
+        views = any(argument.alias_info is not None for argument in arguments)
+        if any(one.op != "get_attr" for one in node.all_input_nodes) or not (views or not node.all_input_nodes):
+            continue
+        given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, str(one.target)))
+        with torch.no_grad():
+            value = operation(*given[0], **given[1])
+        if not isinstance(value, Tensor) or (not views and value.numel() > _SMALL):
+            continue
+        name = f"_folded_{len(folded)}"
+        setattr(traced, name, value.detach())
+        folded[node] = value
+        node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+
+
+def _stages(
+    traced: GraphModule, groups: Sequence[Sequence[Node]], needs: Sequence[frozenset[int]], results: Sequence[Node]
+) -> list[Stage]:
+    depends: dict[Node, frozenset[int]] = {
+        node: frozenset({number}) for number, group in enumerate(groups) for node in group
+    }
+    nodes: list[Node] = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
+    for node in nodes:
+        depends[node] = frozenset().union(*(depends[one] for one in node.all_input_nodes))
+    # What depends on nothing given belongs to whatever stage reads it: views of weights, most of it.
+    constant = [node for node in nodes if not depends[node]]
+    stage_of = {
+        node: next(stage for stage, allowed in enumerate(needs) if depends[node] <= allowed)
+        for node in nodes
+        if depends[node]
+    }
+    kept = set(results)
+    found = []
+    for stage in range(len(needs)):
+        mine = [node for node in nodes if stage_of.get(node) == stage]
+        inside = set(mine)
+        if stage == 0:
+            inside |= kept.intersection(constant)
+        found.append(_stage(traced, constant, mine, inside, kept))
+    return found
+
+
+def _stage(
+    traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], inside: set[Node], kept: set[Node]
+) -> Stage:
+    """The graph of the nodes that are ``mine``; ``kept`` are the whole's results."""
+    graph, new, takes = Graph(), dict[Node, Node](), list[Node]()
+    fixed = set(constant)
+    for node in mine:
+        for one in node.all_input_nodes:
+            if one not in inside and one not in fixed and one not in new:
+                new[one] = graph.placeholder(one.name)
+                takes.append(one)
+    wanted = {node for node in constant if node in inside}
+    reading: set[Node] = {one for node in mine for one in node.all_input_nodes if one in fixed} | wanted
+    for node in reversed(constant):
+        if node in reading:
+            reading.update(node.all_input_nodes)
+    for node in (*(node for node in constant if node in reading), *mine):
+        new[node] = graph.node_copy(node, lambda one: new[one])
+    gives = [
+        node
+        for node in (*constant, *mine)
+        if node in inside and (node in kept or any(user not in inside and user.op != "output" for user in node.users))
+    ]
+    graph.output(tuple(new[node] for node in gives))
+    module = GraphModule(traced, graph)
+    return Stage([node.name for node in takes], [node.name for node in gives], module, module.forward)

@@ -1,0 +1,250 @@
+"""From an explanation's chunk to graphs of its operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.overrides import TorchFunctionMode
+
+from .capture.calls import is_value, reads_value
+from .capture.dependence import plain, tensors_in
+from .capture.graph import Cut, separate
+from .capture.hooks import ModelHooks, Pass
+from .capture.names import operation
+from .capture.unchanged import Unchanged
+from .engine import Engine
+from .explained import Explained
+from .found import Found, of_outputs
+from .met import cycled, expected_outputs
+from .pairs import Pairing, Pairs
+from .planner import Chunks
+from .rules.linear import METADATA
+from .rules.normalization import wide
+from .rules.registry import registered
+from .traced import NotTraceableError, Traced, Values, node_of, trace
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+#: The groups of tensors that a trace is given: baselines, inputs, and what makes the pairs of one backward.
+BASELINES, INPUTS, COTANGENTS = range(3)
+#: Its stages, and which groups each depends on.
+REFERENCE_PASS, INPUT_PASS, DECISIONS, PAIR_PASS = range(4)
+_NEEDS = [{BASELINES}, {INPUTS}, {BASELINES, INPUTS}, {BASELINES, INPUTS, COTANGENTS}]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What explanations have in common that one trace serves, whatever number of inputs they have.
+
+    ``baselines``: how many. ``formats``: the order of memory of the tensors of baselines and of inputs.
+    """
+
+    engine: Engine
+    pairing: Pairing
+    baselines: int
+    outputs: int
+    wanted: tuple[bool, ...]
+    formats: tuple[tuple[torch.memory_format, ...], ...]
+    dtype: torch.dtype
+    rules: Any
+
+
+def kind_of(explanation: Explanation) -> Kind:
+    wanted, baselines = explanation.wanted, explanation.baselines
+    return Kind(
+        explanation.engine,
+        explanation.pairing,
+        baselines.number,
+        explanation.outputs,
+        (wanted.variance, wanted.multipliers, wanted.each),
+        tuple(tuple(map(_format, tensors)) for tensors in (baselines.in_a_row(), explanation.inputs)),
+        torch.get_default_dtype(),
+        registered(),
+    )
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    last = formats.get(tensor.dim())
+    if last is not None and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
+        return last
+    return torch.contiguous_format
+
+
+def laid_out(tensors: Sequence[Tensor], formats: Sequence[torch.memory_format]) -> list[Tensor]:
+    """The tensors in their orders of memory: a graph is made for one."""
+    return [tensor.contiguous(memory_format=one) for tensor, one in zip(tensors, formats, strict=True)]
+
+
+@dataclass
+class Trace:
+    """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
+
+    ``partial``: whether memory did not allow a larger chunk; ``budget``: bytes that it may take. ``template``: the form of what is found
+    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
+    """
+
+    kind: Kind
+    sizes: Chunks
+    partial: bool
+    budget: int
+    model: Unchanged
+    traced: Traced
+    template: list[Found]
+    layers: list[slice]
+    cuts: list[Cut]
+    precision: torch.dtype
+
+    def given(self, group: int, tensors: Sequence[Tensor]) -> Values:
+        """A group's tensors as values."""
+        return dict(zip(self.traced.given[group], tensors, strict=True))
+
+    def run(self, stage: int, values: Values) -> None:
+        """Add to the values what a stage gives."""
+        values.update(self.traced.stages[stage](values))
+
+    def result(self, name: str, values: Values) -> list[Tensor]:
+        """Tensors of the result that have been computed."""
+        return [values[each] for each in self.traced.results[name]]
+
+
+def trace_chunk(
+    explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained, kind: Kind
+) -> Trace:
+    """Trace the chunk ``here`` of an explanation, which gave ``part``.
+
+    Raises :class:`NotTraceableError`, or whatever is raised where the model decides by values.
+    """
+    engine, theirs = explanation.engine, explanation.baselines.of(here)
+    layouts, wanted, pairing = engine.probed.layouts, explanation.wanted, explanation.pairing
+    rows = [tensor[here] for tensor in explanation.inputs]
+    sizes = _balanced(plan, len(rows[0]) * engine.copies(hooks, rows), theirs.number, explanation.outputs)
+    inputs, baselines = _swapped(rows, theirs.tensors, theirs.own, sizes)
+    device = inputs[0].device
+    cotangents = [
+        torch.zeros(sizes.outputs, sizes.inputs, dtype=torch.int64, device=device),
+        torch.ones(sizes.baselines, dtype=torch.float64, device=device),
+    ]
+    if sizes.baselines < sizes.taped:
+        cotangents.append(torch.arange(sizes.baselines, device=device))
+    reads = _Reads()
+    template: list[Found] = []
+    layers: list[slice] = []
+
+    def chunk(*tensors: Tensor) -> dict[str, Sequence[Tensor]]:
+        number = len(baselines)
+        with reads:
+            reference = hooks.run(tensors[:number]).without_graph()
+            graph = hooks.run(tensors[number : 2 * number])
+        _check(graph)
+        separate(graph)
+        pairs = Pairs(graph, reference, layouts, pairing)
+        chosen, weights, *others = tensors[2 * number :]
+        # All baselines at once are the same rows each time.
+        rows = others[0] if others else torch.arange(sizes.baselines, device=device)
+        found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
+        outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
+        at_once: dict[str, Sequence[Tensor]] = {}
+        if is_one_backward(kind, sizes):
+            own = None if pairing == "grid" else sizes.taped
+            at_once["baseline_outputs"] = [expected_outputs(reference.output, targets, weights, wanted.each, own).value]
+            at_once["explained_outputs"] = [outputs.gather(1, targets)]
+        if pairs.gaps:
+            raise NotTraceableError("how an integral is divided depends on values")
+        template[:], layers[:] = found, graph.layers
+        return {
+            "output": [graph.output],
+            "reference_output": [reference.output],
+            "explained": graph.explained,
+            "reference_explained": reference.explained,
+            "differs": [pairs.differs(part.cuts)],
+            "found": [tensor for one in found for tensor in one.tensors()],
+            "outputs": [outputs],
+            **at_once,
+        }
+
+    given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
+    try:
+        traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS], reads.nodes)
+    except Exception as error:
+        said = next((said for sign, said in _SIGNS.items() if sign in str(error)), None)
+        raise (error if said is None else NotTraceableError(said)) from None
+    model = Unchanged(engine.model, hooks.state, reads.any)
+    form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
+    partial = here.stop < len(explanation.inputs[0])
+    return Trace(kind, sizes, partial, explanation.budget, model, traced, form, layers, part.cuts, part.precision)
+
+
+#: What torch raises where a function under a trace does what no trace says.
+_SIGNS = {
+    "value out of a tracing tensor": "it reads values of tensors in Python",
+    # The capture keeps what is in a storage before the model writes into it.
+    "UntypedStorage": "it writes into a tensor that the model holds or is given",
+}
+
+
+def is_one_backward(kind: Kind, sizes: Chunks) -> bool:
+    """Whether a chunk is all baselines and outputs at once."""
+    return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
+
+
+def _balanced(plan: Chunks, inputs: int, baselines: int, outputs: int) -> Chunks:
+    """The sizes of a plan, so that what is left for the last chunk is about as much as for the others."""
+
+    def even(total: int, most: int) -> int:
+        return math.ceil(total / math.ceil(total / most))
+
+    taped = even(baselines, plan.taped)
+    return Chunks(inputs, taped, even(taped, plan.baselines), even(outputs, plan.outputs))
+
+
+def _swapped(
+    rows: Sequence[Tensor], theirs: Sequence[Tensor], own: bool, sizes: Chunks
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Baselines in the place of inputs and inputs in that of baselines: a trace that depends on which values these are is then seen to be
+    wrong for the chunk itself."""
+    if not own:
+        return [cycled(r, sizes.inputs) for r in theirs], [cycled(x, sizes.taped) for x in rows]
+    inputs = [cycled(r[:, 0], sizes.inputs) for r in theirs]
+    return inputs, [cycled(x, sizes.inputs).repeat_interleave(sizes.taped, 0) for x in rows]
+
+
+def _check(graph: Pass) -> None:
+    """Refuse a pass whose operations may be others on other values."""
+    if graph.capture.dependence.has_random:
+        raise NotTraceableError("it draws random numbers")
+    for entry in graph.tape.entries:
+        if entry.multipliers is None and not entry.kept:
+            raise NotTraceableError(f"{entry} reads values in Python")
+
+
+class _Reads(TorchFunctionMode):
+    """Lets the model read values of tensors in Python, and notes of which ones; below the capture, it sees what that runs.
+
+    ``any``: whether it did. ``nodes``: what made these tensors, where that is in the graph.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any = False
+        self.nodes: list[Node] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        called = operation(function)
+        if reads_value(called) and args and plain(args[0]) is args[0]:
+            self.any = True
+            self.nodes += node_of(args[0])
+            with disable_proxy_modes_tracing():
+                return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if called.name not in METADATA and is_value(function, result, list(tensors_in(result))):
+            self.any = True
+        return result
