@@ -152,10 +152,10 @@ def _averaged(
 
     values = over(mean, variance if wanted.variance else None)
     assert values is not None
-    return Found(values, *_sums(values), over(multiplier))
+    return Found(values, *sums(values), over(multiplier))
 
 
-def _sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
+def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     """The contributions' own sums, and those of their absolute values."""
 
     def of(tensor: Tensor) -> OverBaselines:
@@ -172,7 +172,7 @@ def _by_pair(wanted: Wanted, values: Tensor, m: Tensor, x: Tensor, r: Tensor, we
     averaged = over_baselines(contributions, weights, each)
     return Found(
         averaged if wanted.combine is None else over_baselines(values, weights, each, wanted.variance),
-        *_sums(averaged),
+        *sums(averaged),
         over_baselines(m, weights, each) if wanted.multipliers else None,
     )
 
