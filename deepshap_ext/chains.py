@@ -21,8 +21,8 @@ from .structure import Structure
 class Chains(Explanation):
     """Chains from a first to a last point, by as many legs for all: leg ``l`` explains points ``l`` against points ``l - 1``.
 
-    ``points``: of every number along the chains, from 0, the model's inputs ``[C, ...]``; ``targets`` ``[C, K]``: the flattened outputs that
-    are explained. Every point runs forward once: it is what is explained, and then the baseline of the next one.
+    ``points``: of every number along the chains, from 0, the model's inputs ``[C, ...]``; ``targets`` ``[C, K]``: the flattened outputs to
+    explain. Every point runs forward once: it is what is explained, and then the baseline of the next one.
 
     What is found are means over the legs, with the multipliers; ``outputs`` are those of the last points.
     """

@@ -44,20 +44,16 @@ class Coalitions:
             worths.append(self._worths(pairs[rows], inside))
         worth = torch.cat(worths).t().reshape(-1, len(pairs), *[2] * players)
         found = worth.new_zeros(len(worth), len(pairs), self._game.players)
-        size = (
-            torch.arange(2 ** (players - 1))
-            .unsqueeze(1)
-            .bitwise_right_shift(torch.arange(players - 1))
-            .bitwise_and(1)
-            .sum(1)
+        shares = torch.tensor(
+            [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
         )
-        shares = torch.tensor([1 / (players * math.comb(players - 1, s)) for s in range(players)], dtype=torch.float64)
-        weights = shares[size].to(worth.device)
+        # By how many others are in.
+        weights = shares[[code.bit_count() for code in range(count // 2)]].to(worth.device)
         for place in range(players):
-            # The last bit of a code is the last dimension.
-            out, joined = worth.unbind(-1 - place)
-            value = (joined - out).flatten(2) @ weights
-            found.scatter_(2, places[:, place].expand(len(found), -1).unsqueeze(2), value.unsqueeze(2))
+            # The first bit of a code is the last dimension.
+            without, joined = worth.unbind(-1 - place)
+            value = ((joined - without).reshape(*found.shape[:2], -1) * weights).sum(2, keepdim=True)
+            found.scatter_(2, places[:, place : place + 1].expand(len(found), -1, -1), value)
         return found
 
     def one_by_one(self, pairs: Tensor, numbers: Tensor, players: int) -> tuple[Tensor, Tensor]:

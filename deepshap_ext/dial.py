@@ -85,8 +85,8 @@ class Dial:
             raise ValueError(f"standard_error must be False with players and passes below {LEAST}, got True")
         if wanted.variance and baselines == 1 and self.chains(self.most_legs) == 1:
             raise ValueError(
-                f"standard_error=True needs two or more baselines or passes={4 * self.most_legs} or more, got 1 and passes={self.passes}: one "
-                f"pair of chains has no spread"
+                f"standard_error=True needs two or more baselines, or passes={4 * self.most_legs} or more, got 1 and passes={self.passes}: "
+                f"one pair of chains has no spread"
             )
         return replace(wanted, variance=False)
 

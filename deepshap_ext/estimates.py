@@ -32,7 +32,7 @@ from .engine import Engine
 from .explained import Explained
 from .found import Found, sums
 from .game import Game
-from .moments import OverBaselines, over_baselines
+from .moments import Moments, OverBaselines, over_baselines
 
 
 def dialled(dial: Dial, engine: Engine, game: Game, base: Explained, progress: bool) -> tuple[Explained, Explained]:
@@ -172,20 +172,21 @@ class Estimates:
 
 def with_values(base: Explained, game: Game, values: Tensor, variance: Tensor | None = None) -> Explained:
     """The base with values of players ``[K, N, players]``, and their variance, in the place of its own."""
+    deepshap = base.found[0].values
+    assert isinstance(deepshap, Moments)
     sizes = [tensor[0].numel() for tensor in game.inputs[: game.explained]]
     shapes = [tensor.shape[1:] for tensor in game.inputs[: game.explained]]
 
     def of_inputs(tensor: Tensor) -> list[Tensor]:
-        tensor = tensor.to(base.found[0].values.value.dtype)
+        tensor = tensor.to(deepshap.value.dtype)
         if game.labels is not None:
             return [tensor]
         parts = zip(tensor.split(sizes, 2), shapes, strict=True)
         return [part.reshape(*part.shape[:2], *shape) for part, shape in parts]
 
-    means = of_inputs(values)
-    variances = [None] * len(means) if variance is None else of_inputs(variance)
+    variances = [None] * len(base.found) if variance is None else of_inputs(variance)
     found = []
-    for mean, spread in zip(means, variances, strict=True):
-        moments = replace(base.found[0].values, value=mean, variance=spread)
+    for mean, spread in zip(of_inputs(values), variances, strict=False):
+        moments = replace(deepshap, value=mean, variance=spread)
         found.append(Found(moments, *sums(moments), None))
     return replace(base, found=found, layers=[slice(0, len(found))])

@@ -17,8 +17,8 @@ class Game:
     baseline's.
 
     ``inputs``: the model's inputs ``[N, ...]``, of which the first ``explained`` are explained, and behind them further arguments that a
-    sample shares with its baselines. ``labels``, ``[1, F]`` or ``[N, F]``: the player of each of the ``F`` features of all explained inputs;
-    None: each feature is one. ``players``: how many there are.
+    sample shares with its baselines. ``labels`` ``[1 or N, F]``: the player of each of the ``F`` features of all explained inputs; None:
+    each feature is one. ``players``: how many there are.
     """
 
     inputs: Sequence[Tensor]

@@ -50,7 +50,8 @@ def ranks(keys: Tensor, taking_part: Tensor) -> Tensor:
     """
     players = torch.arange(taking_part.shape[1], device=keys.device)
     numbers = with_numbers(keys.unsqueeze(1), players)
-    return numbers.where(taking_part, _LARGEST).argsort(1).argsort(1)
+    order = numbers.where(taking_part, _LARGEST).argsort(1)
+    return torch.empty_like(order).scatter_(1, order, players.expand_as(order))
 
 
 def _shifted(numbers: Tensor, by: int) -> Tensor:
