@@ -27,6 +27,9 @@ class Attribution:
     *features]`` where each sample has its own baselines), the explained tensors themselves. ``target``: which of the flattened outputs
     are explained, ``[N]`` or ``[N, K]``; None for all of them.
 
+    With ``passes`` from 4 on standard errors are the distance to the exact Shapley values for these baselines; with ``players`` values are
+    theirs, ``[N, players]`` or ``[N, players, *outputs]``.
+
     With ``per_baseline`` values, multipliers, expected value and convergence delta are those of every single baseline, in a dimension
     ``R`` behind ``N``.
 

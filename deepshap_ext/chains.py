@@ -46,3 +46,6 @@ class Chains(Explanation):
             before = graph.without_graph()
         assert found is not None
         return found
+
+    def _pair(self, sample: int, baseline: int) -> str:
+        return "between a sample and its baseline, where some features have the one's values and some the other's"

@@ -21,12 +21,15 @@ class Coalitions:
     ``numbers`` ``[P]`` tell those of a pair apart. Results are ``[K, M, players]`` and ``[K, M, P, players]``, float64.
     """
 
-    def __init__(self, engine: Engine, game: Game, targets: Tensor, seed: int) -> None:
+    def __init__(self, engine: Engine, game: Game, targets: Tensor, seed: int, most_legs: int) -> None:
         self._engine, self._game, self._targets = engine, game, targets
         self._keys = keys_of_samples(seed, game.inputs[: game.explained]).to(engine.device)
-        #: How many coalitions, or chains, are run at once.
-        work = Work(2**31, 1, targets.shape[1], shared=False, aligned=True, by_pair=False)
-        self.at_once = engine.plan(work, engine.budget()).inputs
+        budget, outputs = engine.budget(), targets.shape[1]
+        work = Work(2**31, 1, outputs, shared=False, aligned=True, by_pair=False)
+        # A chain's points and ends, its order, and several numbers of each player and output.
+        of_chain = (most_legs + 3) * sum(tensor[0].nbytes for tensor in game.inputs) + 64 * (1 + outputs) * game.players
+        #: How many coalitions, or chains of up to ``most_legs``, are run at once.
+        self.at_once = max(1, min(engine.plan(work, budget).inputs, budget // 3 // of_chain))
         #: Of the explanations of legs, as :class:`deepshap_ext.explained.Explained` has them.
         self.inexact: dict[str, set[int]] = {}
         self.integrals: dict[str, float] = {}

@@ -136,6 +136,6 @@ def _labels(players: Any, inputs: Sequence[Tensor], listed: bool) -> Tensor:
     rows = max(map(len, parts))
     labels = torch.cat([part.expand(rows, -1) for part in parts], 1)
     present = labels.unique()
-    if not torch.equal(present, torch.arange(len(present))):
+    if not torch.equal(present, torch.arange(len(present), device="cpu")):
         raise ValueError(f"players must be numbered from 0 without gaps, got the labels {shown(present.tolist())}")
     return labels

@@ -63,7 +63,7 @@ class Estimates:
 
     def __init__(self, dial: Dial, engine: Engine, game: Game, base: Explained) -> None:
         self._dial, self._game, self._base = dial, game, base
-        self._coalitions = Coalitions(engine, game, base.targets, dial.seed)
+        self._coalitions = Coalitions(engine, game, base.targets, dial.seed, dial.most_legs)
 
     def run(self, progress: bool) -> tuple[Explained, Explained]:
         """The base with the values, and the squares of their errors as variances; and with ``O``, which must add up by itself."""
@@ -107,7 +107,7 @@ class Estimates:
         own, extra = mean.unflatten(0, (2, outputs))
         beta = (variance[outputs:].sum(2) / extra.square().sum(2)).clamp(max=1)
         if others <= 0:
-            # Of one pair of chains there is no spread: half way was best on the nets of benchmarks/dial.py.
+            # One pair of chains has no spread; half way was the best share on the nets that it was tried on.
             beta[:, single] = 0.5
         values = own + beta.nan_to_num(0).unsqueeze(2) * extra
         weights = own.square() + (own + extra).square()

@@ -254,6 +254,20 @@ def test_more_passes_are_nearer_to_exact_values() -> None:
     assert some < 0.9 * deepshap and many < 0.7 * deepshap
 
 
+@pytest.mark.parametrize("legs", [2, 4])
+def test_each_point_of_a_chain_runs_forward_once(legs: int) -> None:
+    """So a leg takes at most 2.5 times a forward pass: a backward pass, and with two legs a chain three forward passes for two legs."""
+    model, X, R = mlp(20), drawn(3, 20), drawn(2, 20, seed=2)
+    rows: list[int] = []
+    model.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    explainer = Explainer(model)
+    explainer.attribute(X, 0, baselines=R)
+    rows.clear()
+    explainer.attribute(X, 0, baselines=R, passes=16, legs=legs)
+    chains = len(X) * len(R) * 16 // legs
+    assert sum(rows) == len(X) + len(R) + chains * (legs + 1)
+
+
 def test_several_outputs_each_have_their_own_estimate() -> None:
     model, X, R = mlp(14, outputs=4), drawn(3, 14), drawn(2, 14, seed=2)
     explainer = Explainer(model)
@@ -347,6 +361,31 @@ def test_keyword_arguments_with_a_row_a_sample() -> None:
         torch.testing.assert_close(found.values[n], expected[0], rtol=0, atol=1e-13)
     found = Explainer(model).attribute(X, baselines=R, sample_kwargs={"keep": keep}, passes=9)
     assert float(found.convergence_delta.abs().max()) < 1e-13
+
+
+class Routed(nn.Module):
+    """Runs one of two experts on each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.new_zeros(len(x), 2)
+        second = (x[:, 0] > 0).long()
+        for number in second.unique().tolist():
+            (rows,) = torch.where(second == number)
+            y = y.index_add(0, rows, self.experts[number](x[rows]))
+        return y
+
+
+def test_a_model_that_is_explained_row_by_row() -> None:
+    model, X, R = spread(Routed().double()), drawn(3, 6), drawn(2, 6, seed=2)
+    X[:, 0], R[:, 0] = X[:, 0].abs(), R[:, 0].abs()
+    found = Explainer(model).attribute(X, baselines=R, passes=8)
+    assert_adds_up(model, found, X, R)
+    exactly = Explainer(model).attribute(X, baselines=R, passes=22)
+    torch.testing.assert_close(exactly.values, exact(model, X, R), rtol=0, atol=1e-13)
 
 
 class Squeezed(nn.Module):
