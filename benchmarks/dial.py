@@ -39,7 +39,7 @@ from deepshap_ext import Explainer
 
 SAMPLES = 6
 PASSES = [1, 4, 8, 16, 32, 64, 128, 256]
-PERMUTATIONS = 2000
+PERMUTATIONS = 600
 
 
 def pixels() -> tuple[Tensor, Tensor]:
