@@ -13,7 +13,7 @@ forward-equivalents a sample, k from 1 to 256, prints the median of |values - ex
 - captum.attr.IntegratedGradients, ``n_steps=3 k / 2``, where a forward and a backward pass count as 2,
 
 and how many of the dial's values are within two of its standard errors. The plot has the means over the small and over the larger
-nets. ``--time`` prints what a leg of a chain takes. Fifteen minutes on a free core; docs/quality.md reads the tables.
+nets. ``--time`` prints what a leg of a chain takes. Ten minutes; docs/quality.md reads the tables.
 """
 
 from __future__ import annotations
