@@ -15,7 +15,6 @@ from .explained import Explained
 from .explanation import Explanation
 from .found import Wanted
 from .planner import Chunks
-from .structure import Structure
 
 
 class Chains(Explanation):
@@ -29,7 +28,7 @@ class Chains(Explanation):
 
     def __init__(self, engine: Engine, points: Sequence[Sequence[Tensor]], targets: Tensor) -> None:
         first = Baselines([tensor.unsqueeze(1) for tensor in points[0]], torch.ones(1, dtype=torch.float64), True)
-        wanted = Wanted(Structure(), multipliers=True)
+        wanted = Wanted(multipliers=True)
         super().__init__(engine, points[-1], first, lambda outputs, here: targets[here], "aligned", wanted, False)
         self._points = points
 

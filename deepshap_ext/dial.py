@@ -73,14 +73,14 @@ class Dial:
             raise ValueError(
                 f"model must be explained at its inputs with {what}, got (model, layer): a layer has no coalitions of its own"
             )
-        for name, given, asked, must in (
-            ("multipliers", wanted.multipliers, wanted.multipliers, "False"),
-            ("combine", wanted.combine, wanted.combine is not None, "None"),
-            ("per_baseline", wanted.each, wanted.each, "False"),
-            ("activations", wanted.activations, wanted.activations, "False"),
+        for name, asked, must in (
+            ("multipliers", wanted.multipliers, "False"),
+            ("combine", wanted.combine is not None, "None"),
+            ("per_baseline", wanted.each, "False"),
+            ("activations", wanted.activations, "False"),
         ):
             if asked:
-                raise ValueError(f"{name} must be {must} with {what}, got {shown(given)}")
+                raise ValueError(f"{name} must be {must} with {what}, whose values are not those of single pairs")
         if wanted.variance and self.deepshap:
             raise ValueError(f"standard_error must be False with players and passes below {LEAST}, got True")
         if wanted.variance and baselines == 1 and self.chains(self.most_legs) == 1:

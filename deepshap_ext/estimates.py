@@ -101,7 +101,7 @@ class Estimates:
             else:
                 within.index_add_(1, rows, part.variance * weight.square())
         # Where baselines have one pair of chains each, the spread over the baselines is an upper limit.
-        others = baselines.effective_number - 1
+        others = baselines.degrees_of_freedom
         between = (square - mean.square()).clamp(min=0) / others if others > 0 else torch.full_like(mean, torch.nan)
         variance = torch.where(single.unsqueeze(1), between, within)
         own, extra = mean.unflatten(0, (2, outputs))

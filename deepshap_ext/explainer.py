@@ -15,6 +15,7 @@ from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .capture.graph import Cut
 from .capture.hooks import Call
+from .combination import Combination
 from .dial import check_dial
 from .engine import Engine, within_memory
 from .estimates import dialled
@@ -114,6 +115,10 @@ class Explainer:
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
         return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is known of constants by their identity does not hold for their copies.
+        return {**vars(self), "_moved": {}, "_engines": {}}
+
     @within_memory("the explanation")
     def attribute(
         self,
@@ -142,11 +147,11 @@ class Explainer:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
                 Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
                 them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
-            target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
-                sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
-                ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'
-                outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: ``lambda outputs:
-                outputs.argmax(1)`` explains the predicted class.
+            target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions; last ones of size 1
+                may be left out. For one a sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K``
+                a sample integers ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some
+                samples' outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs:
+                ``lambda outputs: outputs.argmax(1)`` explains the predicted class.
             baselines: like X, ``[R, *features]`` that all samples share, or each sample's own, ``[N, R, *features]``; or what
                 ``shap.kmeans`` returns.
             weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors are those of as
@@ -178,16 +183,15 @@ class Explainer:
         """
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
-        given, listed = taken("X", X)
+        given, listed = self._taken(X)
         inputs, device = self._inputs("X", given)
-        theirs = check_baselines(baselines, weights, inputs, listed, device)
+        columns = [one.columns for one in given]
+        theirs = check_baselines(baselines, weights, inputs, columns, listed, device)
         structure = Structure(listed, self._several_layers)
         dial = check_dial(passes, players, seed, legs, inputs, listed)
-        wanted = dial.wanted(
-            Wanted(structure, standard_error, multipliers, combine, per_baseline, activations),
-            self._layers,
-            theirs.number,
-        )
+        combination = None if combine is None else Combination(combine, structure)
+        wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
+        wanted = dial.wanted(wanted, self._layers, theirs.number)
         check_wanted(wanted, theirs.number)
         constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
         theirs = theirs.with_rows(list(rows.values()))
@@ -212,7 +216,7 @@ class Explainer:
 
         check_that_values_add_up(explained, check, self._tolerance, layers, rounding)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
-        others = theirs.effective_number - 1 if standard_error else None
+        others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
@@ -243,6 +247,10 @@ class Explainer:
         )
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
+
+    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+        """What :func:`taken` gives of the argument X."""
+        return taken("X", X)
 
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
@@ -293,8 +301,9 @@ class Explainer:
                 self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
             ):
                 engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
-            while len(self._engines) >= _KEPT:
-                del self._engines[next(iter(self._engines))]
+            # In one step: another thread may add or take away others.
+            for old in list(self._engines)[: 1 - _KEPT]:
+                self._engines.pop(old, None)
         self._engines[key] = engine
         return engine
 

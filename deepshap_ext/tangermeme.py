@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -38,6 +38,11 @@ except ImportError as error:
 
         attributions: Tensor
         references: Tensor
+
+
+#: How many numbers the references of sequences that are explained in one call may have, where ``batch_size`` allows fewer: every call takes
+#: some milliseconds, whatever is computed at once.
+_NUMBERS_AT_ONCE = 2**22
 
 
 def hypothetical_attributions(multipliers: tuple[Tensor], X: tuple[Tensor], references: tuple[Tensor]) -> tuple[Tensor]:
@@ -142,7 +147,7 @@ def deep_lift_shap(
 
     rules = {kind: Hooked(hook) for kind, hook in (additional_nonlinear_ops or {}).items()}
     found, kept, deltas, differences = [], [], [], []
-    step = max(1, batch_size // number)
+    step = max(1, batch_size // number, _NUMBERS_AT_ONCE // (number * math.prod(X.shape[1:])))
     with ExitStack() as stack:
         stack.enter_context(_on(device, model))
         bar = stack.enter_context(tqdm(total=sequences * number, unit="pair")) if verbose else None
@@ -166,7 +171,7 @@ def deep_lift_shap(
             deltas.append(explained.convergence_delta.abs().flatten())
             differences.append((explained.output.unsqueeze(1) - explained.expected_value).abs().flatten())
             if print_convergence_deltas:
-                print(deltas[-1])
+                print(*deltas[-1].split(batch_size), sep="\n")
             if return_references:
                 kept.append(r.to("cpu", dtype))
             if bar is not None:
@@ -176,6 +181,13 @@ def deep_lift_shap(
     if not return_references:
         return attributions
     return AttributionReferencesResult(attributions, packed_like(torch.cat(kept), references, X))
+
+
+with suppress(ImportError):
+    from tangermeme.utils import _accepts_packed
+
+    # For tangermeme's functions that are given this one: they decode sequences before any that is not marked.
+    _accepts_packed(deep_lift_shap)
 
 
 def _multipliers(multipliers: tuple[Tensor], X: tuple[Tensor], references: tuple[Tensor]) -> tuple[Tensor]:

@@ -47,10 +47,19 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
         number = math.prod(shape)
         return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1), shape
     if callable(target) and not isinstance(target, Tensor):
-        chosen = _chosen(target, torch.zeros(1, *shape, device=device))
-        return lambda outputs, here: _chosen(target, outputs.unflatten(1, shape)).view(len(outputs), -1), chosen.shape[
-            1:
-        ]
+        chosen_shape = _chosen(target, torch.zeros(1, *shape, device=device)).shape[1:]
+
+        def choose(outputs: Tensor, here: slice) -> Tensor:
+            # A copy, since the function may write into what it is given.
+            chosen = _chosen(target, outputs.clone().unflatten(1, shape))
+            if chosen.shape[1:] != chosen_shape:
+                raise ValueError(
+                    f"target must return the same number of integers for every sample, {list(chosen_shape)} for outputs of 0, got shape "
+                    f"{list(chosen.shape)}"
+                )
+            return chosen.view(len(outputs), -1)
+
+        return choose, chosen_shape
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
         if not integers:
@@ -93,10 +102,12 @@ def _chosen(target: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
 
 
 def _flat(label: str, index: Any, shape: Sequence[int]) -> int:
-    """The position in flattened outputs of an index into outputs of this ``shape``."""
+    """The position in flattened outputs of an index into outputs of this ``shape``, whose last dimensions, of size 1, it may leave out."""
     each = index if isinstance(index, tuple) else (index,)
     contract = f"{label} must be an index into outputs of shape {list(shape)}"
     numbers = [_integer(contract, one) for one in each]
+    if all(size == 1 for size in shape[len(numbers) :]):
+        numbers += [0] * (len(shape) - len(numbers))
     if len(numbers) != len(shape):
         way = "one a sample is a list" if len(shape) == 1 else f"a tuple of {len(shape)} integers"
         raise ValueError(f"{contract}, got {index}: {way}")

@@ -155,6 +155,18 @@ def test_values_of_layers_equal_captums(name: str, multiply: bool, layer: str, i
     assert_same(named, found)
 
 
+@pytest.mark.parametrize("name", ["LayerDeepLift", "LayerDeepLiftShap"])
+def test_the_layer_may_be_set(name: str) -> None:
+    """As captum's TCAV does."""
+    found, expected = (getattr(module, name)(NET, None, False) for module in (ours, theirs))
+    for layer in (NET.relu, NET.one, NET.relu):
+        found.layer = expected.layer = layer
+        given = {"inputs": (X, Y), "baselines": baselines_for(name), "target": 1}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(something leads from the model's inputs past|Setting forward)")
+            assert_same(found.attribute(**given), expected.attribute(**given))
+
+
 NEURONS = {
     "index": ("last", 1),
     "tuple": ("relu", (4,)),
@@ -289,6 +301,13 @@ def test_targets_in_several_dimensions(name: str, target: Any) -> None:
     assert_same(found, captums(name, model)(X[:3], BASELINES[0][:3], target))
 
 
+@pytest.mark.parametrize("target", [1, (1,), torch.tensor([1]), [(1,), (0,), (2,)]])
+def test_a_target_leaves_dimensions_of_size_one_out(target: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Unflatten(1, (3, 1, 1))).double()
+    found = ours.DeepLift(model).attribute(X[:3], BASELINES[0][:3], target)
+    assert_same(found, captums("DeepLift", model)(X[:3], BASELINES[0][:3], target))
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_a_single_output_needs_no_target(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -342,6 +361,18 @@ def test_what_is_behind_a_neuron_does_not_matter() -> None:
     model = nn.Sequential(NET.one, nn.Tanh(), Called(lambda x: torch.polygamma(2, x + x.mean(0))))
     found = ours.NeuronDeepLift(model, model[1]).attribute(X, 2, OWN[0])
     assert_same(found, ours.DeepLift(model[:2]).attribute(X, OWN[0], 2))
+
+
+def test_the_network_before_a_layer_is_found_out_about_once_for_all_its_neurons() -> None:
+    runs: list[int] = []
+    model = nn.Sequential(NET.one, Called(lambda x: (runs.append(len(x)), x.tanh())[1]))
+    explainer = ours.NeuronDeepLift(model, model[1])
+    counts = []
+    for neuron in (2, 2, (3,), -1):
+        runs.clear()
+        explainer.attribute(X, neuron)
+        counts.append(len(runs))
+    assert counts[0] > counts[1] == counts[2] == counts[3]
 
 
 class Inside(nn.Module):

@@ -473,7 +473,7 @@ def test_values_that_cannot_add_up_are_an_error() -> None:
         ({"seed": 2**63}, ValueError, "seed must be an integer of 64 bits"),
         ({"passes": 8, "legs": 5}, ValueError, "legs must be None or from 2 to half of the passes.* got 5 for passes=8"),
         ({"passes": 8, "legs": 1}, ValueError, "legs must be None or from 2"),
-        ({"passes": 8, "multipliers": True}, ValueError, "multipliers must be False with passes=8, got True"),
+        ({"passes": 8, "multipliers": True}, ValueError, "multipliers must be False with passes=8"),
         ({"passes": 8, "per_baseline": True}, ValueError, "per_baseline must be False with passes=8"),
         ({"passes": 8, "activations": True}, ValueError, "activations must be False with passes=8"),
         ({"passes": 8, "combine": max}, ValueError, "combine must be None with passes=8"),

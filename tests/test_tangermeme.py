@@ -132,7 +132,7 @@ def test_a_function_draws_references_as_for_tangermeme(theirs: ModuleType) -> No
     assert torch.equal(ours.references, theirs.deep_lift_shap(model, x, device="cpu", **options).references)
 
 
-def test_references_are_drawn_a_batch_at_a_time() -> None:
+def test_references_of_long_sequences_are_drawn_a_batch_at_a_time() -> None:
     """And so are their pairs: all of them need not fit into memory."""
     drawn = []
 
@@ -140,7 +140,8 @@ def test_references_are_drawn_a_batch_at_a_time() -> None:
         drawn.append(len(x))
         return x.flip(-1)[:, None]
 
-    deep_lift_shap(head(SMOOTH["relu"]()), sequences(7), references=references, n_shuffles=3, batch_size=6)
+    model, x = nn.Sequential(nn.AvgPool1d(2**17), nn.Flatten(), nn.Linear(4, 1)), torch.eye(4).repeat(7, 1, 2**15)
+    deep_lift_shap(model, x, references=references, n_shuffles=3, batch_size=6)
     assert drawn == [6, 6, 6, 3]
 
 
@@ -406,6 +407,17 @@ def test_packed_sequences(theirs: ModuleType) -> None:
     assert torch.equal(drawn.references.to_one_hot(), plain.references)
     soft = {"references": lambda x, n: torch.full_like(x, 0.25)[:, None], "return_references": True}
     assert (deep_lift_shap(model, packed(X), **soft).references == 0.25).all()
+
+
+def test_tangermemes_functions_keep_sequences_packed(theirs: ModuleType) -> None:
+    marginalize = pytest.importorskip("tangermeme.marginalize").marginalize
+    model, packed = head(SMOOTH["relu"]()), theirs.PackedSequence.from_one_hot(X)
+    options = {"func": deep_lift_shap, "random_state": 0, "n_shuffles": 2, "return_references": True, "device": "cpu"}
+    found, plain = (marginalize(model, x, "GATA", **options) for x in (packed, X))
+    for one, other in zip(found, plain, strict=True):
+        assert isinstance(one.references, theirs.PackedSequence)
+        assert torch.equal(one.references.to_one_hot().to(other.references.dtype), other.references)
+        assert torch.equal(one.attributions, other.attributions)
 
 
 def test_needs_no_tangermeme_where_references_are_given() -> None:

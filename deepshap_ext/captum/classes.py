@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from .arguments import (
     tensors,
 )
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
-from .neuron import UpTo, neuron
+from .neuron import ONE_NUMBER, UpTo, one_tensor, position, summed
 
 Custom = Callable[..., tuple[Tensor, ...]] | None
 
@@ -79,7 +79,11 @@ class DeepLift(_DeepLift):
 
     def __init__(self, model: nn.Module, multiply_by_inputs: bool = True, eps: float = 1e-10, **options: Any) -> None:
         super().__init__(model, multiply_by_inputs)
-        self._explainer = Explainer(model, **options)
+        self._of_inputs = Explainer(model, **options)
+
+    @property
+    def _explainer(self) -> Explainer:
+        return self._of_inputs
 
     @_public
     def attribute(
@@ -154,9 +158,23 @@ class LayerDeepLift(DeepLift, LayerAttribution):
 
     def __init__(self, model: nn.Module, layer: nn.Module, multiply_by_inputs: bool = True, **options: Any) -> None:
         _DeepLift.__init__(self, model, multiply_by_inputs)
+        #: May be set to another one, as captum's ``TCAV`` does, which begins with None.
         self.layer = layer
-        self._explainer = Explainer((model, layer), at="output", **options)
-        self._of_its_inputs = Explainer((model, layer), at="input", **options)
+        self._options = options
+        self._explainers: dict[tuple[nn.Module | str, str], Explainer] = {}
+        if layer is not None:
+            self._of("output")
+
+    @property
+    def _explainer(self) -> Explainer:
+        return self._of("output")
+
+    def _of(self, at: Literal["input", "output"]) -> Explainer:
+        """The explainer of what the layer is given or returns."""
+        key = self.layer, at
+        if key not in self._explainers:
+            self._explainers[key] = Explainer((self.model, self.layer), at=at, **self._options)
+        return self._explainers[key]
 
     @_public
     def attribute(
@@ -172,7 +190,7 @@ class LayerDeepLift(DeepLift, LayerAttribution):
     ) -> Any:
         """Values of the layer's tensor, or a tuple of those of its tensors, and on request the deltas as for inputs."""
         delta, custom = return_convergence_delta, custom_attribution_func
-        explainer = self._of_its_inputs if attribute_to_layer_input else self._explainer
+        explainer = self._of("input" if attribute_to_layer_input else "output")
         found = self._explain(explainer, inputs, baselines, target, additional_forward_args, custom, delta)
         values = found[0] if len(found[0]) > 1 else found[0][0]
         return (values, found[1]) if delta else values
@@ -212,8 +230,9 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
         self.layer = layer
         self._networks = {at: UpTo(model, layer, at, call) for at in ("input", "output")}
         self._options = options
-        #: The last neuron and its explainer, which knows the network by now.
-        self._last: tuple[Any, Explainer] | None = None
+        #: By side of the layer: the explainer for neurons that are given by an index, and for others with the last of their selectors.
+        self._by_index: dict[str, Explainer] = {}
+        self._by_selector: dict[str, tuple[Any, Explainer]] = {}
 
     @_public
     def attribute(
@@ -231,13 +250,22 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
         a function from the tensor ``[rows, ...]``, a tuple where the layer has several, to the neuron ``[rows]``.
         """
         at = "input" if attribute_to_neuron_input else "output"
-        key = (at, neuron_selector)
-        if self._last is None or self._last[0] != key:
-            select = neuron_selector if callable(neuron_selector) else neuron(as_tuple(neuron_selector))
-            self._last = key, Explainer(self._networks[at], output=select, **self._options)
-        only = only_output("neuron_selector must select one number a row, got numbers of shape {}")
+        explainer, target = self._neuron(at, neuron_selector)
         further, custom = additional_forward_args, custom_attribution_func
-        return like(inputs, self._explain(self._last[1], inputs, baselines, only, further, custom)[0])
+        return like(inputs, self._explain(explainer, inputs, baselines, target, further, custom)[0])
+
+    def _neuron(self, at: str, selector: Any) -> tuple[Explainer, Callable[[Tensor], Tensor]]:
+        """The explainer and the target for a neuron. It knows the network already where the last one was given by an index as well, or by
+        the same selector."""
+        index = as_tuple(selector)
+        if not callable(selector) and not any(isinstance(one, slice) for one in index):
+            if at not in self._by_index:
+                self._by_index[at] = Explainer(self._networks[at], output=one_tensor, **self._options)
+            return self._by_index[at], position(index)
+        if at not in self._by_selector or self._by_selector[at][0] != selector:
+            select = selector if callable(selector) else summed(index)
+            self._by_selector[at] = selector, Explainer(self._networks[at], output=select, **self._options)
+        return self._by_selector[at][1], only_output(ONE_NUMBER)
 
 
 class NeuronDeepLiftShap(NeuronDeepLift):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..capture.dependence import tensors_in
 from ..layers import model_and_layers
+
+#: What a selector that gives something else breaks.
+ONE_NUMBER = "neuron_selector must select one number a row, got numbers of shape {}"
 
 
 class UpTo(nn.Module):
@@ -44,19 +48,34 @@ class UpTo(nn.Module):
         return found[0] if len(found) == 1 else tuple(found)
 
 
-def neuron(index: tuple[Any, ...]) -> Callable[[Any], Tensor]:
-    """From a layer's tensor to the neuron ``[rows]``, or the sum of those that slices select."""
+def position(index: tuple[Any, ...]) -> Callable[[Tensor], Tensor]:
+    """The explainer's target of a layer's numbers: from its tensor to the position ``[rows]`` of the neuron with this index in a row."""
 
-    def select(layer: Any) -> Tensor:
-        if not isinstance(layer, Tensor):
-            raise AssertionError(f"neuron_selector must be a function for a layer of {len(layer)} tensors, got {index}")
-        try:
-            selected = layer[(slice(None), *index)]
-        except (IndexError, TypeError):
-            shape = list(layer.shape[1:])
-            raise AssertionError(
-                f"neuron_selector must be an index into a layer of shape {shape}, got {index}"
-            ) from None
-        return selected.flatten(1).sum(1) if any(isinstance(one, slice) for one in index) else selected
+    def choose(layer: Tensor) -> Tensor:
+        numbers = torch.arange(layer[0].numel(), device=layer.device).view(layer[:1].shape)
+        selected = _indexed(numbers, index)
+        if selected.numel() != 1:
+            raise AssertionError(ONE_NUMBER.format(list(selected.shape[1:])))
+        return selected.flatten().expand(len(layer))
 
-    return select
+    return choose
+
+
+def summed(index: tuple[Any, ...]) -> Callable[[Any], Tensor]:
+    """From a layer's tensor to the sum ``[rows]`` of the neurons that an index with slices selects."""
+    return lambda layer: _indexed(one_tensor(layer), index).flatten(1).sum(1)
+
+
+def one_tensor(layer: Any) -> Tensor:
+    """A layer's tensor, which must be its only one."""
+    if not isinstance(layer, Tensor):
+        raise AssertionError(f"neuron_selector must be a function for a layer of {len(layer)} tensors, got an index")
+    return layer
+
+
+def _indexed(layer: Tensor, index: tuple[Any, ...]) -> Tensor:
+    try:
+        return layer[(slice(None), *index)]
+    except (IndexError, TypeError):
+        shape = list(layer.shape[1:])
+        raise AssertionError(f"neuron_selector must be an index into a layer of shape {shape}, got {index}") from None
