@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import is_integer, shown, size_or_none
+from .arguments import flag, is_integer, shown, size_or_none
 from .arrays import as_tensor
 from .baselines import Baselines
 from .found import Wanted
@@ -81,6 +81,7 @@ class Dial:
         ):
             if asked:
                 raise ValueError(f"{name} must be {must} with {what}, whose values are not those of single pairs")
+        flag("standard_error", wanted.variance)
         if wanted.variance and self.deepshap:
             raise ValueError(f"standard_error must be False with players and passes below {LEAST}, got True")
         if wanted.variance and baselines == 1 and self.chains(self.most_legs) == 1:

@@ -477,6 +477,7 @@ def test_values_that_cannot_add_up_are_an_error() -> None:
         ({"passes": 8, "per_baseline": True}, ValueError, "per_baseline must be False with passes=8"),
         ({"passes": 8, "activations": True}, ValueError, "activations must be False with passes=8"),
         ({"passes": 8, "combine": max}, ValueError, "combine must be None with passes=8"),
+        ({"passes": 8, "standard_error": 1}, TypeError, "standard_error must be True or False, got 1"),
         ({"passes": 4, "standard_error": True}, ValueError, "two or more baselines, or passes=8 or more, got 1 and passes=4"),
         ({"players": torch.arange(6), "multipliers": True}, ValueError, "multipliers must be False with players"),
         ({"players": torch.arange(6), "standard_error": True}, ValueError, "False with players and passes below 4"),
