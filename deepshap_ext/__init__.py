@@ -1,5 +1,6 @@
 """DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
 
+from . import players as players
 from . import rules as rules
 from .attribution import Attribution
 from .build_info import build_info

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from .additivity import gaps, gaps_of_pairs
-from .baselines import Baselines
 from .explained import Explained
 from .structure import Structure
 
@@ -28,6 +27,9 @@ class Attribution:
     them, shaped like the contributions; ``activations`` ``[N, *features]`` and ``baseline_activations`` ``[R, *features]`` (``[N, R,
     *features]`` where each sample has its own baselines), the explained tensors themselves. ``target``: which of the flattened outputs
     are explained, ``[N]`` or ``[N, K]``; None for all of them.
+
+    With ``passes`` from 4 on standard errors are the distance to the exact Shapley values for these baselines; with ``players`` values are
+    theirs, ``[N, players]`` or ``[N, players, *outputs]``.
 
     With ``per_baseline`` values, multipliers, expected value and convergence delta are those of every single baseline, in a dimension
     ``R`` behind ``N``.
@@ -54,12 +56,14 @@ class Attribution:
 def attribution(
     explained: Explained,
     structure: Structure,
-    baselines: Baselines,
+    others: float | None,
     outputs: tuple[int, ...],
-    standard_error: bool,
     all_outputs: bool,
 ) -> Attribution:
-    """What is to be returned of what was explained; a sample's explained outputs have the shape ``outputs``."""
+    """What is to be returned of what was explained; a sample's explained outputs have the shape ``outputs``.
+
+    ``others``: what the variances of the values are divided by where their standard errors are wanted.
+    """
     samples, dtype = len(explained.outputs), explained.outputs.dtype
     each = explained.baseline_outputs.value.dim() == 3
     shape = (samples, *outputs)
@@ -84,14 +88,12 @@ def attribution(
     def on_one_side(tensors: list[Tensor]) -> Any:
         return structure.of(tensors, explained.layers) if tensors else None
 
-    # Of weights that are not equal, as if there were as many equal ones as say the same.
-    others = baselines.degrees_of_freedom if standard_error else 0
     return Attribution(
         values=of(lambda found: found.values.value),
         output=output,
         expected_value=expected,
         convergence_delta=tuple(deltas) if structure.several else deltas[0],
-        standard_error=of(lambda found: (found.values.variance / others).sqrt()) if standard_error else None,
+        standard_error=None if others is None else of(lambda found: (found.values.variance / others).sqrt()),
         multipliers=of(lambda found: None if found.multipliers is None else found.multipliers.value),
         activations=on_one_side([one.inputs for one in explained.activations]),
         baseline_activations=on_one_side([one.baselines for one in explained.activations]),

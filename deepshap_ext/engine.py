@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +20,8 @@ from .memory import HEAP, WARM, available_memory, is_out_of_memory
 from .planner import Chunks, Costs, Limits, Measurement, Work, plan
 from .rules.normalization import wide
 from .rules.registry import Options, registered
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -134,23 +136,38 @@ class Engine:
 
     def expected(self, baselines: Baselines) -> Tensor:
         """Mean of the model's output over shared baselines, of the shape of one sample's output, for the model as it is now."""
-        number, weights = baselines.number, baselines.weights
+        weights = baselines.weights
+
+        def summed(here: slice, outputs: Tensor) -> tuple[Tensor, torch.dtype]:
+            return torch.tensordot(weights[here].to(outputs.device), outputs.double(), 1), outputs.dtype
+
+        sums, dtypes = zip(*self._forward(baselines.tensors, summed), strict=True)
+        return _finite((torch.stack(sums).sum(0) / weights.sum()).to(dtypes[0]))
+
+    def outputs(self, rows: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """``[rows, K]``: the flattened outputs ``targets`` ``[rows, K]`` that the model has for these rows."""
+        return torch.cat(
+            self._forward(rows, lambda here, outputs: outputs.reshape(len(outputs), -1).gather(1, targets[here]))
+        )
+
+    def _forward(self, rows: Sequence[Tensor], take: Callable[[slice, Tensor], Result]) -> list[Result]:
+        """What ``take`` takes of the model's outputs, float32 at least, for slices of the rows that fit into memory."""
+        number = len(rows[0])
         step = self.plan(Work(1, number, 1, True, False, False), self.budget()).taped
         while True:
             try:
                 with self.hooks() as hooks:
-                    sums = []
+                    found = []
                     for first in range(0, number, step):
-                        here = slice(first, first + step)
-                        rows = [tensor[here] for tensor in baselines.tensors]
-                        outputs = wide(self.run(hooks, rows).output.detach()[: len(rows[0])])
-                        sums.append(torch.tensordot(weights[here].to(outputs.device), outputs.double(), 1))
-                return _finite((torch.stack(sums).sum(0) / weights.sum()).to(outputs.dtype))
+                        here = slice(first, min(number, first + step))
+                        output = self.run(hooks, [tensor[here] for tensor in rows]).output.detach()
+                        found.append(take(here, wide(output[: here.stop - first])))
+                return found
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 if step == 1:
-                    raise does_not_fit("one baseline", error) from error
+                    raise does_not_fit("one row", error) from error
             step = (step + 1) // 2
 
     def plan(self, work: Work, budget: int) -> Chunks:

@@ -16,7 +16,9 @@ from .baselines import Baselines, check_baselines, check_weights, examples, weig
 from .capture.graph import Cut
 from .capture.hooks import Call
 from .combination import Combination
+from .dial import check_dial
 from .engine import Engine, within_memory
+from .estimates import dialled
 from .explanation import Explanation
 from .failures import as_the_model_takes, model_errors
 from .found import Wanted, check_codes, check_wanted
@@ -140,8 +142,12 @@ class Explainer:
         per_baseline: bool = False,
         activations: bool = False,
         check_additivity: Check = True,
+        passes: int = 1,
+        players: Any = None,
+        seed: int = 0,
+        legs: int | None = None,
     ) -> Attribution:
-        """DeepSHAP values as tensors on the model's device.
+        """DeepSHAP values as tensors on the model's device; with more ``passes``, values nearer to exact Shapley values.
 
         Args:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
@@ -172,19 +178,29 @@ class Explainer:
             activations: also return the explained tensors of inputs and baselines; of layers, that is their activations.
             check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
                 do not look.
+            passes: how many passes of DeepSHAP each sample and baseline may cost. With 4 or more the values are nearer to the exact
+                Shapley values, and exact where all coalitions of the players that differ are no more than three a pass. Standard errors
+                are then those of the distance to the exact values for these baselines. See docs/dial.md.
+            players: which features are one player, in a coalition together or not at all: integers from 0 on, of the features' shape, or
+                of X's for players of each sample; for several inputs a list. Values are then those of the players, ``[N, players]``,
+                also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
+            seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
+            legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
         """
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
         given, listed = self._taken(X)
         inputs, device = self._inputs("X", given)
         columns = [one.columns for one in given]
-        (others, others_listed), weights = weighted("baselines", baselines, weights)
-        if others_listed != listed:
+        (compared, compared_listed), weights = weighted("baselines", baselines, weights)
+        if compared_listed != listed:
             raise TypeError("baselines must be a list of tensors exactly where X is one")
-        theirs = check_baselines(self._numbers(others), weights, inputs, columns, device)
+        theirs = check_baselines(self._numbers(compared), weights, inputs, columns, device)
         structure = Structure(listed, self._several_layers)
+        dial = check_dial(passes, players, seed, legs, inputs, listed)
         combination = None if combine is None else Combination(combine, structure)
         wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
+        wanted = dial.wanted(wanted, self._layers, theirs.number)
         check_wanted(wanted, theirs.number)
         constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
         theirs = theirs.with_rows(list(rows.values()))
@@ -200,15 +216,22 @@ class Explainer:
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
         explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
+        layers = len(self._layers) if self._several_layers or not self._layers else None
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
 
         def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
-        layers = len(self._layers) if self._several_layers or not self._layers else None
         check_that_values_add_up(explained, check, self._tolerance, layers, rounding)
-        return attribution(explained, structure, theirs, outputs, standard_error, target is None)
+        # Of weights that are not equal, as if there were as many equal ones as say the same.
+        others = theirs.degrees_of_freedom if standard_error else None
+        if not dial.plain:
+            with model_errors(self._model, engine.call, self._options, run_on):
+                explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
+            check_that_values_add_up(own, check, self._tolerance, layers, rounding)
+            structure, others = Structure(listed and players is None), 1.0 if standard_error else None
+        return attribution(explained, structure, others, outputs, target is None)
 
     @within_memory("the expected value")
     def expected_output(

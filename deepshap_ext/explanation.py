@@ -270,8 +270,7 @@ class Explanation:
             wrong = pairs.inexact()
         except ControlFlowError as error:
             if self.pairing == "alone":
-                where = f"sample {here.start} against its baseline {first}"
-                raise ControlFlowError(f"{where}: {error}; {integrate_instead()}") from None
+                raise ControlFlowError(f"{self._pair(here.start, first)}: {error}; {integrate_instead()}") from None
             raise
         adding_up, inexact = cuts(graph), dict[str, set[int]]()
         for entry, samples in wrong:
@@ -322,6 +321,10 @@ class Explanation:
             met.gaps,
             self._activations(met, count, repeats, inputs) if self.wanted.activations else [],
         )
+
+    def _pair(self, sample: int, baseline: int) -> str:
+        """How a message names a sample and a baseline."""
+        return f"sample {sample} against its baseline {baseline}"
 
     def advance(self, pairs: int) -> None:
         """Show that so many pairs are done."""

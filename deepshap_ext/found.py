@@ -179,10 +179,10 @@ def _averaged(
 
     values = over(mean, variance if wanted.variance else None)
     assert values is not None
-    return Found(values, *_sums(values), over(multiplier))
+    return Found(values, *sums(values), over(multiplier))
 
 
-def _sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
+def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     """The contributions' own sums, and those of their absolute values."""
 
     def of(tensor: Tensor) -> OverBaselines:
@@ -197,7 +197,7 @@ def _by_pair(wanted: Wanted, values: Tensor, contributions: Tensor, m: Tensor, w
     each = wanted.each
     return Found(
         over_baselines(values, weights, each, wanted.variance),
-        *_sums(over_baselines(contributions, weights, each)),
+        *sums(over_baselines(contributions, weights, each)),
         over_baselines(m, weights, each) if wanted.multipliers else None,
     )
 

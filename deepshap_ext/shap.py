@@ -90,6 +90,10 @@ class DeepExplainer(Explainer):
         check_additivity: Check = True,
         *,
         sample_kwargs: Mapping[str, Any] | None = None,
+        passes: int = 1,
+        players: Any = None,
+        seed: int = 0,
+        legs: int | None = None,
     ) -> Any:
         """DeepSHAP values as numpy arrays; signature, shapes and meanings are those of shap's DeepExplainer.
 
@@ -100,14 +104,25 @@ class DeepExplainer(Explainer):
             check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
                 do not look.
             sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
+            passes, players, seed, legs: for values nearer to exact Shapley values, as :meth:`Explainer.attribute` takes them.
 
         Returns:
-            ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers; with
+            ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers, ``[N, players,
+            outputs]`` with ``players``; with
             ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
             ``[N, ranked_outputs]``.
         """
         target = ranked(ranked_outputs, output_rank_order)
-        found = self.attribute(X, target, check_additivity=check_additivity, sample_kwargs=sample_kwargs)
+        found = self.attribute(
+            X,
+            target,
+            check_additivity=check_additivity,
+            sample_kwargs=sample_kwargs,
+            passes=passes,
+            players=players,
+            seed=seed,
+            legs=legs,
+        )
         values = _arrays(found.values)
         return values if found.target is None else (values, found.target.cpu())
 

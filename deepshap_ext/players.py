@@ -1,0 +1,60 @@
+"""Players for ``Explainer.attribute(players=...)``: which features are in a coalition together. Integers from 0 on, of the features' shape.
+
+Values are then those of the players, ``[N, players]``; ``values[:, players]`` paints them on the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import is_integer, shown
+from .arrays import columns_of
+
+
+def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
+    """Of images of this ``shape``, whose last two dimensions are rows and columns of pixels: all channels of a patch of ``size`` pixels, or
+    of ``(rows, columns)`` of them. Players run along the rows of patches; the last ones may be smaller.
+    """
+    height, width = size if isinstance(size, tuple) else (size, size)
+    if len(shape) < 2:
+        raise ValueError(f"shape must have two dimensions or more, got {tuple(shape)}")
+    for one in (height, width):
+        if not is_integer(one) or one < 1:
+            raise ValueError(f"size must be a positive integer or two, got {shown(size)}")
+    rows, columns = torch.arange(shape[-2]) // height, torch.arange(shape[-1]) // width
+    return (rows.unsqueeze(1) * (int(columns[-1]) + 1) + columns).expand(*shape).clone()
+
+
+def words(word_ids: Sequence[Any]) -> Tensor:
+    """Of tokens: all of a word. ``word_ids``: of each token its word, as ``word_ids()`` of Hugging Face's encodings gives them, with None
+    for a token of none, which is a player by itself; or a list of them, of as many tokens each, for players of each sample.
+    """
+    if not word_ids:
+        raise ValueError("word_ids must have at least one token, got none")
+    if all(isinstance(one, (list, tuple)) for one in word_ids):
+        lengths = {len(one) for one in word_ids}
+        if len(lengths) > 1:
+            raise ValueError(f"word_ids must have as many tokens for each sample, got {sorted(lengths)}")
+        return torch.stack([words(one) for one in word_ids])
+    return _numbered([("token", place) if word is None else ("word", word) for place, word in enumerate(word_ids)])[0]
+
+
+def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]:
+    """Of a data frame's columns, or of their names: all of which ``group`` returns the same, such as those that one category was encoded in
+    (``lambda name: name.split("_")[0]``). Also what it returned, in the order of the players: their names.
+    """
+    names = columns_of(frame) or list(map(str, frame))
+    if not names:
+        raise ValueError("frame must have at least one column, got none")
+    labels, groups = _numbered([group(name) for name in names])
+    return labels, list(map(str, groups))
+
+
+def _numbered(groups: Sequence[Any]) -> tuple[Tensor, list[Any]]:
+    """Each one's number, in the order in which they come first; and those that have the numbers."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([numbers[group] for group in groups]), list(numbers)
