@@ -35,6 +35,11 @@ class Baselines:
         """How many baselines of equal weight say as much (Kish, Survey Sampling, 1965): ``(sum w)^2 / sum w^2``."""
         return float(self.weights.sum().square() / self.weights.square().sum())
 
+    def to(self, dtypes: Sequence[torch.dtype]) -> Baselines:
+        """The tensors in these dtypes."""
+        tensors = [tensor.to(dtype) for tensor, dtype in zip(self.tensors, dtypes, strict=True)]
+        return Baselines(tensors, self.weights, self.own)
+
     def of(self, inputs: slice) -> Baselines:
         """Those of some of the inputs."""
         return Baselines([tensor[inputs] for tensor in self.tensors], self.weights, True) if self.own else self

@@ -17,8 +17,8 @@ from .capture.graph import Cut
 from .capture.hooks import Call
 from .engine import Engine, within_memory
 from .explanation import Explanation
-from .failures import model_errors
-from .found import Wanted, check_wanted
+from .failures import as_the_model_takes, model_errors
+from .found import Wanted, check_codes, check_wanted
 from .inputs import Given, check_rows, device_of, dtypes_of, in_the_models_dtype, taken
 from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_inputs
 from .layers import model_and_layers
@@ -42,8 +42,8 @@ class Explainer:
 
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
-            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval
-            mode and left exactly as it was.
+            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once, the model itself
+            among them for its own inputs. Explained in eval mode and left exactly as it was.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
@@ -134,8 +134,8 @@ class Explainer:
 
         Args:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
-                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes that the model looks
-                up: each has the value of what was looked up for it.
+                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
+                them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
             target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
                 sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
                 ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'
@@ -169,7 +169,7 @@ class Explainer:
         theirs = check_baselines(baselines, weights, inputs, listed, device)
         structure = Structure(listed, self._several_layers)
         wanted = Wanted(structure, standard_error, multipliers, combine, per_baseline, activations)
-        check_wanted(wanted, theirs.number, [] if self._layers else inputs)
+        check_wanted(wanted, theirs.number)
         constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
         theirs = theirs.with_rows(list(rows.values()))
         inputs = [*inputs, *rows.values()]
@@ -178,6 +178,9 @@ class Explainer:
             return {"X": inputs, "baselines": theirs.in_a_row()}
 
         engine = self._engine(constants, list(rows), inputs, lambda: examples(theirs, inputs, _TRIED), run_on)
+        inputs = [tensor.to(dtype) for tensor, dtype in zip(inputs, engine.dtypes, strict=True)]
+        theirs = theirs.to(engine.dtypes)
+        check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
         explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress)
@@ -213,7 +216,7 @@ class Explainer:
             constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
         )
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
-            return engine.expected(shared).reshape(engine.output_shape or (1,))
+            return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
 
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
@@ -254,8 +257,16 @@ class Explainer:
         if engine is None:
             names = names_of_inputs(self._model, len(inputs) - len(by_row), [*constants, *by_row])
             call = Call(self._layers, self._select, constants, tuple(by_row), names)
-            with model_errors(self._model, call, self._options, run_on):
-                engine = Engine(self._model, call, examples(), self._options, self._max_memory, self._batch_size)
+            some = examples()
+            dtypes = as_the_model_takes(self._model, call, self._options, some)
+
+            def taken(tensors: Sequence[Tensor]) -> list[Tensor]:
+                return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+
+            with model_errors(
+                self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
+            ):
+                engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
             while len(self._engines) >= _KEPT:
                 del self._engines[next(iter(self._engines))]
         self._engines[key] = engine

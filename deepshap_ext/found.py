@@ -38,8 +38,8 @@ class Wanted:
         return self.each or self.combine is not None
 
 
-def check_wanted(wanted: Wanted, baselines: int, inputs: Sequence[Tensor]) -> None:
-    """The arguments of a call that it is made of; ``inputs`` are those that are explained themselves."""
+def check_wanted(wanted: Wanted, baselines: int) -> None:
+    """The arguments of a call that it is made of."""
     for name, value in (
         ("standard_error", wanted.variance),
         ("multipliers", wanted.multipliers),
@@ -55,6 +55,10 @@ def check_wanted(wanted: Wanted, baselines: int, inputs: Sequence[Tensor]) -> No
         raise ValueError("standard_error must be False with per_baseline=True: it is one over the baselines")
     if wanted.variance and baselines < 2:
         raise ValueError("standard_error=True needs two or more baselines, got 1")
+
+
+def check_codes(wanted: Wanted, inputs: Sequence[Tensor]) -> None:
+    """Nothing is wanted that ``inputs``, which are explained themselves, do not have where they are integers."""
     codes = [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]
     if codes and (wanted.multipliers or wanted.combine is not None):
         raise TypeError(
@@ -114,13 +118,20 @@ def of_pairs(
     """
     tensors = list(zip(multipliers, pairs.inputs.explained, pairs.baselines.explained, layouts, strict=True))
     if not wanted.by_pair:
-        return [_averaged(wanted, *one, pairs, rows, weights, repeats, inputs) for one in tensors]
-    sides = [_sides(*one, pairs, rows, repeats, inputs) for one in tensors]
-    if wanted.combine is None:
-        made = [m * (x - r) for m, x, r in sides]
+        found = [_averaged(wanted, *one, pairs, rows, weights, repeats, inputs) for one in tensors]
     else:
-        made = _combined(wanted.combine, wanted.structure, sides, pairs.inputs.layers)
-    return [_by_pair(wanted, values, *side, weights) for values, side in zip(made, sides, strict=True)]
+        sides = [_sides(*one, pairs, rows, repeats, inputs) for one in tensors]
+        if wanted.combine is None:
+            made = [m * (x - r) for m, x, r in sides]
+        else:
+            made = _combined(wanted.combine, wanted.structure, sides, pairs.inputs.layers)
+        found = [_by_pair(wanted, values, *side, weights) for values, side in zip(made, sides, strict=True)]
+    # Integers are float64 whatever the model computes in, so that they can be told apart; their values need not be.
+    dtype = torch.promote_types(pairs.inputs.output.dtype, torch.float32)
+    return [
+        replace(one, values=one.values.map(lambda tensor: tensor.to(dtype))) if integers else one
+        for one, integers in zip(found, pairs.inputs.integers, strict=True)
+    ]
 
 
 def _averaged(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from .attribution import Attribution
 from .baselines import Baselines, check_weights, weighted
 from .engine import within_memory
 from .explainer import Explainer
-from .inputs import check_columns, check_rows, like, taken
+from .inputs import Given, check_columns, check_rows, like, taken
 from .shap_explanation import beside, explanation_class, explanations, names_of_outputs, one_each
 from .targets import ranked
 
@@ -27,7 +29,7 @@ class DeepExplainer(Explainer):
         model: as :class:`Explainer` takes it.
         data: the background, baselines ``[R, *features]``, a tensor, a numpy array, a data frame or what ``shap.kmeans`` returns; a list
             of them for a model of several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a
-            later argument to the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
+            later argument to the background's. Integers are codes or numbers, as for :class:`Explainer`.
         weights: positive weights of the background's rows, ``[R]``; None: all the same.
         sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
             and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.
@@ -60,6 +62,10 @@ class DeepExplainer(Explainer):
         self._rows = rows
         ran_on = [*self._background.tensors, *rows.values()]
         engine = self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        taken_as = engine.dtypes[: len(tensors)]
+        #: The dtype of inputs whose integers are numbers to the model, and not codes; None for others.
+        self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
+        self._background = self._background.to(taken_as)
         self._outputs = engine.output_shape or (1,)
 
     def __repr__(self) -> str:
@@ -179,6 +185,10 @@ class DeepExplainer(Explainer):
                 raise ValueError("weights must be None without baselines: those of the background are the explainer's")
             weights = self._background.weights
             baselines = list(self._background.tensors) if self._listed else self._background.tensors[0]
+        elif any(self._counts):
+            (given, listed), weights = weighted("baselines", baselines, weights)
+            tensors = [one.tensor for one in self._numbers(given)]
+            baselines = tensors if listed else tensors[0]
         X = inputs if self._listed else inputs[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
 
@@ -191,9 +201,16 @@ class DeepExplainer(Explainer):
                 f"X must be a list of {len(self._background.tensors)} inputs, as the background is, got {type(X).__name__}"
             )
         check_rows("X", given)
-        tensors = like("X", given, self._background.tensors, ["samples"])
+        tensors = like("X", self._numbers(given), self._background.tensors, ["samples"])
         check_columns(given, self._columns)
         return tensors
+
+    def _numbers(self, given: Sequence[Given]) -> list[Given]:
+        """Integers as numbers where the background's are."""
+        return [
+            replace(one, tensor=one.tensor.to(dtype)) if dtype and not one.tensor.is_floating_point() else one
+            for one, dtype in itertools.zip_longest(given, self._counts[: len(given)])
+        ]
 
 
 def _arrays(values: Any) -> Any:
