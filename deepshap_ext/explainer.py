@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -129,6 +130,7 @@ class Explainer:
         per_baseline: bool = False,
         activations: bool = False,
         check_additivity: Check = True,
+        first_sample: int = 0,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
 
@@ -161,6 +163,7 @@ class Explainer:
             activations: also return the explained tensors of inputs and baselines; of layers, that is their activations.
             check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
                 do not look.
+            first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
         """
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
@@ -191,7 +194,7 @@ class Explainer:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
         layers = len(self._layers) if self._several_layers or not self._layers else None
-        check_that_values_add_up(explained, check, self._tolerance, layers, rounding)
+        check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
         return attribution(explained, structure, theirs, outputs, standard_error, target is None)
 
     @within_memory("the expected value")
@@ -217,6 +220,12 @@ class Explainer:
         )
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
+
+    def _with_memory(self, max_memory: int) -> Explainer:
+        """The same explainer without a bar, whose passes take so many bytes."""
+        other = copy.copy(self)
+        other._max_memory, other._progress, other._engines = max_memory, False, {}
+        return other
 
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""

@@ -3,8 +3,22 @@
 from .job import Job
 from .keep import Keep
 from .run import explain_to, open_store
-from .shards import explain_shard
+from .shards import explain_shard, explain_shards, finish
 from .store import Store, StoreError
+from .summary import Summary, summarize
 from .verify import verify
 
-__all__ = ["Job", "Keep", "Store", "StoreError", "explain_shard", "explain_to", "open_store", "verify"]
+__all__ = [
+    "Job",
+    "Keep",
+    "Store",
+    "StoreError",
+    "Summary",
+    "explain_shard",
+    "explain_shards",
+    "explain_to",
+    "finish",
+    "open_store",
+    "summarize",
+    "verify",
+]

@@ -42,6 +42,13 @@ class Background:
             return self._shared
         return self._made(x, seeds(self._seed, rows))
 
+    def bytes_a_sample(self, first: Any) -> int:
+        """Bytes of the baselines that are a sample's own; ``first`` is the first sample."""
+        if self._shared is not None:
+            return 0
+        found = self.of(first, slice(0, 1))
+        return sum(part.nbytes for part in (found if isinstance(found, (list, tuple)) else [found]))
+
     def described(self) -> Any:
         """By what another run knows the same baselines."""
         if self._own is not None:

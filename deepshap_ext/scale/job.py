@@ -12,6 +12,8 @@ from torch import Tensor
 from ..additivity import Check
 from ..arguments import is_integer, shown
 from ..attribution import Attribution
+from ..capture.dependence import tensors_in
+from ..errors import ExplanationError
 from ..explainer import Explainer
 from ..rules.registry import registered
 from ..shap import DeepExplainer
@@ -19,6 +21,10 @@ from .backgrounds import Background
 from .fingerprint import fingerprint, fingerprint_of_structure, fingerprint_of_weights
 from .keep import Keep
 from .sources import Source, leading
+
+#: Bytes of what is explained at once, with its own baselines and its values, and its samples, at most.
+BLOCK_BYTES = 64 << 20
+BLOCK_ROWS = 1 << 14
 
 
 class Job:
@@ -63,6 +69,7 @@ class Job:
             )
         self.explainer = explainer
         self.keep = Keep() if keep is None else keep
+        self.keep.check(options)
         self.inputs = Source("X", X)
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
         self._target, self._weights, self._check, self._options = target, weights, check_additivity, options
@@ -92,10 +99,30 @@ class Job:
             given["args"] = [value.read(rows) if isinstance(value, Source) else value for value in self._args]
         if self._kwargs:
             given["sample_kwargs"] = {name: value.read(rows) for name, value in self._kwargs.items()}
+        given |= self._options
         target = self._target[rows] if self._target_by_row else self._target
         if self._target_by_row and not isinstance(target, (list, Tensor)):
             target = np.asarray(target)
-        return self.explainer.attribute(x, target, check_additivity=self._check, **given, **self._options)
+        try:
+            return self.explainer.attribute(x, target, check_additivity=self._check, first_sample=rows.start, **given)
+        except Exception as error:
+            if not isinstance(error, ExplanationError) and type(error) not in (ValueError, TypeError):
+                raise
+            raise type(error)(f"X[{rows.start}:{rows.stop}]: {error}") from error
+
+    def limit_memory(self, max_memory: int) -> None:
+        """Have the passes take so many bytes, unless the explainer was told; with the same limit results are the same bit for bit."""
+        if self.explainer._max_memory is None:
+            self.explainer = self.explainer._with_memory(max_memory)
+
+    def block_size(self, found: Attribution) -> int:
+        """How many samples are to be explained at once, given one's attributions: as many as BLOCK_BYTES hold with their own baselines."""
+        row = slice(0, 1)
+        x = self.inputs.tensors(row)
+        own = self.background.bytes_a_sample(self.inputs.read(row)) if self.background is not None else 0
+        values = found.values if isinstance(found.values, tuple) else (found.values,)
+        size = own + sum(tensor.nbytes for tensor in (*x, *tensors_in(values)))
+        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // size, len(self)))
 
     def described(self) -> dict[str, Any]:
         """By what another run knows the same job: what can differ, by the name that a message calls it."""

@@ -6,6 +6,7 @@ CRC-32C of every chunk. Its own chunk of a shard is written after those of the o
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -34,12 +35,17 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class Column:
-    """An array of the store: a row ``[*shape]`` of this ``dtype`` for every sample; ``dims``: what its dimensions are called."""
+    """An array of the store: a row ``[*shape]`` of this ``dtype`` for every sample, or one for every shard (``by_shard``); ``dims``: what
+    its dimensions are called."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     dims: tuple[str, ...]
+    by_shard: bool = False
+
+    def described(self) -> dict[str, Any]:
+        return {**vars(self), "dtype": self.dtype.str}
 
 
 class Store:
@@ -60,8 +66,10 @@ class Store:
             raise StoreError(f"{self.path} has format {self.made['format']}, where this version reads {FORMAT}")
         self.rows: int = self.made["rows"]
         self.shard_size: int = self.made["shard_size"]
+        #: How many samples are explained at once.
+        self.block_size: int = self.made["block_size"]
         self.columns = [
-            Column(one["name"], tuple(one["shape"]), np.dtype(one["dtype"]), tuple(one["dims"]))
+            Column(one["name"], tuple(one["shape"]), np.dtype(one["dtype"]), tuple(one["dims"]), one["by_shard"])
             for one in self.made["columns"]
         ]
 
@@ -83,8 +91,9 @@ class Store:
         names = {entry.name for entry in os.scandir(self.path / CHECKSUMS)}
         return [shard for shard in range(self.shards) if self._marker(shard).name not in names]
 
-    def write(self, shard: int, arrays: Mapping[str, Array]) -> None:
-        """Put the rows of a shard into the store, ``arrays`` by the columns' names; when this returns, the shard is done.
+    def write(self, shard: int, arrays: Mapping[str, Array], warnings: Sequence[str] = ()) -> None:
+        """Put the rows of a shard into the store, ``arrays`` by the columns' names, and what its explanation warned of; when this returns,
+        the shard is done.
 
         Raises:
             StoreError: the disk is full; what was done before stays.
@@ -92,12 +101,57 @@ class Store:
         files: dict[Path, bytes] = {}
         sums = []
         for column in self.columns:
-            data, checksum = _chunk(arrays[column.name], column, self.shard_size)
-            files[self._chunk_path(column, shard)] = data
-            sums.append(checksum)
-        write_all(files)
-        marker, _ = _chunk(np.array([sums], np.uint32), Column(CHECKSUMS, (len(sums),), np.dtype("<u4"), ()), 1)
-        write_all({self._marker(shard): marker})
+            rows = 1 if column.by_shard else self.shard_size
+            chunk = _encoded(_filled(arrays[column.name], column, rows), column.dtype)
+            files[self._chunk_path(column, shard)] = chunk
+            sums.append(chunk[-4:])
+        if warnings:
+            files[self._warnings(shard)] = json.dumps(list(warnings)).encode()
+        marker = _encoded(np.frombuffer(b"".join(sums), "<u4"), np.dtype(np.uint32))
+        try:
+            write_all(files)
+            write_all({self._marker(shard): marker})
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            done = self.shards - len(self.missing())
+            raise StoreError(
+                f"there is no room for shard {shard} of {self.path}, {sum(map(len, files.values()))} bytes: {done} of {self.shards} shards "
+                f"are done and stay, and once there is room the same call continues"
+            ) from error
+
+    def read(self, name: str, shard: int) -> Array:
+        """The rows of a shard that is done, of the column ``name``.
+
+        Raises:
+            StoreError: they are missing or corrupt.
+        """
+        column = next(one for one in self.columns if one.name == name)
+        path = self._chunk_path(column, shard)
+        content = _content(path.read_bytes()) if path.exists() else None
+        if content is None:
+            raise StoreError(
+                f"{path} is {'corrupt' if path.exists() else 'missing'}: verify({str(self.path)!r}, forget=True)"
+            )
+        here = self.slice_of(shard)
+        rows = 1 if column.by_shard else here.stop - here.start
+        return np.frombuffer(content, column.dtype.newbyteorder("<")).reshape(-1, *column.shape)[:rows].copy()
+
+    def warnings(self) -> dict[int, list[str]]:
+        """What the explanations of shards that are done warned of, by shard."""
+        paths = (self.path / CHECKSUMS).glob("warnings.*.json")
+        found = {int(path.name.split(".")[1]): json.loads(path.read_text()) for path in paths}
+        return {shard: found[shard] for shard in sorted(found) if self.is_done(shard)}
+
+    def write_whole(self, arrays: Mapping[str, Array]) -> None:
+        """Write arrays that are no shard's, in one chunk each, in the place of what they were before."""
+        zarr = import_zarr()
+        group = zarr.open_group(self.path, mode="r+")
+        for name, array in arrays.items():
+            if name not in group:
+                _create(zarr, group, name, array.shape, array.shape, array.dtype, None)
+            key = ".".join(["c", *["0"] * array.ndim])
+            write_all({self.path / name / key: _encoded(array, array.dtype)})
 
     def forget(self, shard: int) -> None:
         """Have a shard count as missing."""
@@ -127,12 +181,20 @@ class Store:
     def _chunk_path(self, column: Column, shard: int) -> Path:
         return self.path / column.name / ".".join(["c", str(shard), *["0"] * len(column.shape)])
 
+    def _warnings(self, shard: int) -> Path:
+        return self.path / CHECKSUMS / f"warnings.{shard}.json"
+
     def _marker(self, shard: int) -> Path:
         return self.path / CHECKSUMS / f"c.{shard}.0"
 
 
 def create(
-    path: str | os.PathLike[str], rows: int, shard_size: int, columns: Sequence[Column], made: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    rows: int,
+    shard_size: int,
+    block_size: int,
+    columns: Sequence[Column],
+    made: Mapping[str, Any],
 ) -> Store:
     """A new store at ``path``, all of whose shards are missing; or the one that another process has made there meanwhile.
 
@@ -142,33 +204,47 @@ def create(
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     root = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")
-    described = [
-        {"name": one.name, "shape": list(one.shape), "dtype": one.dtype.str, "dims": list(one.dims)} for one in columns
-    ]
-    attributes = {KEY: {"format": FORMAT, "rows": rows, "shard_size": shard_size, "columns": described, **made}}
+    described = [one.described() for one in columns]
+    sizes = {"rows": rows, "shard_size": shard_size, "block_size": block_size}
+    attributes = {KEY: {"format": FORMAT, **sizes, "columns": described, **made}}
     try:
         group = zarr.create_group(root, attributes=attributes)
 
-        def array(name: str, shape: tuple[int, ...], chunk: int, dtype: Any, dims: Sequence[str]) -> None:
-            group.create_array(
-                name,
-                shape=shape,
-                chunks=(chunk, *shape[1:]),
-                dtype=dtype,
-                compressors=zarr.codecs.Crc32cCodec(),
-                fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
-                chunk_key_encoding={"name": "default", "separator": "."},
-                dimension_names=list(dims),
-            )
-
-        for one in columns:
-            array(one.name, (rows, *one.shape), shard_size, one.dtype, ["sample", *one.dims])
         shards = -(-rows // shard_size)
-        array(CHECKSUMS, (shards, len(columns)), 1, "uint32", ["shard", "array"])
+        for one in columns:
+            if one.by_shard:
+                _create(zarr, group, one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims])
+            else:
+                shape, chunks = (rows, *one.shape), (shard_size, *one.shape)
+                _create(zarr, group, one.name, shape, chunks, one.dtype, ["sample", *one.dims])
+        shape, chunks = (shards, len(columns)), (1, len(columns))
+        _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
         publish(root, final)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return Store(final)
+
+
+def _create(
+    zarr: Any,
+    group: Any,
+    name: str,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: np.dtype[Any],
+    dims: Sequence[str] | None,
+) -> None:
+    """An array whose chunks are files ``c.0.0`` in its folder, as :func:`_encoded` makes them."""
+    group.create_array(
+        name,
+        shape=tuple(shape),
+        chunks=tuple(chunks),
+        dtype=dtype,
+        compressors=zarr.codecs.Crc32cCodec(),
+        fill_value=_fill(dtype),
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims and list(dims),
+    )
 
 
 def import_zarr() -> Any:
@@ -189,17 +265,24 @@ def crc32c(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
-def _chunk(array: Array, column: Column, rows: int) -> tuple[bytes, int]:
-    """The bytes of a chunk, as zarr's codecs "bytes" and "crc32c" have it, and the checksum; a short one is filled up."""
+def _filled(array: Array, column: Column, rows: int) -> Array:
+    """A chunk's rows, which must be the column's; a short chunk is filled up."""
     if array.shape[1:] != column.shape:
         raise StoreError(f"{column.name}: all shards must have rows of shape {list(column.shape)}, got {shown(array)}")
-    data = np.ascontiguousarray(array, column.dtype.newbyteorder("<"))
-    if len(data) < rows:
-        fill = np.nan if data.dtype.kind == "f" else 0
-        data = np.concatenate([data, np.full((rows - len(data), *column.shape), fill, data.dtype)])
-    content = data.tobytes()
-    checksum = crc32c(content)
-    return content + checksum.to_bytes(4, "little"), checksum
+    if len(array) == rows:
+        return array
+    return np.concatenate([array, np.full((rows - len(array), *column.shape), _fill(column.dtype), column.dtype)])
+
+
+def _fill(dtype: np.dtype[Any]) -> float:
+    """What stands where nothing has been written."""
+    return np.nan if dtype.kind == "f" else 0
+
+
+def _encoded(array: Array, dtype: np.dtype[Any]) -> bytes:
+    """The bytes of a chunk, as zarr's codecs "bytes" and "crc32c" have them."""
+    content = np.ascontiguousarray(array, dtype.newbyteorder("<")).tobytes()
+    return content + crc32c(content).to_bytes(4, "little")
 
 
 def _content(chunk: bytes) -> bytes | None:

@@ -1,7 +1,8 @@
 """A small job that is killed again and again: python small_job.py STORE ROWS KILLS SECONDS.
 
-Each run is a fork that SIGKILL ends after a random time of up to SECONDS; after KILLS of them one is left alone. Before the forks all is
-imported and a sample explained, so that they begin at once, but no zarr group is opened, which would start threads. Prints how many shards were missing after each kill, -1 while there was no store.
+Each run is a fork that SIGKILL ends after a random time of up to SECONDS; after KILLS of them one is left alone. Before the forks
+all is imported and a sample explained, so that they begin at once, but no zarr group is opened, which would start threads. Prints how
+many shards were missing after each kill, -1 while there was no store.
 """
 
 import os
