@@ -151,8 +151,8 @@ def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Roun
             off, apart, bound = (float(tensor[sample, column]) for tensor in (gap, difference, allowed))
             return [
                 f"sample {first + sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, "
-                f"{off / max(apart, 1e-300):.3g} of its output difference {apart:.3g}, where {bound:.3g} is allowed: {tolerance:.3g} of the difference "
-                f"(additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
+                f"{off / max(apart, 1e-300):.3g} of its output difference {apart:.3g}, where {bound:.3g} is allowed: {tolerance:.3g} of "
+                f"the difference (additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
             ]
     return []
 

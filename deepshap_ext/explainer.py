@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -131,6 +131,7 @@ class Explainer:
         activations: bool = False,
         check_additivity: Check = True,
         first_sample: int = 0,
+        out: Any = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device.
 
@@ -164,7 +165,30 @@ class Explainer:
             check_additivity: what to do if the values do not add up: True, raise :class:`AdditivityError`; False, warn; ``"ignore"``,
                 do not look.
             first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
+            out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
+                the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
         """
+        if out is not None:
+            from .scale.into import attribute_into
+            from .scale.job import Job
+
+            job = Job(
+                self,
+                X,
+                target,
+                baselines=baselines,
+                weights=weights,
+                args=args,
+                sample_kwargs=sample_kwargs,
+                pairing=pairing,
+                standard_error=standard_error,
+                multipliers=multipliers,
+                combine=combine,
+                per_baseline=per_baseline,
+                activations=activations,
+                check_additivity=check_additivity,
+            )
+            return attribute_into(out, job)
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
         given, listed = taken("X", X)
@@ -197,6 +221,24 @@ class Explainer:
         check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
         return attribution(explained, structure, theirs, outputs, standard_error, target is None)
 
+    def iterate(
+        self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
+    ) -> Iterator[tuple[slice, Attribution]]:
+        """Samples' attributions, some at a time: pairs of a slice of X's rows and their :class:`Attribution`, in their order.
+
+        Args:
+            X: as :meth:`attribute` takes it, or an h5py dataset, a zarr array or whatever else has a shape and slices; for several inputs a
+                list of such; or a torch ``Dataset`` of tensors, or of tuples of them. It is read as it is explained.
+            target: as :meth:`attribute` takes it.
+            baselines: likewise; each sample's own may be anything with slices, or a function of samples and their seeds, as
+                :func:`deepshap_ext.scale.explain_to` takes it.
+            rows: how many samples at a time; None: as many as take 64 MiB with their own baselines.
+            more: further arguments of :meth:`attribute`, and ``seed`` of :func:`deepshap_ext.scale.explain_to`.
+        """
+        from .scale.job import Job
+
+        return Job(self, X, target, baselines=baselines, **more).parts(rows)
+
     @within_memory("the expected value")
     def expected_output(
         self,
@@ -221,8 +263,8 @@ class Explainer:
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
 
-    def _with_memory(self, max_memory: int) -> Explainer:
-        """The same explainer without a bar, whose passes take so many bytes."""
+    def _with_memory(self, max_memory: int | None) -> Explainer:
+        """The same explainer without a bar, whose passes take so many bytes, for None as many as are free."""
         other = copy.copy(self)
         other._max_memory, other._progress, other._engines = max_memory, False, {}
         return other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +166,7 @@ class DeepExplainer(Explainer):
         baselines: Any = None,
         weights: Any = None,
         sample_kwargs: Mapping[str, Any] | None = None,
+        out: Any = None,
         **more: Any,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device: :meth:`Explainer.attribute`, against the background unless ``baselines`` and
@@ -173,6 +174,12 @@ class DeepExplainer(Explainer):
 
         ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
         """
+        if out is not None:
+            from .scale.into import attribute_into
+            from .scale.job import Job
+
+            job = Job(self, X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
+            return attribute_into(out, job)
         if (sample_kwargs is None or isinstance(sample_kwargs, Mapping)) and set(sample_kwargs or ()) != set(
             self._rows
         ):
@@ -191,6 +198,12 @@ class DeepExplainer(Explainer):
             baselines = tensors if listed else tensors[0]
         X = inputs if self._listed else inputs[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
+
+    def iterate(
+        self, X: Any, target: Any = None, *, baselines: Any = None, rows: int | None = None, **more: Any
+    ) -> Iterator[tuple[slice, Attribution]]:
+        """Samples' attributions, some at a time: :meth:`Explainer.iterate`, against the background unless ``baselines`` are given."""
+        return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
     def _like_the_background(self, X: Any) -> list[Tensor]:
         given, listed = taken("X", X)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..additivity import Check
-from ..arguments import is_integer, shown
+from ..arguments import is_integer, shown, size_or_none
 from ..attribution import Attribution
 from ..capture.dependence import tensors_in
 from ..errors import ExplanationError
@@ -69,10 +71,9 @@ class Job:
             )
         self.explainer = explainer
         self.keep = Keep() if keep is None else keep
-        self.keep.check(options)
         self.inputs = Source("X", X)
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
-        self._target, self._weights, self._check, self._options = target, weights, check_additivity, options
+        self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
         self._target_by_row = isinstance(target, list) or bool(leading(target))
         if self._target_by_row and _length(target) != len(self.inputs):
             raise ValueError(
@@ -99,7 +100,7 @@ class Job:
             given["args"] = [value.read(rows) if isinstance(value, Source) else value for value in self._args]
         if self._kwargs:
             given["sample_kwargs"] = {name: value.read(rows) for name, value in self._kwargs.items()}
-        given |= self._options
+        given |= self.options
         target = self._target[rows] if self._target_by_row else self._target
         if self._target_by_row and not isinstance(target, (list, Tensor)):
             target = np.asarray(target)
@@ -109,6 +110,24 @@ class Job:
             if not isinstance(error, ExplanationError) and type(error) not in (ValueError, TypeError):
                 raise
             raise type(error)(f"X[{rows.start}:{rows.stop}]: {error}") from error
+
+    def parts(self, size: int | None = None) -> Iterator[tuple[slice, Attribution]]:
+        """All samples in their order, ``size`` at a time, with their attributions; None: see :meth:`block_size`."""
+        number = size_or_none("rows", size)
+        number = number or self.block_size(self.explain(slice(0, 1)))
+        return self._parts(number)
+
+    def _parts(self, size: int) -> Iterator[tuple[slice, Attribution]]:
+        explainer, total = self.explainer, len(self)
+        self.explainer = explainer._with_memory(explainer._max_memory)
+        # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
+        bar = tqdm(total=total, unit="sample") if explainer._progress else None
+        with nullcontext() if bar is None else bar:
+            for first in range(0, total, size):
+                rows = slice(first, min(total, first + size))
+                yield rows, self.explain(rows)
+                if bar is not None:
+                    bar.update(rows.stop - rows.start)
 
     def limit_memory(self, max_memory: int) -> None:
         """Have the passes take so many bytes, unless the explainer was told; with the same limit results are the same bit for bit."""
@@ -138,11 +157,11 @@ class Job:
             "inputs": self.inputs.described(),
             "baselines": self._background_described(),
             "baselines' weights": None if self._weights is None else fingerprint(self._weights),
-            "target": fingerprint(_in_memory(self._target)) if self._target_by_row else _named(self._target),
+            "target": _targets(self._target) if self._target_by_row else _named(self._target),
             "args": [_row_described(value) for value in self._args],
             "sample_kwargs": {name: _row_described(value) for name, value in self._kwargs.items()},
             "kept": self.keep.described(),
-            "options": {name: _named(value) for name, value in sorted(self._options.items())},
+            "options": {name: _named(value) for name, value in sorted(self.options.items())},
         }
 
     def _background_described(self) -> Any:
@@ -168,8 +187,11 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, list) else int(value.shape[0])
 
 
-def _in_memory(value: Any) -> Any:
-    return value if isinstance(value, (list, Tensor)) else np.asarray(value[:])
+def _targets(target: Any) -> str:
+    """The fingerprint of targets by row, the same for a list and an array of them."""
+    tuples = isinstance(target, list) and isinstance(target[0], tuple)
+    numbers = target.cpu() if isinstance(target, Tensor) else target if isinstance(target, list) else target[:]
+    return fingerprint(tuples, np.asarray(numbers).astype(np.int64))
 
 
 def _named(value: Any) -> Any:

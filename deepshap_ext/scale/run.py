@@ -115,6 +115,7 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
         StoreError: there is a store of another job, or something else.
     """
     size_or_none("shard_size", shard_size)
+    job.keep.check(job.options)
     described = job.described()
     place = Path(path)
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
