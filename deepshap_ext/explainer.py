@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -146,6 +147,8 @@ class Explainer:
         players: Any = None,
         seed: int = 0,
         legs: int | None = None,
+        first_sample: int = 0,
+        out: Any = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device; with more ``passes``, values nearer to exact Shapley values.
 
@@ -186,7 +189,35 @@ class Explainer:
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
             seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
             legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
+            first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
+            out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
+                the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
         """
+        if out is not None:
+            from .scale.into import attribute_into
+            from .scale.job import Job
+
+            job = Job(
+                self,
+                X,
+                target,
+                baselines=baselines,
+                weights=weights,
+                args=args,
+                sample_kwargs=sample_kwargs,
+                pairing=pairing,
+                standard_error=standard_error,
+                multipliers=multipliers,
+                combine=combine,
+                per_baseline=per_baseline,
+                activations=activations,
+                check_additivity=check_additivity,
+                passes=passes,
+                players=players,
+                seed=seed,
+                legs=legs,
+            )
+            return attribute_into(out, job)
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
         given, listed = self._taken(X)
@@ -223,15 +254,33 @@ class Explainer:
         def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
-        check_that_values_add_up(explained, check, self._tolerance, layers, rounding)
+        check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
         others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(own, check, self._tolerance, layers, rounding)
+            check_that_values_add_up(own, check, self._tolerance, layers, rounding, first_sample)
             structure, others = Structure(listed and players is None), 1.0 if standard_error else None
         return attribution(explained, structure, others, outputs, target is None)
+
+    def iterate(
+        self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
+    ) -> Iterator[tuple[slice, Attribution]]:
+        """Samples' attributions, some at a time: pairs of a slice of X's rows and their :class:`Attribution`, in their order.
+
+        Args:
+            X: as :meth:`attribute` takes it, or an h5py dataset, a zarr array or whatever else has a shape and slices; for several inputs a
+                list of such; or a torch ``Dataset`` of tensors, or of tuples of them. It is read as it is explained.
+            target: as :meth:`attribute` takes it.
+            baselines: likewise; each sample's own may be anything with slices, or a function of samples and their seeds, as
+                :func:`deepshap_ext.scale.explain_to` takes it.
+            rows: how many samples at a time; None: as many as take 64 MiB with their own baselines.
+            more: further arguments of :meth:`attribute`, and ``seed`` of :func:`deepshap_ext.scale.explain_to`.
+        """
+        from .scale.job import Job
+
+        return Job(self, X, target, baselines=baselines, **more).parts(rows)
 
     @within_memory("the expected value")
     def expected_output(
@@ -256,6 +305,12 @@ class Explainer:
         )
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
+
+    def _with_memory(self, max_memory: int | None) -> Explainer:
+        """The same explainer without a bar, whose passes take so many bytes, for None as many as are free."""
+        other = copy.copy(self)
+        other._max_memory, other._progress, other._engines = max_memory, False, {}
+        return other
 
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
         """What :func:`taken` gives of the argument X."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -181,6 +181,7 @@ class DeepExplainer(Explainer):
         baselines: Any = None,
         weights: Any = None,
         sample_kwargs: Mapping[str, Any] | None = None,
+        out: Any = None,
         **more: Any,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device: :meth:`Explainer.attribute`, against the background unless ``baselines`` and
@@ -188,6 +189,12 @@ class DeepExplainer(Explainer):
 
         ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
         """
+        if out is not None:
+            from .scale.into import attribute_into
+            from .scale.job import Job
+
+            job = Job(self, X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
+            return attribute_into(out, job)
         if (sample_kwargs is None or isinstance(sample_kwargs, Mapping)) and set(sample_kwargs or ()) != set(
             self._rows
         ):
@@ -200,6 +207,12 @@ class DeepExplainer(Explainer):
             weights = self._background.weights
             baselines = list(self._background.tensors) if self._listed else self._background.tensors[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
+
+    def iterate(
+        self, X: Any, target: Any = None, *, baselines: Any = None, rows: int | None = None, **more: Any
+    ) -> Iterator[tuple[slice, Attribution]]:
+        """Samples' attributions, some at a time: :meth:`Explainer.iterate`, against the background unless ``baselines`` are given."""
+        return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
         """X in the background's dtypes, and with its columns where X is no frame."""

@@ -1,0 +1,91 @@
+"""What a store costs: time beside plain ``attribute``, and memory by the number of samples.
+
+    python benchmarks/scale.py [--rows 1000000] [--sequences 12] [--repeats 5] [--folder FOLDER] [--device cpu]
+
+Time: an MLP 30-128-128-1 on ROWS rows against 10 baselines, and BPNet with 64 filters on SEQUENCES sequences of 2,114 base pairs against 20
+shuffles each, whose plain ``attribute`` has everything in memory. ``explain_to`` reads the same arrays and writes a store in FOLDER, a
+new one each time. Both take turns, and a ratio is the median of the rounds' own ratios.
+
+Memory: how far the resident memory of a process of its own grows beyond what it was before ``explain_to``, with rows that lie in a zarr
+array: for a tenth of ROWS, and for ROWS. The explainer's passes have 64 MiB (``max_memory``): with more, the C library keeps more of what
+they free, and takes longer to come to the most that it keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import zarr
+from networks import BPNet, mlp, one_hot, shuffled
+from results import machine
+from timing import Contender, compare, peak_memory
+from torch import Tensor
+
+from deepshap_ext import Explainer
+from deepshap_ext.scale import explain_to
+
+BASELINES = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--sequences", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where the stores are; a temporary folder by default")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    arguments = parser.parse_args()
+    print(machine(arguments.device))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        place = Path(folder)
+        torch.manual_seed(0)
+        table = torch.randn(arguments.rows, 30)
+        time(f"MLP, {arguments.rows} rows x {BASELINES}", mlp(), table, table[:BASELINES].clone(), place, arguments)
+        sequences = one_hot(arguments.sequences, 4, 2114)
+        shuffles = torch.stack([shuffled(sequence, 20) for sequence in sequences])
+        time(f"BPNet, {arguments.sequences} sequences x 20", BPNet(64, 9), sequences, shuffles, place, arguments)
+        numbers = []
+        for rows in (arguments.rows // 10, arguments.rows):
+            zarr.create_array(place / f"{rows}.zarr", data=table[:rows].numpy(), chunks=(10_000, 30))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                numbers.append(process.submit(memory, place, rows).result())
+            print(f"memory, {rows} rows: {numbers[-1] / 2**20:.0f} MiB")
+        print(f"memory, growth: {(numbers[1] - numbers[0]) / 2**20:.0f} MiB")
+
+
+def time(name: str, model: Any, X: Tensor, baselines: Tensor, place: Path, arguments: argparse.Namespace) -> None:
+    """Print how long plain ``attribute`` and ``explain_to`` take."""
+    explainer = Explainer(model.to(arguments.device))
+
+    def store() -> None:
+        shutil.rmtree(place / "store", ignore_errors=True)
+        explain_to(place / "store", explainer, X, 0, baselines=baselines)
+
+    contenders = [Contender("plain", lambda: explainer.attribute(X, 0, baselines=baselines)), Contender("store", store)]
+    plain, stored = compare(contenders, arguments.repeats, arguments.device)
+    print(f"{name}: plain {plain.median:.2f} s, store {stored.median:.2f} s, ratio {stored.ratio(plain):.3f}")
+
+
+def memory(place: Path, rows: int) -> int:
+    """Bytes that ``explain_to`` takes at most."""
+    torch.manual_seed(0)
+    explainer, baselines = Explainer(mlp(), max_memory=64 << 20), torch.randn(BASELINES, 30)
+    explainer.attribute(baselines, 0, baselines=baselines)
+    X = zarr.open_array(place / f"{rows}.zarr", mode="r")
+    return peak_memory(
+        lambda: explain_to(place / f"memory{rows}", explainer, X, 0, baselines=baselines), torch.device("cpu")
+    )
+
+
+if __name__ == "__main__":
+    main()

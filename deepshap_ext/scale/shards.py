@@ -1,0 +1,67 @@
+"""Shards, explained and written: whoever does it, wherever, and however often, the store has the same of them afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from .job import Job
+from .store import Array, Store
+from .summary import summarize, summary_arrays
+
+
+class Computed(NamedTuple):
+    """What is to be written of a shard: its arrays, and what its explanation warned of."""
+
+    arrays: dict[str, Array]
+    warnings: list[str]
+
+
+def explain_shard(store: Store, job: Job, shard: int) -> bool:
+    """Explain a shard of ``job`` into ``store``; False if that was done before."""
+    if store.is_done(shard):
+        return False
+    store.write(shard, *_computed(store, job, shard))
+    return True
+
+
+def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[int]:
+    """Explain shards, and give each as soon as it is done; while one is written the next is explained.
+
+    ``shards`` may be made as they are asked for, one ahead of what is given.
+    """
+    writing: tuple[int, Future[None]] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for shard in shards:
+            if store.is_done(shard):
+                yield shard
+                continue
+            computed = _computed(store, job, shard)
+            if writing is not None:
+                writing[1].result()
+                yield writing[0]
+            writing = shard, writer.submit(store.write, shard, *computed)
+        if writing is not None:
+            writing[1].result()
+            yield writing[0]
+
+
+def finish(store: Store) -> None:
+    """What is left to do once all shards are done and nobody writes any more; may be done again."""
+    store.clean()
+    if any(column.by_shard for column in store.columns):
+        store.write_whole(summary_arrays(summarize(store.path)))
+
+
+def _computed(store: Store, job: Job, shard: int) -> Computed:
+    """A shard, explained block by block, so that its samples' baselines need not be in memory at once."""
+    here, step = store.slice_of(shard), store.block_size
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts = [
+            job.keep.arrays(job.explain(slice(first, min(here.stop, first + step))))
+            for first in range(here.start, here.stop, step)
+        ]
+    return Computed(job.keep.joined(parts), [str(one.message) for one in caught])

@@ -1,0 +1,291 @@
+"""The store of attributions: a zarr v3 group on a file system, whose chunks are shards, each done or missing.
+
+Every array has the samples as its first dimension and one chunk a shard, one file. The array ``checksums`` ``[shards, arrays]`` has the
+CRC-32C of every chunk. Its own chunk of a shard is written after those of the other arrays are on the disk: a shard is done if it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arguments import shown
+from .durable import PARTIAL, publish, write_all
+
+Array = np.ndarray[Any, Any]
+
+#: The key of a group's attributes under which there is what the package writes.
+KEY = "deepshap_ext"
+FORMAT = 1
+CHECKSUMS = "checksums"
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used: it was made for something else, is not whole, or cannot be written."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """An array of the store: a row ``[*shape]`` of this ``dtype`` for every sample, or one for every shard (``by_shard``); ``dims``: what
+    its dimensions are called."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...]
+    by_shard: bool = False
+
+    def described(self) -> dict[str, Any]:
+        return {**vars(self), "dtype": self.dtype.str}
+
+
+class Store:
+    """An existing store of attributions at ``path``.
+
+    Raises:
+        StoreError: there is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            #: What the store says of how it was made.
+            self.made: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"][KEY]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{self.path} is no store of attributions") from error
+        if self.made["format"] != FORMAT:
+            raise StoreError(f"{self.path} has format {self.made['format']}, where this version reads {FORMAT}")
+        self.rows: int = self.made["rows"]
+        self.shard_size: int = self.made["shard_size"]
+        #: How many samples are explained at once.
+        self.block_size: int = self.made["block_size"]
+        self.columns = [
+            Column(one["name"], tuple(one["shape"]), np.dtype(one["dtype"]), tuple(one["dims"]), one["by_shard"])
+            for one in self.made["columns"]
+        ]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return -(-self.rows // self.shard_size)
+
+    def slice_of(self, shard: int) -> slice:
+        """The samples of a shard."""
+        first = shard * self.shard_size
+        return slice(first, min(self.rows, first + self.shard_size))
+
+    def is_done(self, shard: int) -> bool:
+        return self._marker(shard).exists()
+
+    def missing(self) -> list[int]:
+        """The shards that are not done, in their order."""
+        names = {entry.name for entry in os.scandir(self.path / CHECKSUMS)}
+        return [shard for shard in range(self.shards) if self._marker(shard).name not in names]
+
+    def write(self, shard: int, arrays: Mapping[str, Array], warnings: Sequence[str] = ()) -> None:
+        """Put the rows of a shard into the store, ``arrays`` by the columns' names, and what its explanation warned of; when this returns,
+        the shard is done.
+
+        Raises:
+            StoreError: the disk is full; what was done before stays.
+        """
+        files: dict[Path, bytes] = {}
+        sums = []
+        for column in self.columns:
+            rows = 1 if column.by_shard else self.shard_size
+            chunk = _encoded(_filled(arrays[column.name], column, rows), column.dtype)
+            files[self._chunk_path(column, shard)] = chunk
+            sums.append(chunk[-4:])
+        if warnings:
+            files[self._warnings(shard)] = json.dumps(list(warnings)).encode()
+        marker = _encoded(np.frombuffer(b"".join(sums), "<u4"), np.dtype(np.uint32))
+        try:
+            write_all(files)
+            write_all({self._marker(shard): marker})
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            done = self.shards - len(self.missing())
+            raise StoreError(
+                f"there is no room for shard {shard} of {self.path}, {sum(map(len, files.values()))} bytes: {done} of {self.shards} shards "
+                f"are done and stay, and once there is room the same call continues"
+            ) from error
+
+    def read(self, name: str, shard: int) -> Array:
+        """The rows of a shard that is done, of the column ``name``.
+
+        Raises:
+            StoreError: they are missing or corrupt.
+        """
+        column = next(one for one in self.columns if one.name == name)
+        path = self._chunk_path(column, shard)
+        content = _content(path.read_bytes()) if path.exists() else None
+        if content is None:
+            raise StoreError(
+                f"{path} is {'corrupt' if path.exists() else 'missing'}: verify({str(self.path)!r}, forget=True)"
+            )
+        here = self.slice_of(shard)
+        rows = 1 if column.by_shard else here.stop - here.start
+        return np.frombuffer(content, column.dtype.newbyteorder("<")).reshape(-1, *column.shape)[:rows].copy()
+
+    def warnings(self) -> dict[int, list[str]]:
+        """What the explanations of shards that are done warned of, by shard."""
+        paths = (self.path / CHECKSUMS).glob("warnings.*.json")
+        found = {int(path.name.split(".")[1]): json.loads(path.read_text()) for path in paths}
+        return {shard: found[shard] for shard in sorted(found) if self.is_done(shard)}
+
+    def write_whole(self, arrays: Mapping[str, Array]) -> None:
+        """Write arrays that are no shard's, in one chunk each, in the place of what they were before."""
+        zarr = import_zarr()
+        group = zarr.open_group(self.path, mode="r+")
+        for name, array in arrays.items():
+            if name not in group:
+                _create(zarr, group, name, array.shape, array.shape, array.dtype, None)
+            key = ".".join(["c", *["0"] * array.ndim])
+            write_all({self.path / name / key: _encoded(array, array.dtype)})
+
+    def forget(self, shard: int) -> None:
+        """Have a shard count as missing."""
+        self._marker(shard).unlink(missing_ok=True)
+
+    def damage(self, shard: int) -> list[str]:
+        """What is wrong with the files of a shard that is done."""
+        marker = self._marker(shard)
+        sums = _content(marker.read_bytes())
+        if sums is None or len(sums) != 4 * len(self.columns):
+            return [f"{marker.relative_to(self.path)} is corrupt"]
+        found = []
+        for column, checksum in zip(self.columns, np.frombuffer(sums, "<u4").tolist(), strict=True):
+            path = self._chunk_path(column, shard)
+            name = path.relative_to(self.path)
+            if not path.exists():
+                found.append(f"{name} is missing")
+            elif (content := _content(path.read_bytes())) is None or crc32c(content) != checksum:
+                found.append(f"{name} is corrupt")
+        return found
+
+    def clean(self) -> None:
+        """Remove what writers that were killed have left; only where none is at work."""
+        for path in self.path.rglob(f"*{PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    def _chunk_path(self, column: Column, shard: int) -> Path:
+        return self.path / column.name / ".".join(["c", str(shard), *["0"] * len(column.shape)])
+
+    def _warnings(self, shard: int) -> Path:
+        return self.path / CHECKSUMS / f"warnings.{shard}.json"
+
+    def _marker(self, shard: int) -> Path:
+        return self.path / CHECKSUMS / f"c.{shard}.0"
+
+
+def create(
+    path: str | os.PathLike[str],
+    rows: int,
+    shard_size: int,
+    block_size: int,
+    columns: Sequence[Column],
+    made: Mapping[str, Any],
+) -> Store:
+    """A new store at ``path``, all of whose shards are missing; or the one that another process has made there meanwhile.
+
+    ``made``: what is to be said of how it is made, as JSON has it.
+    """
+    zarr = import_zarr()
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    root = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")
+    described = [one.described() for one in columns]
+    sizes = {"rows": rows, "shard_size": shard_size, "block_size": block_size}
+    attributes = {KEY: {"format": FORMAT, **sizes, "columns": described, **made}}
+    try:
+        group = zarr.create_group(root, attributes=attributes)
+
+        shards = -(-rows // shard_size)
+        for one in columns:
+            if one.by_shard:
+                _create(zarr, group, one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims])
+            else:
+                shape, chunks = (rows, *one.shape), (shard_size, *one.shape)
+                _create(zarr, group, one.name, shape, chunks, one.dtype, ["sample", *one.dims])
+        shape, chunks = (shards, len(columns)), (1, len(columns))
+        _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
+        publish(root, final)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return Store(final)
+
+
+def _create(
+    zarr: Any,
+    group: Any,
+    name: str,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: np.dtype[Any],
+    dims: Sequence[str] | None,
+) -> None:
+    """An array whose chunks are files ``c.0.0`` in its folder, as :func:`_encoded` makes them."""
+    group.create_array(
+        name,
+        shape=tuple(shape),
+        chunks=tuple(chunks),
+        dtype=dtype,
+        compressors=zarr.codecs.Crc32cCodec(),
+        fill_value=_fill(dtype),
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dims and list(dims),
+    )
+
+
+def import_zarr() -> Any:
+    """The optional package zarr, version 3 or later."""
+    try:
+        import zarr
+        import zarr.codecs
+    except ImportError as error:
+        raise ImportError("a store needs zarr 3: pip install 'deepshap_ext[scale]'") from error
+    if int(zarr.__version__.split(".")[0]) < 3:
+        raise ImportError(f"a store needs zarr 3, got {zarr.__version__}: pip install 'deepshap_ext[scale]'")
+    return zarr
+
+
+def crc32c(data: bytes) -> int:
+    import google_crc32c
+
+    return int(google_crc32c.value(data))
+
+
+def _filled(array: Array, column: Column, rows: int) -> Array:
+    """A chunk's rows, which must be the column's; a short chunk is filled up."""
+    if array.shape[1:] != column.shape:
+        raise StoreError(f"{column.name}: all shards must have rows of shape {list(column.shape)}, got {shown(array)}")
+    if len(array) == rows:
+        return array
+    return np.concatenate([array, np.full((rows - len(array), *column.shape), _fill(column.dtype), column.dtype)])
+
+
+def _fill(dtype: np.dtype[Any]) -> float:
+    """What stands where nothing has been written."""
+    return np.nan if dtype.kind == "f" else 0
+
+
+def _encoded(array: Array, dtype: np.dtype[Any]) -> bytes:
+    """The bytes of a chunk, as zarr's codecs "bytes" and "crc32c" have them."""
+    content = np.ascontiguousarray(array, dtype.newbyteorder("<")).tobytes()
+    return content + crc32c(content).to_bytes(4, "little")
+
+
+def _content(chunk: bytes) -> bytes | None:
+    """What is in a chunk; None if its checksum is not its own."""
+    content, checksum = chunk[:-4], chunk[-4:]
+    return content if len(chunk) >= 4 and crc32c(content).to_bytes(4, "little") == checksum else None
