@@ -16,6 +16,7 @@
 #define __device__
 #define __host__
 #define __noinline__ [[gnu::noinline]]
+#define __launch_bounds__(...)
 #define __grid_constant__
 #define __shared__ static
 
@@ -32,6 +33,7 @@ namespace emulation {
 
 constexpr unsigned warp = 32;
 constexpr int processors = 1;
+constexpr int floats_per_double = 2;
 
 enum class State { running, at_shuffle, at_barrier, done };
 
@@ -152,10 +154,12 @@ T atomicAdd(T* address, T value) {
   return old;
 }
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrSingleToDoublePrecisionPerfRatio };
 inline int cudaGetDevice(int* device) { return *device = 0; }
-inline int cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emulation::processors;
+inline int cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::processors : emulation::floats_per_double;
   return 0;
 }
 inline int cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t) {
