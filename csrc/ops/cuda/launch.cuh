@@ -30,6 +30,16 @@ inline int64_t block_limit() {
   return static_cast<int64_t>(processors) * 32;
 }
 
+// Whether the current device is worth evaluating sides on, which is done in double (csrc/math/sides.h): processors made
+// for graphics do next to none of it.
+inline bool doubles_are_fast() {
+  int device = 0;
+  int floats_per_double = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&floats_per_double, cudaDevAttrSingleToDoublePrecisionPerfRatio, device));
+  return floats_per_double <= 4;
+}
+
 constexpr int block_threads = 256;
 
 // x: over items. y: over parts of the cotangents, more than one where the items alone leave processors idle.

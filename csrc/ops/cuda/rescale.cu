@@ -198,15 +198,6 @@ void launch_formula(const Operands<T>& o, FunctionIndex function, const Paramete
                                                parameters);
 }
 
-// Sides are evaluated in double, of which processors made for graphics do next to nothing.
-bool doubles_are_fast() {
-  int device = 0;
-  int floats_per_double = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&floats_per_double, cudaDevAttrSingleToDoublePrecisionPerfRatio, device));
-  return floats_per_double <= 4;
-}
-
 // Launches the kernel by sides; false where the function has none.
 template <class T>
 bool launch_sides(const Operands<T>& o, FunctionIndex function, const Parameters& parameters) {
