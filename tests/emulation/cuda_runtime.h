@@ -32,8 +32,6 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 namespace emulation {
 
 constexpr unsigned warp = 32;
-constexpr int processors = 1;
-constexpr int floats_per_double = 2;
 
 enum class State { running, at_shuffle, at_barrier, done };
 
@@ -156,10 +154,20 @@ T atomicAdd(T* address, T value) {
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrSingleToDoublePrecisionPerfRatio };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrSingleToDoublePrecisionPerfRatio,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 inline int cudaGetDevice(int* device) { return *device = 0; }
 inline int cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::processors : emulation::floats_per_double;
+  constexpr int values[] = {1, 2, 48 * 1024};
+  *value = values[attribute];
+  return 0;
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+int cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
   return 0;
 }
 inline int cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t) {
