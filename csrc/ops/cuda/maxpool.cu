@@ -120,7 +120,7 @@ Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     const auto *x_at = data<int64_t>(x_indices_dense), *r_at = data<int64_t>(r_indices_dense);
     const auto* baselines = data<int64_t>(rows_dense);
     const int64_t bytes_of_plane = call.plane_in * sizeof(C) + call.plane_out * (sizeof(C) + sizeof(int));
-    if (bytes_of_plane <= shared_memory()) {
+    if (bytes_of_plane <= shared_memory() / 2) {  // of two blocks one works while the other waits
       // Some planes a block, so that all of its threads have something to do.
       const int per_tile = static_cast<int>(std::clamp(2 * block_threads / call.plane_in, int64_t{1}, call.planes));
       const int64_t bytes = per_tile * bytes_of_plane;
