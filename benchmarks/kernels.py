@@ -4,15 +4,16 @@
 
 Bytes are what an ideal kernel moves: each operand read once and each result written once, shared baselines from cache. The copy is
 ``Tensor.clone`` of the operation's largest tensor, ``grad`` mostly, which allocates its result as the operations do; ``of a copy`` is
-the ratio of the two bandwidths, above 1 where operands come from cache. Three outputs a baseline on the grid, so that ``grad``
-dominates as in use; each result is compared with torch's arithmetic on the expanded pairs.
+the ratio of the two bandwidths, above 1 where operands come from cache. Three outputs a baseline, and in the larger size of float32
+also one, as where a model has one: each pair then needs a multiplier of its own. Each result is compared with torch's arithmetic on the
+expanded pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from deepshap_ext.memory import keep_freed_memory
 SIZES = {"cpu": (2**18, 2**22), "cuda": (2**22, 2**26)}
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 PAIRINGS = ("grid", "aligned", "per_sample")
-BATCH, BASELINES, OUTPUTS, SIDE, WINDOW = 8, 8, 3, 32, 2
+BATCH, BASELINES, SIDE, WINDOW = 8, 8, 32, 2
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Operands:
     r: Tensor
     rows: Tensor
     pairing: str
+    outputs: int
 
     @property
     def geometry(self) -> tuple[int, int, str]:
@@ -58,8 +60,8 @@ class Operands:
         return r if self.pairing == "aligned" else r.unflatten(0, (BATCH, -1))[:, row]
 
 
-def operands(elements: int, dtype: torch.dtype, pairing: str, device: torch.device) -> Operands:
-    rows = torch.arange(1 if pairing == "aligned" else BASELINES).repeat_interleave(OUTPUTS)
+def operands(elements: int, dtype: torch.dtype, pairing: str, outputs: int, device: torch.device) -> Operands:
+    rows = torch.arange(1 if pairing == "aligned" else BASELINES).repeat_interleave(outputs)
     channels = max(1, elements // (len(rows) * BATCH * SIDE * SIDE))
     shape = (channels, SIDE, SIDE)
     reference = {"grid": BASELINES, "aligned": BATCH, "per_sample": BATCH * BASELINES}[pairing]
@@ -67,7 +69,7 @@ def operands(elements: int, dtype: torch.dtype, pairing: str, device: torch.devi
         torch.randn(*leading, *shape, device=device).to(dtype)
         for leading in ((len(rows), BATCH), (BATCH,), (reference,))
     )
-    return Operands(grad, x, r, rows.to(device), pairing)
+    return Operands(grad, x, r, rows.to(device), pairing, outputs)
 
 
 # --- each operation: its call, and what the first cotangent's result should be -------------------------------------------------
@@ -86,19 +88,36 @@ def rescale(o: Operands) -> Case:
     return lambda: ops.rescale(o.grad, o.x, o.r, o.rows, "relu", (), *o.geometry), expected, (o.grad, o.x, o.r)
 
 
-def gelu(o: Operands) -> Case:
-    """Of the smooth functions, the one with the most arithmetic."""
+def smooth(function: str, o: Operands) -> Case:
+    """A function whose formula for pairs is a hundred operations and more: gelu has the most."""
+    parameters, derivative = SMOOTH[function]
 
     def expected() -> Tensor:
         # The mean of the derivative between the sides, by Gauss and Legendre.
         x, r = o.x.double(), o.of_row(o.r, 0).double()
         slope = torch.zeros_like(x)
         for node, weight in zip(*np.polynomial.legendre.leggauss(48), strict=True):
-            t = (x + r) / 2 + (x - r) / 2 * node
-            slope += weight / 2 * (torch.special.ndtr(t) + t * (t * t / -2).exp() / (2 * torch.pi) ** 0.5)
+            slope += weight / 2 * derivative((x + r) / 2 + (x - r) / 2 * node)
         return o.grad[0].double() * slope
 
-    return lambda: ops.rescale(o.grad, o.x, o.r, o.rows, "gelu", (), *o.geometry), expected, (o.grad, o.x, o.r)
+    def call() -> Tensor:
+        return ops.rescale(o.grad, o.x, o.r, o.rows, function, parameters, *o.geometry)
+
+    return call, expected, (o.grad, o.x, o.r)
+
+
+def _gelu_derivative(t: Tensor) -> Tensor:
+    return torch.special.ndtr(t) + t * (t * t / -2).exp() / (2 * torch.pi) ** 0.5
+
+
+#: Name, parameters and derivative.
+SMOOTH: dict[str, tuple[Sequence[float], Callable[[Tensor], Tensor]]] = {
+    "gelu": ((), _gelu_derivative),
+    "silu": ((), lambda t: t.sigmoid() * (1 + t * (-t).sigmoid())),
+    "tanh": ((), lambda t: 1 - t.tanh().square()),
+    "sigmoid": ((), lambda t: t.sigmoid() * (-t).sigmoid()),
+    "softplus": ((1.0, 20.0), torch.sigmoid),
+}
 
 
 def product(o: Operands) -> Case:
@@ -229,7 +248,7 @@ def midpoint(o: Operands) -> Case:
 
 
 def contribution(o: Operands) -> Case:
-    multipliers, rows = o.grad.unflatten(0, (-1, OUTPUTS)), o.rows[::OUTPUTS]
+    multipliers, rows = o.grad.unflatten(0, (-1, o.outputs)), o.rows[:: o.outputs]
 
     def expected() -> Tensor:
         each = [
@@ -246,9 +265,9 @@ def contribution(o: Operands) -> Case:
     return call, expected, (o.grad, o.x, o.r)
 
 
-CASES = {
+CASES: dict[str, Callable[[Operands], Case]] = {
     "rescale": rescale,
-    "rescale (gelu)": gelu,
+    **{f"rescale ({name})": partial(smooth, name) for name in SMOOTH},
     "product": product,
     "maxpool": maxpool,
     "shapley_max": shapley_max,
@@ -258,6 +277,8 @@ CASES = {
     "midpoint": midpoint,
     "contribution": contribution,
 }
+#: Measured in float32 alone: in other types they go as gelu does.
+AS_GELU = {f"rescale ({name})" for name in SMOOTH if name != "gelu"}
 #: These give multipliers of several operands for one output: what they should come to is their sum times the difference of the sides.
 SUMMED = {"shapley_max": lambda m, x, r: (m * (x - r)).sum(-1), "lstm": lambda m, x, r: sum((m * (x - r)).chunk(5, -1))}
 
@@ -273,31 +294,39 @@ def main() -> None:
     device = arguments.device
     keep_freed_memory(1 << 30)  # as explanations do: fresh pages would be half of what is measured
     print(
-        f"{machine(device)}\n\n| | pairing | dtype | grad | time | bandwidth | of a copy | error |\n|---|---|---|---|---|---|---|---|"
+        f"{machine(device)}\n\n| | pairing | dtype | outputs | grad | time | bandwidth | of a copy | error |\n|{'---|' * 9}"
     )
     measured = []
     for name in arguments.names or CASES:
         for pairing in PAIRINGS:
-            for dtype in [torch.float32] if arguments.small else TOLERANCES:
-                for elements in SIZES[device.type][: 1 if arguments.small else None]:
-                    torch.manual_seed(0)
-                    found = measure(name, operands(elements, dtype, pairing, device), arguments.repeats, device)
-                    cells = [
-                        name,
-                        pairing,
-                        str(dtype)[6:],
-                        f"{found['grad'] / 2**20:.1f} MiB",
-                        f"{1e3 * found['median']:.3f} ms",
-                    ]
-                    cells += [
-                        f"{found['bandwidth'] / 1e9:.1f} GB/s",
-                        f"{found['of_copy']:.2f}",
-                        f"{found['error']:.0e}",
-                    ]
-                    print(f"| {' | '.join(cells)} |", flush=True)
-                    measured.append({"op": name, "pairing": pairing, "dtype": str(dtype)[6:], **found})
-                    if arguments.results:
-                        save(arguments.results, "kernels", device, measured)
+            for dtype, elements, outputs in sizes(name, device, arguments.small):
+                torch.manual_seed(0)
+                found = measure(name, operands(elements, dtype, pairing, outputs, device), arguments.repeats, device)
+                cells = [
+                    *(name, pairing, str(dtype)[6:], str(outputs)),
+                    f"{found['grad'] / 2**20:.1f} MiB",
+                    f"{1e3 * found['median']:.3f} ms",
+                    f"{found['bandwidth'] / 1e9:.1f} GB/s",
+                    f"{found['of_copy']:.2f}",
+                    f"{found['error']:.0e}",
+                ]
+                print(f"| {' | '.join(cells)} |", flush=True)
+                one = {"op": name, "pairing": pairing, "dtype": str(dtype)[6:], "outputs": outputs, **found}
+                measured.append(one)
+                if arguments.results:
+                    save(arguments.results, "kernels", device, measured)
+
+
+def sizes(name: str, device: torch.device, small: bool) -> Iterator[tuple[torch.dtype, int, int]]:
+    """Type, elements of grad and outputs a baseline of each measurement."""
+    within, beyond = SIZES[device.type]
+    if small:
+        yield torch.float32, within, 3
+        return
+    yield torch.float32, beyond, 1
+    for dtype in [torch.float32] if name in AS_GELU else TOLERANCES:
+        for elements in [beyond] if name in AS_GELU else (within, beyond):
+            yield dtype, elements, 3
 
 
 def measure(name: str, o: Operands, repeats: int, device: torch.device) -> dict[str, float]:

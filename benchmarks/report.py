@@ -167,7 +167,7 @@ def floor(measured: Sequence[Record], picture: Picture) -> str:
 def kernels(measured: Sequence[Record], picture: Picture) -> str:
     lines = [
         [
-            one["op"], one["pairing"], one["dtype"], mebibytes(one["grad"]), seconds(one["median"]),
+            one["op"], one["pairing"], one["dtype"], str(one["outputs"]), mebibytes(one["grad"]), seconds(one["median"]),
             f"{one['bandwidth'] / 1e9:.0f} GB/s", f"{one['copy'] / 1e9:.0f} GB/s", number(one["of_copy"]), f"{one['error']:.0e}",
         ]
         for one in measured
@@ -176,14 +176,12 @@ def kernels(measured: Sequence[Record], picture: Picture) -> str:
     dtypes = list(dict.fromkeys(one["dtype"] for one in measured))
     figure, panels = plt.subplots(1, len(dtypes), figsize=(3.3 * len(dtypes) + 1, 3.2), sharey=True, squeeze=False)
     for dtype, panel in zip(dtypes, panels[0], strict=True):
-        # The largest of the sizes, which no cache holds.
+        # The largest of the sizes, which no cache holds, with the most outputs.
         for place, (pairing, color) in enumerate(PAIRING_COLORS.items()):
             rows = [one for one in measured if one["dtype"] == dtype and one["pairing"] == pairing]
-            largest = [
-                max((one for one in rows if one["op"] == name), key=lambda one: one["grad"]) for name in operations
-            ]
-            heights = [line + 0.27 * (place - 1) for line in range(len(operations))]
-            panel.barh(heights, [one["of_copy"] for one in largest], 0.25, color=color, label=pairing)
+            largest = {one["op"]: one for one in sorted(rows, key=lambda one: (one["grad"], one["outputs"]))}
+            heights = [operations.index(name) + 0.27 * (place - 1) for name in largest]
+            panel.barh(heights, [one["of_copy"] for one in largest.values()], 0.25, color=color, label=pairing)
         panel.axvline(1, color="black", linewidth=0.8)
         panel.set_title(dtype, fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
@@ -191,7 +189,7 @@ def kernels(measured: Sequence[Record], picture: Picture) -> str:
     panels[0][0].invert_yaxis()
     panels[0][-1].legend(frameon=False, fontsize=8)
     figure.supxlabel("bandwidth / a copy's, at the largest size", fontsize=10, y=-0.04)
-    head = ["", "pairing", "dtype", "grad", "time", "bandwidth", "a copy's", "of a copy", "error"]
+    head = ["", "pairing", "dtype", "outputs", "grad", "time", "bandwidth", "a copy's", "of a copy", "error"]
     return picture.save(figure, "Bandwidth of the kernels") + "\n\n" + markdown(head, lines)
 
 

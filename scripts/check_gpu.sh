@@ -92,7 +92,7 @@ for tool in memcheck racecheck; do
   fi
 done
 
-part kernels 60 bash -c 'benchmark kernels --repeats 5 '"$([[ $device == cuda ]] || echo --small)"
+part kernels 75 bash -c 'benchmark kernels --repeats 5 '"$([[ $device == cuda ]] || echo --small)"
 part precision 30 bash -c 'benchmark precision mlp resnet18 bpnet'
 networks=(resnet50 bpnet chrombpnet vit resnet18 bert mlp digits)
 [[ $device == cuda ]] || networks=(resnet18 bert)

@@ -16,6 +16,7 @@
 #define __device__
 #define __host__
 #define __noinline__ [[gnu::noinline]]
+#define __launch_bounds__(...)
 #define __grid_constant__
 #define __shared__ static
 
@@ -31,7 +32,6 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 namespace emulation {
 
 constexpr unsigned warp = 32;
-constexpr int processors = 1;
 
 enum class State { running, at_shuffle, at_barrier, done };
 
@@ -152,10 +152,22 @@ T atomicAdd(T* address, T value) {
   return old;
 }
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrSingleToDoublePrecisionPerfRatio,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 inline int cudaGetDevice(int* device) { return *device = 0; }
-inline int cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emulation::processors;
+inline int cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  constexpr int values[] = {1, 2, 48 * 1024};
+  *value = values[attribute];
+  return 0;
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+int cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
   return 0;
 }
 inline int cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t) {

@@ -46,6 +46,7 @@ CASES = [
     Case("heads", lambda n: (2 * n, 3, 4), 4, 3),
     Case("heads_in_front", lambda n: (2 * n, 3, 4), 4, 3, outer=2),
     Case("one_pair", lambda n: (n, 2, 3), 1, 1),
+    Case("six_inputs", lambda n: (n, 3, 4), 6, 3),
     Case("one_input", lambda n: (n, 3, 4, 6), 1, 3),
     Case("one_element", lambda n: (n,), 2, 3),
     Case("tiles", lambda n: (n, 5, 37, 33), 3, 2),

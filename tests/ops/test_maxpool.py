@@ -63,6 +63,17 @@ def test_oracle(pool, pairing, dtype, device, assert_close):
     check(arguments, dims, (1, 3, pairing), dtype, assert_close)
 
 
+@pytest.mark.parametrize("size", [8, 70, 250])
+def test_oracle_over_planes_of_any_size(size, dtype, device, assert_close):
+    """Small ones share a block's memory, larger ones have one's, the largest none."""
+    x, r = (torch.randn(n, 3, size, size).to(dtype).double() for n in (2, 1))
+    (_, x_indices), (_, r_indices) = (F.max_pool2d(t, 3, stride=2, padding=1, return_indices=True) for t in (x, r))
+    grad = torch.randn(2, *x_indices.shape)
+    arguments = [t.to(device, dtype) for t in (grad, x, r)]
+    indices = [t.to(device) for t in (x_indices, r_indices, torch.tensor([0, 0]))]
+    check([*arguments, *indices], 2, (1, 2, "grid"), dtype, assert_close)
+
+
 def test_sequence_first(device, assert_close):
     """[S, B, L]: the batch behind another dimension."""
     x, r = torch.randn(4, 3, 8), torch.randn(4, 2, 8)

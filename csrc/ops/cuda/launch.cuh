@@ -30,13 +30,23 @@ inline int64_t block_limit() {
   return static_cast<int64_t>(processors) * 32;
 }
 
+// Whether the current device is worth evaluating sides on, which is done in double (csrc/math/sides.h): processors made
+// for graphics do next to none of it.
+inline bool doubles_are_fast() {
+  int device = 0;
+  int floats_per_double = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&floats_per_double, cudaDevAttrSingleToDoublePrecisionPerfRatio, device));
+  return floats_per_double <= 4;
+}
+
 constexpr int block_threads = 256;
 
 // x: over items. y: over parts of the cotangents, more than one where the items alone leave processors idle.
 inline dim3 grid_over(int64_t items, int64_t cotangents, int64_t items_per_block = block_threads) {
   const int64_t limit = block_limit();
   const int64_t blocks = std::min((items + items_per_block - 1) / items_per_block, limit);
-  const int64_t parts = std::min(std::min(cotangents, (limit + blocks - 1) / blocks), int64_t{65535});
+  const int64_t parts = std::min(std::min(cotangents, limit / blocks), int64_t{65535});
   return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts));
 }
 
@@ -82,10 +92,11 @@ __device__ inline void store(const compute_t<T> (&from)[N], T* to) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Whether packs of 16 bytes are aligned in every operand and none reaches into the next row.
+// Whether packs of `size` elements are aligned in every operand and none reaches into the next row.
 template <class... Pointers>
 inline bool packs_fit(int64_t inner, int size, const Pointers*... pointers) {
-  return inner % size == 0 && ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+  return inner % size == 0 &&
+         ((reinterpret_cast<uintptr_t>(pointers) % (static_cast<uintptr_t>(size) * sizeof(Pointers)) == 0) && ...);
 }
 
 }  // namespace deepshap::ops

@@ -1,35 +1,45 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../midpoint.h"
-#include "launch.cuh"
+#include "strips.cuh"
 
 namespace deepshap::ops {
 namespace {
 
-template <class T, int N>
+// Nothing is read but the sides, whose loads fill a thread's time as its stores do: single elements are no slower than
+// packs, so that rows need not be aligned.
+template <class T, int N, int Rows>
 __global__ void midpoint_kernel(const T* __restrict__ x, const T* __restrict__ r, const int64_t* __restrict__ rows,
-                                T* __restrict__ out, int64_t cotangents, Geometry geometry) {
+                                T* __restrict__ out, int64_t cotangents, Strips<N, Rows> strips) {
   using C = compute_t<T>;
+  constexpr int ahead = Strips<N, Rows>::ahead;
+  const Geometry& geometry = strips.geometry;
   check_baselines(rows, cotangents, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
-  for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
-    const int64_t row = at / geometry.inner;
-    const T* reference = r + geometry.reference_base(row) + (at - row * geometry.inner);
-    C x_pack[N], packs[loads_ahead][N];
-    load<T, N>(x + at, x_pack);
-    for (int64_t v = first; v < last; v += loads_ahead) {
+  for (int64_t number = thread_index(); number < strips.count(); number += thread_count()) {
+    const Strip strip = strips[number];
+    C x_packs[Rows][N], r_packs[ahead][N];
 #pragma unroll
-      for (int l = 0; l < loads_ahead; ++l) {
-        if (v + l < last) load<T, N>(reference + rows[v + l] * geometry.reference_step(), packs[l]);
+    for (int l = 0; l < Rows; ++l) load<T, N>(x + strip.row(l), x_packs[l]);
+    for (int64_t v = first; v < last; v += ahead) {
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        load<T, N>(r + strip.reference + rows[v + a] * geometry.reference_step(), r_packs[a]);
       }
 #pragma unroll
-      for (int l = 0; l < loads_ahead; ++l) {
-        if (v + l >= last) break;
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
 #pragma unroll
-        for (int i = 0; i < N; ++i) packs[l][i] = math::midpoint(x_pack[i], packs[l][i]);
-        store<T, N>(packs[l], out + (v + l) * numel + at);
+        for (int l = 0; l < Rows; ++l) {
+          if (l >= strip.rows) break;
+          C means[N];
+#pragma unroll
+          for (int i = 0; i < N; ++i) means[i] = math::midpoint(x_packs[l][i], r_packs[a][i]);
+          store<T, N>(means, out + (v + a) * numel + strip.row(l));
+        }
       }
     }
   }
@@ -49,13 +59,15 @@ Tensor midpoint_cuda(const Tensor& x, const Tensor& r, const Tensor& rows, int64
   const Tensor x_dense = as_contiguous(x), r_dense = as_contiguous(r);
   const cudaStream_t stream = current_stream(x);
   DEEPSHAP_DISPATCH(x.scalar_type(), "midpoint", [&] {
-    constexpr int size = pack_size<scalar_t>;
+    constexpr int size = std::min(pack_size<scalar_t>, 4);
     const auto *xs = data<scalar_t>(x_dense), *rs = data<scalar_t>(r_dense);
     auto* to = mutable_data<scalar_t>(out);
-    const bool packs = packs_fit(geometry.inner, size, xs, rs, to);
-    const auto kernel = packs ? &midpoint_kernel<scalar_t, size> : &midpoint_kernel<scalar_t, 1>;
-    const dim3 grid = grid_over(geometry.numel() / (packs ? size : 1), rows.numel());
-    kernel<<<grid, block_threads, 0, stream>>>(xs, rs, data<int64_t>(rows_dense), to, rows.numel(), geometry);
+    const auto launch = [&](const auto& strips) {
+      midpoint_kernel<scalar_t><<<grid_over(strips.count(), rows.numel()), block_threads, 0, stream>>>(
+          xs, rs, data<int64_t>(rows_dense), to, rows.numel(), strips);
+    };
+    packs_fit(geometry.inner, size, xs, rs, to) ? with_strips<size>(geometry, launch)
+                                                : with_strips<1>(geometry, launch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

@@ -1,8 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../norm.h"
-#include "launch.cuh"
-#include "sum.cuh"
+#include "lines.cuh"
 
 namespace deepshap::ops {
 namespace {
@@ -11,23 +10,78 @@ using math::NormMultiplier;
 using math::NormPair;
 using math::NormStatistics;
 
-// The statistics of a line, in all of the `Threads` threads that work on it.
-template <int Threads, class T>
+// Lines that registers hold. The statistics of r's line are taken again for each baseline, here and below: they cost a
+// read of what is read anyway, where those of all rows of r may be many more than are needed.
+template <class T, class Lines>
+__global__ void __launch_bounds__(Lines::Threads* Lines::per_block, 512 / (Lines::Threads * Lines::per_block))
+    short_lines(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+                const compute_t<T>* __restrict__ scale, const int64_t* __restrict__ rows, T* __restrict__ out,
+                int64_t cotangents, NormCall call, Lines) {
+  using C = compute_t<T>;
+  constexpr int N = Lines::N, K = Lines::K;
+  check_baselines(rows, cotangents, call.lines);
+  __shared__ double scratch[32];
+  const int64_t n = call.size;
+  const int64_t lines = call.lines.numel();
+  const int64_t first = first_cotangent(cotangents);
+  const int64_t last = last_cotangent(cotangents);
+  const auto statistics = [&](const C(&side)[K][N]) {
+    return math::norm_statistics<C>(static_cast<double>(n), call.eps, call.centre, [&](const auto& f) {
+      return Lines::sum(
+          scratch, [&](int k, int i) { return Lines::position(k) < n ? f(static_cast<double>(side[k][i])) : 0.0; });
+    });
+  };
+  for (int64_t begin = blockIdx.x * Lines::per_block; begin < lines; begin += gridDim.x * Lines::per_block) {
+    // Past the end threads go on with the last line, since all of a warp take part in its sums, but write nothing.
+    const bool within = begin + threadIdx.y < lines;
+    const int64_t line = within ? begin + threadIdx.y : lines - 1;
+    C xs[K][N], rs[K][N];
+    Lines::load(x + line * n, n, C(0), xs);
+    const NormStatistics<C> x_statistics = statistics(xs);
+    NormStatistics<C> r_statistics{};
+    for (int64_t v = first; v < last; ++v) {
+      C g[K][N], scales[K][N];
+      Lines::load(grad + (v * lines + line) * n, n, C(0), g);
+      Lines::load(scale + line % call.groups * n, n, C(0), scales);
+      if (v == first || call.lines.changes(rows, v)) {
+        Lines::load(r + call.lines.reference_at(line, rows[v]) * n, n, C(0), rs);
+        r_statistics = statistics(rs);
+      }
+      const NormPair<C> pair(x_statistics, r_statistics);
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) g[k][i] *= scales[k][i];
+      }
+      const double sum_g = Lines::sum(scratch, [&](int k, int i) { return g[k][i]; });
+      const double sum_gz = Lines::sum(scratch, [&](int k, int i) { return g[k][i] * pair.z(xs[k][i], rs[k][i]); });
+      const NormMultiplier<C> multiplier(pair, static_cast<double>(n), call.centre, sum_g, sum_gz);
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) g[k][i] = multiplier(g[k][i], xs[k][i], rs[k][i]);
+      }
+      if (within) Lines::store(g, n, out + (v * lines + line) * n);
+    }
+  }
+}
+
+// The statistics of a line, in all threads of the block.
+template <class T>
 __device__ NormStatistics<compute_t<T>> statistics_of_line(const T* line, const NormCall& call, double* scratch) {
   return math::norm_statistics<compute_t<T>>(static_cast<double>(call.size), call.eps, call.centre, [&](const auto& f) {
     double sum = 0;
-    for (int64_t i = threadIdx.x; i < call.size; i += Threads) {
+    for (int64_t i = threadIdx.x; i < call.size; i += block_threads) {
       sum += f(static_cast<double>(static_cast<compute_t<T>>(line[i])));
     }
-    return sum_of_line<Threads>(sum, scratch);
+    return sum_of_line<block_threads>(sum, scratch);
   });
 }
 
-// `Threads` threads a line, in packs of N elements. The statistics of r's line are taken again for each baseline: they
-// cost a read of what is read anyway, where those of all rows of r may be many more than are needed.
-template <class T, int Threads, int N>
-__global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute_t<T>* scale, const int64_t* rows,
-                            T* out, int64_t cotangents, NormCall call) {
+// Longer ones: a block a line, in packs of N elements.
+template <class T, int N>
+__global__ void long_lines(const T* grad, const T* x, const T* r, const compute_t<T>* scale, const int64_t* rows,
+                           T* out, int64_t cotangents, NormCall call) {
   using C = compute_t<T>;
   check_baselines(rows, cotangents, call.lines);
   __shared__ double scratch[32];
@@ -35,17 +89,16 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
   const int64_t lines = call.lines.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
-  for (int64_t line = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; line < lines;
-       line += static_cast<int64_t>(gridDim.x) * blockDim.y) {
+  for (int64_t line = blockIdx.x; line < lines; line += gridDim.x) {
     const T* x_line = x + line * n;
     const T* r_line = r;
     const C* scale_line = scale + line % call.groups * n;
-    const NormStatistics<C> x_statistics = statistics_of_line<Threads>(x_line, call, scratch);
+    const NormStatistics<C> x_statistics = statistics_of_line(x_line, call, scratch);
     NormStatistics<C> r_statistics{};
     for (int64_t v = first; v < last; ++v) {
       if (v == first || call.lines.changes(rows, v)) {
         r_line = r + call.lines.reference_at(line, rows[v]) * n;
-        r_statistics = statistics_of_line<Threads>(r_line, call, scratch);
+        r_statistics = statistics_of_line(r_line, call, scratch);
       }
       const NormPair<C> pair(x_statistics, r_statistics);
       const T* from = grad + (v * lines + line) * n;
@@ -59,7 +112,7 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
         for (int k = 0; k < N; ++k) g[k] *= scale_line[i + k];
       };
       C sum_g = 0, sum_gz = 0;
-      for (int64_t i = static_cast<int64_t>(threadIdx.x) * N; i < n; i += Threads * N) {
+      for (int64_t i = static_cast<int64_t>(threadIdx.x) * N; i < n; i += block_threads * N) {
         load_all(i);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
@@ -67,10 +120,10 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
           sum_gz += g[k] * pair.z(xs[k], rs[k]);
         }
       }
-      const double whole_g = sum_of_line<Threads>(static_cast<double>(sum_g), scratch);
-      const double whole_gz = sum_of_line<Threads>(static_cast<double>(sum_gz), scratch);
+      const double whole_g = sum_of_line<block_threads>(static_cast<double>(sum_g), scratch);
+      const double whole_gz = sum_of_line<block_threads>(static_cast<double>(sum_gz), scratch);
       const NormMultiplier<C> multiplier(pair, static_cast<double>(n), call.centre, whole_g, whole_gz);
-      for (int64_t i = static_cast<int64_t>(threadIdx.x) * N; i < n; i += Threads * N) {
+      for (int64_t i = static_cast<int64_t>(threadIdx.x) * N; i < n; i += block_threads * N) {
         load_all(i);
 #pragma unroll
         for (int k = 0; k < N; ++k) g[k] = multiplier(g[k], xs[k], rs[k]);
@@ -83,15 +136,23 @@ __global__ void norm_kernel(const T* grad, const T* x, const T* r, const compute
 template <class T>
 void launch(const T* grad, const T* x, const T* r, const compute_t<T>* scale, const int64_t* rows, T* out,
             int64_t cotangents, const NormCall& call, cudaStream_t stream) {
-  constexpr int size = pack_size<T>;
-  const bool packs = packs_fit(call.size, size, grad, x, r, out);
-  const bool warps = call.size <= 1024;
-  const dim3 block = warps ? dim3(32, 4) : dim3(block_threads, 1);
-  const auto kernel = warps   ? (packs ? &norm_kernel<T, 32, size> : &norm_kernel<T, 32, 1>)
-                      : packs ? &norm_kernel<T, block_threads, size>
-                              : &norm_kernel<T, block_threads, 1>;
-  kernel<<<grid_over(call.lines.numel(), cotangents, block.y), block, 0, stream>>>(grad, x, r, scale, rows, out,
-                                                                                   cotangents, call);
+  constexpr int size = std::min(pack_size<T>, 4);
+  const int64_t lines = call.lines.numel();
+  const bool packs = packs_fit(call.size, size, grad, x, r, scale, out);
+  const auto in_registers = [&](const auto& ways) {
+    const dim3 block(ways.Threads, ways.per_block);
+    short_lines<<<grid_over(lines, cotangents, block.y), block, 0, stream>>>(grad, x, r, scale, rows, out, cotangents,
+                                                                             call, ways);
+  };
+  const bool held =
+      packs ? with_lines<Lines<8, size, 1>, Lines<32, size, 1>, Lines<32, size, 2>, Lines<64, size, 2>,
+                         Lines<128, size, 2>, Lines<256, size, 2>>(call.size, in_registers)
+            : with_lines<Lines<32, 1, 4>, Lines<64, 1, 4>, Lines<128, 1, 4>, Lines<256, 1, 4>>(call.size, in_registers);
+  if (!held) {
+    const auto kernel = packs ? &long_lines<T, size> : &long_lines<T, 1>;
+    kernel<<<grid_over(lines, cotangents, 1), block_threads, 0, stream>>>(grad, x, r, scale, rows, out, cotangents,
+                                                                          call);
+  }
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -5,51 +5,59 @@
 #include "../../math/means.h"
 #include "../layout.h"
 #include "../product.h"
-#include "launch.cuh"
+#include "strips.cuh"
 
 namespace deepshap::ops {
 namespace {
 
-template <class T, int N>
-__global__ void product_kernel(const T* __restrict__ grad, const T* __restrict__ a_x, const T* __restrict__ a_r,
-                               const T* __restrict__ b_x, const T* __restrict__ b_r, const int64_t* __restrict__ rows,
-                               T* __restrict__ out_a, T* __restrict__ out_b, int64_t cotangents, Geometry geometry) {
+template <class T, int N, int Rows>
+__global__ void __launch_bounds__(block_threads, sizeof(compute_t<T>) == 8 ? 1 : 2)
+    product_kernel(const T* __restrict__ grad, const T* __restrict__ a_x, const T* __restrict__ a_r,
+                   const T* __restrict__ b_x, const T* __restrict__ b_r, const int64_t* __restrict__ rows,
+                   T* __restrict__ out_a, T* __restrict__ out_b, int64_t cotangents, Strips<N, Rows> strips) {
   using C = compute_t<T>;
+  constexpr int ahead = Strips<N, Rows>::ahead;
+  const Geometry& geometry = strips.geometry;
   check_baselines(rows, cotangents, geometry);
   const int64_t numel = geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
-  for (int64_t at = thread_index() * N; at < numel; at += thread_count() * N) {
-    const int64_t row = at / geometry.inner;
-    const int64_t base = geometry.reference_base(row) + (at - row * geometry.inner);
-    C a_pack[N], b_pack[N], mean_a[N], mean_b[N], packs[loads_ahead][N];
-    load<T, N>(a_x + at, a_pack);
-    load<T, N>(b_x + at, b_pack);
-    for (int64_t v = first; v < last; v += loads_ahead) {
+  for (int64_t number = thread_index(); number < strips.count(); number += thread_count()) {
+    const Strip strip = strips[number];
+    C a_packs[Rows][N], b_packs[Rows][N];
 #pragma unroll
-      for (int l = 0; l < loads_ahead; ++l) {
-        if (v + l < last) load<T, N>(grad + (v + l) * numel + at, packs[l]);
+    for (int l = 0; l < Rows; ++l) {
+      load<T, N>(a_x + strip.row(l), a_packs[l]);
+      load<T, N>(b_x + strip.row(l), b_packs[l]);
+    }
+    for (int64_t v = first; v < last; v += ahead) {
+      C packs[ahead][Rows][N], a_rs[ahead][N], b_rs[ahead][N];
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        const int64_t reference = strip.reference + rows[v + a] * geometry.reference_step();
+        load<T, N>(a_r + reference, a_rs[a]);
+        load<T, N>(b_r + reference, b_rs[a]);
+#pragma unroll
+        for (int l = 0; l < Rows; ++l) {
+          if (l < strip.rows) load<T, N>(grad + (v + a) * numel + strip.row(l), packs[a][l]);
+        }
       }
 #pragma unroll
-      for (int l = 0; l < loads_ahead; ++l) {
-        if (v + l >= last) break;
-        if (v + l == first || geometry.changes(rows, v + l)) {
-          const int64_t reference = base + rows[v + l] * geometry.reference_step();
-          load<T, N>(a_r + reference, mean_a);
-          load<T, N>(b_r + reference, mean_b);
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
 #pragma unroll
-          for (int i = 0; i < N; ++i) {
-            mean_a[i] = math::midpoint(a_pack[i], mean_a[i]);
-            mean_b[i] = math::midpoint(b_pack[i], mean_b[i]);
-          }
+        for (int l = 0; l < Rows; ++l) {
+          if (l >= strip.rows) break;
+          const int64_t at = (v + a) * numel + strip.row(l);
+          C product[N];
+#pragma unroll
+          for (int i = 0; i < N; ++i) product[i] = packs[a][l][i] * math::midpoint(b_packs[l][i], b_rs[a][i]);
+          store<T, N>(product, out_a + at);
+#pragma unroll
+          for (int i = 0; i < N; ++i) product[i] = packs[a][l][i] * math::midpoint(a_packs[l][i], a_rs[a][i]);
+          store<T, N>(product, out_b + at);
         }
-        C product[N];
-#pragma unroll
-        for (int i = 0; i < N; ++i) product[i] = packs[l][i] * mean_b[i];
-        store<T, N>(product, out_a + (v + l) * numel + at);
-#pragma unroll
-        for (int i = 0; i < N; ++i) product[i] = packs[l][i] * mean_a[i];
-        store<T, N>(product, out_b + (v + l) * numel + at);
       }
     }
   }
@@ -73,17 +81,18 @@ std::tuple<Tensor, Tensor> product_cuda(const Tensor& grad, const Tensor& a_x, c
   const Tensor b_x_dense = arrange_as(b_x), b_r_dense = arrange_as(b_r);
   const cudaStream_t stream = current_stream(grad);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "product", [&] {
-    constexpr int size = pack_size<scalar_t>;
+    constexpr int size = std::min(pack_size<scalar_t>, 4);
     const Geometry& ordered = arrange_as.geometry;
     const auto* g = data<scalar_t>(grad_dense);
     const auto *ax = data<scalar_t>(a_x_dense), *ar = data<scalar_t>(a_r_dense);
     const auto *bx = data<scalar_t>(b_x_dense), *br = data<scalar_t>(b_r_dense);
     auto *oa = mutable_data<scalar_t>(out_a), *ob = mutable_data<scalar_t>(out_b);
-    const bool packs = packs_fit(ordered.inner, size, g, ax, ar, bx, br, oa, ob);
-    const auto kernel = packs ? &product_kernel<scalar_t, size> : &product_kernel<scalar_t, 1>;
-    const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), grad.size(0));
-    kernel<<<grid, block_threads, 0, stream>>>(g, ax, ar, bx, br, data<int64_t>(rows_dense), oa, ob, grad.size(0),
-                                               ordered);
+    const auto launch = [&](const auto& strips) {
+      product_kernel<scalar_t><<<grid_over(strips.count(), grad.size(0)), block_threads, 0, stream>>>(
+          g, ax, ar, bx, br, data<int64_t>(rows_dense), oa, ob, grad.size(0), strips);
+    };
+    packs_fit(ordered.inner, size, g, ax, ar, bx, br, oa, ob) ? with_strips<size>(ordered, launch)
+                                                              : with_strips<1>(ordered, launch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {out_a, out_b};

@@ -2,7 +2,7 @@
 
 #include "../layout.h"
 #include "../rescale.h"
-#include "launch.cuh"
+#include "strips.cuh"
 
 namespace deepshap::ops {
 namespace {
@@ -26,9 +26,9 @@ __device__ C multiplier_of(FunctionIndex function, const double* parameters, C x
   return C(0);
 }
 
-// `Inlined`: relu is nothing but memory traffic, and the registers that calls take would halve it.
-template <class T, int N, bool Inlined>
-__global__ void rescale_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+// Any function by its formula, which is evaluated once a baseline and kept for its outputs.
+template <class T, int N>
+__global__ void formula_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
                                const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents,
                                Geometry geometry, FunctionIndex function,
                                const __grid_constant__ Parameters parameters) {
@@ -54,13 +54,8 @@ __global__ void rescale_kernel(const T* __restrict__ grad, const T* __restrict__
           C r_pack[N];
           load<T, N>(reference + rows[v + l] * geometry.reference_step(), r_pack);
 #pragma unroll
-          for (int i = 0; i < N; ++i) {
-            if constexpr (Inlined) {
-              multiplier[i] = math::Relu(nullptr)(x_pack[i], r_pack[i]);
-            } else {
-              multiplier[i] = multiplier_of<C>(function, parameters.values, x_pack[i], r_pack[i]);
-            }
-          }
+          for (int i = 0; i < N; ++i)
+            multiplier[i] = multiplier_of<C>(function, parameters.values, x_pack[i], r_pack[i]);
         }
 #pragma unroll
         for (int i = 0; i < N; ++i) packs[l][i] *= multiplier[i];
@@ -70,9 +65,165 @@ __global__ void rescale_kernel(const T* __restrict__ grad, const T* __restrict__
   }
 }
 
-template <class T, int N>
-constexpr auto kernel_of(FunctionIndex function) {
-  return function == FunctionIndex::Relu ? &rescale_kernel<T, N, true> : &rescale_kernel<T, N, false>;
+// What a short rule keeps of a side, and f[x, r] by it: `multiplier` says whether what it writes is right, and where
+// not, `formula` is.
+
+// Nothing but memory traffic, and the registers that calls take would halve it.
+template <class C>
+struct OfRelu {
+  static constexpr int blocks = sizeof(C) == 8 ? 2 : 3;
+  using Side = C;
+  __device__ C side(C x) const { return x; }
+  __device__ bool multiplier(C x, C r, C& to) const {
+    to = formula(x, r);
+    return true;
+  }
+  __device__ C formula(C x, C r) const { return math::Relu(nullptr)(x, r); }
+};
+
+// The quotient of the sides' values, which a few pairs cancel in.
+template <class Functor>
+struct OfSides {
+  static constexpr int blocks = 2;
+  Functor function;
+
+  struct Side {
+    float x;
+    double value;
+  };
+  __device__ Side side(float x) const { return {x, function.side(static_cast<double>(x))}; }
+  __device__ bool multiplier(const Side& x, const Side& r, float& to) const {
+    to = math::side_quotient(x.x, r.x, x.value, r.value);
+    return math::sides_suffice(x.x, r.x, x.value, r.value);
+  }
+  __device__ float formula(float x, float r) const { return function(x, r); }
+};
+
+// Functions with a short rule. It is computed again for each output: that is less than the registers to keep it in.
+template <class T, int N, int Rows, class Rule>
+__global__ void __launch_bounds__(block_threads, Rule::blocks)
+    strips_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+                  const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents, Strips<N, Rows> strips,
+                  const __grid_constant__ Rule rule) {
+  using C = compute_t<T>;
+  using Side = typename Rule::Side;
+  constexpr int ahead = Strips<N, Rows>::ahead;
+  const Geometry& geometry = strips.geometry;
+  check_baselines(rows, cotangents, geometry);
+  const int64_t numel = geometry.numel();
+  const int64_t first = first_cotangent(cotangents);
+  const int64_t last = last_cotangent(cotangents);
+  for (int64_t number = thread_index(); number < strips.count(); number += thread_count()) {
+    const Strip strip = strips[number];
+    Side x_sides[Rows][N], r_side[N];
+#pragma unroll
+    for (int l = 0; l < Rows; ++l) {
+      C pack[N];
+      load<T, N>(x + strip.row(l), pack);
+#pragma unroll
+      for (int i = 0; i < N; ++i) x_sides[l][i] = rule.side(pack[i]);
+    }
+    for (int64_t v = first; v < last; v += ahead) {
+      C packs[ahead][Rows][N], r_packs[ahead][N];
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        load<T, N>(r + strip.reference + rows[v + a] * geometry.reference_step(), r_packs[a]);
+#pragma unroll
+        for (int l = 0; l < Rows; ++l) {
+          if (l < strip.rows) load<T, N>(grad + (v + a) * numel + strip.row(l), packs[a][l]);
+        }
+      }
+      unsigned rest = 0;  // a bit for each pair that needs the formula
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        if (v + a == first || geometry.changes(rows, v + a)) {
+#pragma unroll
+          for (int i = 0; i < N; ++i) r_side[i] = rule.side(r_packs[a][i]);
+        }
+#pragma unroll
+        for (int l = 0; l < Rows; ++l) {
+          if (l >= strip.rows) break;
+#pragma unroll
+          for (int i = 0; i < N; ++i) {
+            C multiplier;
+            if (!rule.multiplier(x_sides[l][i], r_side[i], multiplier)) rest |= 1u << ((a * Rows + l) * N + i);
+            packs[a][l][i] *= multiplier;
+          }
+          store<T, N>(packs[a][l], out + (v + a) * numel + strip.row(l));
+        }
+      }
+      // Few come here: their operands are read again, where they lie in registers has no index.
+      while (rest != 0) {
+        const int pair = __ffs(static_cast<int>(rest)) - 1;
+        rest &= rest - 1;
+        const int64_t of = v + pair / (Rows * N);
+        const int64_t at = strip.row(pair / N % Rows) + pair % N;
+        const int64_t reference = strip.reference + rows[of] * geometry.reference_step() + pair % N;
+        const C multiplier = rule.formula(static_cast<C>(x[at]), static_cast<C>(r[reference]));
+        out[of * numel + at] = static_cast<T>(static_cast<C>(grad[of * numel + at]) * multiplier);
+      }
+    }
+  }
+}
+
+template <class T>
+struct Operands {
+  const T *grad, *x, *r;
+  const int64_t* rows;
+  T* out;
+  int64_t cotangents;
+  const Geometry& geometry;
+  cudaStream_t stream;
+
+  bool packs(int size) const { return packs_fit(geometry.inner, size, grad, x, r, out); }
+};
+
+template <int N, class T, class Rule>
+void launch_strips(const Operands<T>& o, const Rule& rule) {
+  with_strips<N>(o.geometry, [&](const auto& strips) {
+    const dim3 grid = grid_over(strips.count(), o.cotangents);
+    strips_kernel<<<grid, block_threads, 0, o.stream>>>(o.grad, o.x, o.r, o.rows, o.out, o.cotangents, strips, rule);
+  });
+}
+
+template <class T>
+void launch_formula(const Operands<T>& o, FunctionIndex function, const Parameters& parameters) {
+  constexpr int size = pack_size<T>;
+  const bool packs = o.packs(size);
+  const auto kernel = packs ? &formula_kernel<T, size> : &formula_kernel<T, 1>;
+  const dim3 grid = grid_over(o.geometry.numel() / (packs ? size : 1), o.cotangents);
+  kernel<<<grid, block_threads, 0, o.stream>>>(o.grad, o.x, o.r, o.rows, o.out, o.cotangents, o.geometry, function,
+                                               parameters);
+}
+
+// Launches the kernel by sides; false where the function has none.
+template <class T>
+bool launch_sides(const Operands<T>& o, FunctionIndex function, const Parameters& parameters) {
+  switch (function) {
+#define DEEPSHAP_ENTRY(name, Functor)                                                    \
+  case FunctionIndex::Functor:                                                           \
+    if constexpr (std::is_same_v<compute_t<T>, float> && math::HasSide<math::Functor>) { \
+      launch_strips<2>(o, OfSides<math::Functor>{math::Functor(parameters.values)});     \
+      return true;                                                                       \
+    }                                                                                    \
+    return false;
+    DEEPSHAP_ELEMENTWISE(DEEPSHAP_ENTRY)
+#undef DEEPSHAP_ENTRY
+  }
+  return false;
+}
+
+template <class T>
+void launch(const Operands<T>& o, FunctionIndex function, const Parameters& parameters) {
+  if (function == FunctionIndex::Relu) {
+    constexpr int size = std::min(pack_size<T>, 4);
+    o.packs(size) ? launch_strips<size>(o, OfRelu<compute_t<T>>{}) : launch_strips<1>(o, OfRelu<compute_t<T>>{});
+  } else if (!(doubles_are_fast() && o.packs(2) && launch_sides(o, function, parameters))) {
+    launch_formula(o, function, parameters);
+  }
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 }  // namespace
@@ -88,20 +239,13 @@ Tensor rescale_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
   const Tensor grad_dense = arrange_as(grad, 1);
   const Tensor x_dense = arrange_as(x);
   const Tensor r_dense = arrange_as(r);
-  const cudaStream_t stream = current_stream(grad);
   Parameters values;
   std::copy(parameters.begin(), parameters.end(), values.values);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "rescale", [&] {
-    constexpr int size = pack_size<scalar_t>;
-    const Geometry& ordered = arrange_as.geometry;
-    const auto *g = data<scalar_t>(grad_dense), *xs = data<scalar_t>(x_dense), *rs = data<scalar_t>(r_dense);
-    auto* to = mutable_data<scalar_t>(out);
-    const bool packs = packs_fit(ordered.inner, size, g, xs, rs, to);
-    const auto kernel = packs ? kernel_of<scalar_t, size>(call.function) : kernel_of<scalar_t, 1>(call.function);
-    const dim3 grid = grid_over(ordered.numel() / (packs ? size : 1), grad.size(0));
-    kernel<<<grid, block_threads, 0, stream>>>(g, xs, rs, data<int64_t>(rows_dense), to, grad.size(0), ordered,
-                                               call.function, values);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const Operands<scalar_t> operands{data<scalar_t>(grad_dense), data<scalar_t>(x_dense),     data<scalar_t>(r_dense),
+                                      data<int64_t>(rows_dense),  mutable_data<scalar_t>(out), grad.size(0),
+                                      arrange_as.geometry,        current_stream(grad)};
+    launch(operands, call.function, values);
   });
   return out;
 }

@@ -1,14 +1,130 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../../math/means.h"
+#include "../../math/sides.h"
 #include "../softmax.h"
-#include "launch.cuh"
-#include "sum.cuh"
+#include "lines.cuh"
 
 namespace deepshap::ops {
 namespace {
 
-// Lines that are contiguous: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
+// Logarithmic means of elements of a line: floats by the exponentials of their sides, in double, and by the formula for
+// pairs where these cancel.
+template <class C, int N, int K>
+struct Means {
+  C x[K][N];
+  double at_x[sizeof(C) == 4 ? K : 1][N];
+
+  __device__ void set_x() {
+    if constexpr (sizeof(C) == 4) {
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) at_x[k][i] = math::side_exp(static_cast<double>(x[k][i]));
+      }
+    }
+  }
+
+  __device__ void operator()(const C (&r)[K][N], C (&mean)[K][N]) const {
+    unsigned rest = 0;  // a bit for each pair that needs the formula
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const C u = x[k][i], w = r[k][i];
+        if constexpr (sizeof(C) == 8) {
+          mean[k][i] = math::log_mean_exp(u, w);
+        } else {
+          const double at_w = math::side_exp(static_cast<double>(w));
+          const C none = -math::infinity<C>();
+          const bool masked = ((u == none) & (w == w)) | ((w == none) & (u == u));
+          mean[k][i] = masked ? C(0) : math::side_quotient(u, w, at_x[k][i], at_w);
+          rest |= static_cast<unsigned>(!(masked | math::sides_suffice(u, w, at_x[k][i], at_w))) << (k * N + i);
+        }
+      }
+    }
+    while (rest != 0) {
+      const int pair = __ffs(static_cast<int>(rest)) - 1;
+      rest &= rest - 1;
+      C u = 0, w = 0;  // picked from all, since registers have no index
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (k * N + i == pair) u = x[k][i], w = r[k][i];
+        }
+      }
+      const C found = math::log_mean_exp(u, w);
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (k * N + i == pair) mean[k][i] = found;
+        }
+      }
+    }
+  }
+};
+
+// Contiguous lines that registers hold.
+template <class T, class Lines>
+__global__ void __launch_bounds__(block_threads, 2)
+    short_lines(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+                const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents, bool log, SoftmaxCall call,
+                Lines) {
+  using C = compute_t<T>;
+  constexpr int N = Lines::N, K = Lines::K, ahead = Lines::ahead;
+  check_baselines(rows, cotangents, call.geometry);
+  const int64_t n = call.size;
+  const int64_t lines = call.lines();
+  const int64_t numel = call.geometry.numel();
+  const int64_t first = first_cotangent(cotangents);
+  const int64_t last = last_cotangent(cotangents);
+  const C none = -math::infinity<C>();
+  for (int64_t begin = blockIdx.x * Lines::per_block; begin < lines; begin += gridDim.x * Lines::per_block) {
+    // Past the end threads go on with the last line, since all of a warp take part in its sums, but write nothing.
+    const bool within = begin + threadIdx.y < lines;
+    const int64_t at = (within ? begin + threadIdx.y : lines - 1) * n;
+    Means<C, N, K> means;
+    C mean[K][N];
+    double total = 0;
+    Lines::load(x + at, n, none, means.x);
+    means.set_x();
+    for (int64_t v = first; v < last; v += ahead) {
+      C packs[ahead][K][N], r_packs[ahead][K][N];
+      bool fresh[ahead];
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        fresh[a] = v + a == first || call.geometry.changes(rows, v + a);
+        Lines::load(grad + (v + a) * numel + at, n, C(0), packs[a]);
+        if (fresh[a]) Lines::load(r + call.reference_start(at, rows[v + a]), n, none, r_packs[a]);
+      }
+#pragma unroll
+      for (int a = 0; a < ahead; ++a) {
+        if (v + a >= last) break;
+        auto& g = packs[a];
+        if (fresh[a]) {
+          means(r_packs[a], mean);
+          total = Lines::sum(nullptr, [&](int k, int i) { return mean[k][i]; });
+        }
+        const double sum = Lines::sum(nullptr, [&](int k, int i) { return log ? g[k][i] : g[k][i] * mean[k][i]; });
+        const C share = total == 0 ? C(0) : static_cast<C>(sum / total);
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+#pragma unroll
+          for (int i = 0; i < N; ++i) {
+            const C centred = log ? (total == 0 ? C(0) : g[k][i] - mean[k][i] * share) : mean[k][i] * (g[k][i] - share);
+            g[k][i] = centred;
+          }
+        }
+        if (within) Lines::store(g, n, out + (v + a) * numel + at);
+      }
+    }
+  }
+}
+
+// Longer ones: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
 // where they fit, computed again on each use where they do not. Sums are taken in double, here and below: over a
 // vocabulary's worth of floats, float would lose digits.
 template <class T, int Threads, bool Cached>
@@ -103,7 +219,25 @@ void launch(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, 
   if (call.stride != 1 || call.reference_stride != 1) {
     strided_lines<T><<<grid_over(call.lines(), cotangents), block_threads, 0, stream>>>(grad, x, r, rows, out,
                                                                                         cotangents, log, call);
-  } else {
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    return;
+  }
+  const auto in_registers = [&](const auto& ways) {
+    const dim3 block(ways.Threads, ways.per_block);
+    short_lines<<<grid_over(call.lines(), cotangents, block.y), block, 0, stream>>>(grad, x, r, rows, out, cotangents,
+                                                                                    log, call, ways);
+  };
+  bool held = false;
+  if (doubles_are_fast()) {
+    constexpr int size = std::min(pack_size<T>, 4);
+    if (packs_fit(call.size, size, grad, x, r, out)) {
+      held = with_lines<Lines<8, size, 1>, Lines<32, size, 1>, Lines<32, size, 2>, Lines<32, size, 4>>(call.size,
+                                                                                                       in_registers);
+    } else {
+      held = with_lines<Lines<32, 1, 1>, Lines<32, 1, 4>, Lines<32, 1, 8>>(call.size, in_registers);
+    }
+  }
+  if (!held) {
     constexpr int64_t shared_limit = 48 * 1024;
     const bool warps = call.size <= 1024;
     const dim3 block = warps ? dim3(32, 4) : dim3(block_threads, 1);

@@ -5,17 +5,14 @@
 
 namespace deepshap::ops {
 
-template <class C>
-__device__ C sum_of_warp(C value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-
-// The sum over the threads of a line, in all of them: a warp, or the whole block by way of `scratch` (a value a warp).
+// The sum over the threads of a line, in all of them: some of a warp or all, or the whole block by way of `scratch` (a
+// value a warp).
 template <int Threads, class C>
 __device__ C sum_of_line(C value, C* scratch) {
-  value = sum_of_warp(value);
+#pragma unroll
+  for (int offset = (Threads < 32 ? Threads : 32) / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
   if constexpr (Threads > 32) {
     __syncthreads();
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
