@@ -1,4 +1,5 @@
 # make demo    train a small network on real digits, explain it, compare with shap; writes out/digits.png
+# make gallery draw the pictures of docs/gallery.md into out
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean distclean FORCE
+.PHONY: help demo gallery test lint format bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +31,9 @@ help:
 
 demo: $(BUILT)
 	$(BIN)/python examples/digits.py
+
+gallery: $(BUILT)
+	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
 
 test: $(BUILT)
 	$(BIN)/python -m pytest

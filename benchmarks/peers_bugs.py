@@ -51,6 +51,17 @@ class OverlappingMaxPool(Image):
         self.pool = nn.MaxPool2d(3, 2, 1)
 
     def middle(self, x: Tensor) -> Tensor:
+        return self.pool(self.second(self.relu(x)))
+
+
+class ModulesInARow(Image):
+    """ReLU and max-pooling 2 x 2, modules in a row"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+
+    def middle(self, x: Tensor) -> Tensor:
         return self.pool(self.relu(x))
 
 
@@ -104,7 +115,16 @@ class SoftmaxOutput(Image):
         return self.softmax(4 * super().forward(x))
 
 
-MODELS = (ModulesUsedOnce, OverlappingMaxPool, FunctionalReLU, ReusedModule, InPlaceResidual, Gate, SoftmaxOutput)
+MODELS = (
+    ModulesUsedOnce,
+    ModulesInARow,
+    OverlappingMaxPool,
+    FunctionalReLU,
+    ReusedModule,
+    InPlaceResidual,
+    Gate,
+    SoftmaxOutput,
+)
 
 
 def with_deepshap_ext(model: nn.Module, X: Tensor, baselines: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A plain tensor from whatever holds the numbers of one argument: tensors, numpy arrays, data frames."""
+"""A plain tensor from whatever holds the numbers of one argument (tensors, numpy arrays, data frames), and an array from a tensor."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ def _from_tensor(label: str, tensor: Tensor) -> Tensor:
     return tensor.detach().as_subclass(Tensor).resolve_conj().resolve_neg()
 
 
+def as_array(tensor: Tensor) -> Array:
+    """The tensor's numbers for numpy, which has no bfloat16: those come as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
 def columns_of(value: Any) -> list[str] | None:
     """The names of a data frame's columns; None for what is no frame."""
     return list(map(str, value.columns)) if hasattr(value, "to_numpy") and hasattr(value, "columns") else None
@@ -121,6 +127,8 @@ def _advice(label: str, value: Any) -> str:
             ": pass a list of tensors in the order of the model's arguments, or wrap the model in a module whose forward names them; what "
             "is not explained goes into kwargs or sample_kwargs"
         )
+    if type(value).__name__ == "DenseData":
+        return f": pass its centres, {label}.data, and its weights as weights"
     if isinstance(value, torch.utils.data.DataLoader):
         return ": pass its samples as one tensor, torch.cat of its batches' inputs"
     if isinstance(value, torch.utils.data.Dataset):

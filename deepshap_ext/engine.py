@@ -61,6 +61,7 @@ class Engine:
         self._max_memory = max_memory
         self._batch_size = sys.maxsize if batch_size is None else batch_size
         self.device = examples[0].device
+        self.dtypes = [tensor.dtype for tensor in examples]
         #: Whether what the model gives when it is followed was compared with its own output.
         self.compared = False
         self.probed: Probed

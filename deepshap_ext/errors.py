@@ -42,9 +42,30 @@ def additivity_error(message: str) -> AdditivityError:
     return both(message)
 
 
+#: In the name of an operation: it decides by explained integers.
+OF_INTEGERS = " of explained integers"
+
+
+def decided_by(entry: str | None) -> str:
+    """What to say of the operation that decides all that the output depends on."""
+    if entry is None:
+        return ""
+    if OF_INTEGERS not in entry:
+        return f": {entry} decides"
+    return (
+        f": {entry} decides. Lookups of explained integers are followed in embedding, embedding_bag, table[ids], gather, index_select, "
+        f"take and one_hot: write it as one of these, or explain the numbers behind it with (model, layer)"
+    )
+
+
 def integrate_instead(entry: str | None = None) -> str:
     """The way out where the model decides otherwise for an input than for its baseline, at an operation
     (``torch.sort in net.act (model.py:31)``)."""
+    if entry is not None and OF_INTEGERS in entry:
+        return (
+            "pass a mask or positions that are the sample's for its baselines too, in sample_kwargs, if the model takes them; or take "
+            "baselines that it treats alike there, not of padding"
+        )
     module = "that module" if entry is None else entry.rpartition(" in ")[2].partition(" (")[0]
     return (
         f"register_rule(type of {module}, 'integrate'), or of a module around it, explains the module as a whole by its mean gradient "

@@ -15,10 +15,11 @@ from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .capture.graph import Cut
 from .capture.hooks import Call
+from .combination import Combination
 from .engine import Engine, within_memory
 from .explanation import Explanation
-from .failures import model_errors
-from .found import Wanted, check_wanted
+from .failures import as_the_model_takes, model_errors
+from .found import Wanted, check_codes, check_wanted
 from .inputs import Given, check_rows, device_of, dtypes_of, in_the_models_dtype, taken
 from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_inputs
 from .layers import model_and_layers
@@ -42,8 +43,8 @@ class Explainer:
 
     Args:
         model: a ``torch.nn.Module``, called as ``model(*inputs)``; or ``(model, layer)`` to explain the tensors that ``layer``, a
-            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once. Explained in eval
-            mode and left exactly as it was.
+            module inside the model or its dotted name, is given, or ``(model, [layer, ...])`` for several at once, the model itself
+            among them for its own inputs. Explained in eval mode and left exactly as it was.
         at: whether ``(model, layer)`` explains the layer's ``"input"``, as shap does, or its ``"output"``; for several layers one for
             all or a list, one a layer.
         call: which of the layer's calls in a forward pass, from 0; None where there is only one. For several layers likewise.
@@ -112,6 +113,10 @@ class Explainer:
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
         return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is known of constants by their identity does not hold for their copies.
+        return {**vars(self), "_moved": {}, "_engines": {}}
+
     @within_memory("the explanation")
     def attribute(
         self,
@@ -134,8 +139,8 @@ class Explainer:
 
         Args:
             X: samples ``[N, *features]``, a tensor, a numpy array or a data frame; a list or tuple of them for several inputs.
-                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes that the model looks
-                up: each has the value of what was looked up for it.
+                Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
+                them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
             target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions. For one a
                 sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K`` a sample integers
                 ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some samples'
@@ -164,12 +169,14 @@ class Explainer:
         """
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
-        given, listed = taken("X", X)
+        given, listed = self._taken(X)
         inputs, device = self._inputs("X", given)
-        theirs = check_baselines(baselines, weights, inputs, listed, device)
+        columns = [one.columns for one in given]
+        theirs = check_baselines(baselines, weights, inputs, columns, listed, device)
         structure = Structure(listed, self._several_layers)
-        wanted = Wanted(structure, standard_error, multipliers, combine, per_baseline, activations)
-        check_wanted(wanted, theirs.number, [] if self._layers else inputs)
+        combination = None if combine is None else Combination(combine, structure)
+        wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
+        check_wanted(wanted, theirs.number)
         constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
         theirs = theirs.with_rows(list(rows.values()))
         inputs = [*inputs, *rows.values()]
@@ -178,6 +185,9 @@ class Explainer:
             return {"X": inputs, "baselines": theirs.in_a_row()}
 
         engine = self._engine(constants, list(rows), inputs, lambda: examples(theirs, inputs, _TRIED), run_on)
+        inputs = [tensor.to(dtype) for tensor, dtype in zip(inputs, engine.dtypes, strict=True)]
+        theirs = theirs.to(engine.dtypes)
+        check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
         explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress)
@@ -213,7 +223,11 @@ class Explainer:
             constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
         )
         with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
-            return engine.expected(shared).reshape(engine.output_shape or (1,))
+            return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
+
+    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+        """What :func:`taken` gives of the argument X."""
+        return taken("X", X)
 
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
@@ -254,10 +268,19 @@ class Explainer:
         if engine is None:
             names = names_of_inputs(self._model, len(inputs) - len(by_row), [*constants, *by_row])
             call = Call(self._layers, self._select, constants, tuple(by_row), names)
-            with model_errors(self._model, call, self._options, run_on):
-                engine = Engine(self._model, call, examples(), self._options, self._max_memory, self._batch_size)
-            while len(self._engines) >= _KEPT:
-                del self._engines[next(iter(self._engines))]
+            some = examples()
+            dtypes = as_the_model_takes(self._model, call, self._options, some)
+
+            def taken(tensors: Sequence[Tensor]) -> list[Tensor]:
+                return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+
+            with model_errors(
+                self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
+            ):
+                engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
+            # In one step: another thread may add or take away others.
+            for old in list(self._engines)[: 1 - _KEPT]:
+                self._engines.pop(old, None)
         self._engines[key] = engine
         return engine
 

@@ -40,14 +40,14 @@ def model_errors(
 ) -> Iterator[None]:
     """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
 
-    Whether an error is the model's own is tried: the plain model on the same rows, without capture. A missing dimension is looked for in
-    the first argument alone, to whose shape the others are held.
+    Whether an error that it raised is its own is tried: the plain model on the same rows, without capture. A missing dimension is looked
+    for in the first argument alone, to whose shape the others are held.
     """
     try:
         yield
     except Exception as error:
         refused = isinstance(error, ExplanationError) and type(error) is not ExplanationError
-        if refused or is_out_of_memory(error):
+        if refused or is_out_of_memory(error) or not (isinstance(error, ExplanationError) or _in_a_model(error)):
             raise
         plain = _Plain(model, call, options)
         arguments = inputs()
@@ -58,12 +58,34 @@ def model_errors(
             except Exception as own:
                 if is_out_of_memory(own):
                     raise error from None
-                way = _as_floats(name, rows, plain) or (_as_one_sample(name, rows, plain) if name == first else "")
+                way = _as_one_sample(name, rows, plain) if name == first else ""
                 raise ExplanationError(f"{_message(name, rows, plain, own)}{way}") from own
             alone = name == first and isinstance(error, ExplanationError)
             if alone and (way := _all_together(name, rows, plain)):
                 raise ExplanationError(f"{error}{way}") from error
         raise
+
+
+def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor]) -> list[torch.dtype]:
+    """The dtypes of ``inputs`` as the model takes them: integers are numbers of its dtype where it runs on these and not on integers."""
+    plain = _Plain(model, call, options)
+    explained, _ = plain.split(inputs)
+    number = next(iter(dtypes_of(model)), torch.get_default_dtype())
+    given = [tensor.dtype for tensor in inputs]
+    if all(tensor.is_floating_point() for tensor in explained):
+        return given
+    # Torch looks nothing up for integers of one or two bytes, in which one-hot rows are stored: these may be numbers beside codes.
+    for bytes_ in (0, 2, 8):
+        taken = [dtype if dtype.is_floating_point or dtype.itemsize > bytes_ else number for dtype in given]
+        taken[len(explained) :] = given[len(explained) :]
+        if plain.runs([tensor[:2].to(dtype) for tensor, dtype in zip(inputs, taken, strict=True)]):
+            return taken
+    return given
+
+
+def _in_a_model(error: Exception) -> bool:
+    """Whether it was raised while a model ran, and not in what the user's functions make of its outputs or multipliers."""
+    return any(frame.f_code is Call.__call__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class _Plain:
@@ -136,16 +158,6 @@ def _layer(model: nn.Module, error: Exception) -> list[str]:
 
 def _takes(module: nn.Module) -> str | None:
     return next((takes(module) for kinds, takes in _TAKES if isinstance(module, kinds)), None)
-
-
-def _as_floats(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
-    """The advice to give integers as numbers, where it works."""
-    explained, _ = plain.split(rows)
-    dtype = next(iter(dtypes_of(plain.model)), torch.get_default_dtype())
-    numbers = [tensor if tensor.is_floating_point() else tensor.to(dtype) for tensor in explained]
-    if all(tensor.is_floating_point() for tensor in explained) or not plain.runs([*numbers, *rows[len(numbers) :]]):
-        return ""
-    return f"; it runs on {name} as numbers: pass floating-point ones, by .float() or .astype(float)"
 
 
 def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:

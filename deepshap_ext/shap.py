@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .additivity import Check
+from .arguments import flag
+from .arrays import as_array
 from .attribution import Attribution
 from .baselines import Baselines, check_weights, weighted
 from .engine import within_memory
 from .explainer import Explainer
-from .inputs import check_columns, check_rows, like, taken
+from .inputs import Given, check_columns, check_rows, like, taken
+from .shap_explanation import beside, explanation_class, explanations, names_of_outputs, one_each
 from .targets import ranked
 
 
@@ -25,7 +29,7 @@ class DeepExplainer(Explainer):
         model: as :class:`Explainer` takes it.
         data: the background, baselines ``[R, *features]``, a tensor, a numpy array, a data frame or what ``shap.kmeans`` returns; a list
             of them for a model of several inputs. Floating-point numbers are converted to the dtype of the model's parameters, those of a
-            later argument to the background's. Integers are codes that the model looks up: each has the value of what was looked up for it.
+            later argument to the background's. Integers are codes or numbers, as for :class:`Explainer`.
         weights: positive weights of the background's rows, ``[R]``; None: all the same.
         sample_kwargs: keyword arguments with a row a sample, such as an attention mask: tensors ``[R, ...]`` here, for the background,
             and ``[N, ...]`` when explaining. They are not explained: a sample's rows hold for its baselines as well.
@@ -57,7 +61,12 @@ class DeepExplainer(Explainer):
         constants, rows = self._further((), sample_kwargs, self._background.number, device)
         self._rows = rows
         ran_on = [*self._background.tensors, *rows.values()]
-        self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        engine = self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        taken_as = engine.dtypes[: len(tensors)]
+        #: The dtype of inputs whose integers are numbers to the model, and not codes; None for others.
+        self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
+        self._background = self._background.to(taken_as)
+        self._outputs = engine.output_shape or (1,)
 
     def __repr__(self) -> str:
         tensors, rows = self._background.tensors, f", sample_kwargs {list(self._rows)}" if self._rows else ""
@@ -71,7 +80,7 @@ class DeepExplainer(Explainer):
         background = self._background
         data = list(background.tensors) if self._listed else background.tensors[0]
         rows = {str(name): row for name, row in self._rows.items()}
-        return _numpy(self.expected_output(data, weights=background.weights, sample_kwargs=rows))
+        return as_array(self.expected_output(data, weights=background.weights, sample_kwargs=rows))
 
     def shap_values(
         self,
@@ -102,34 +111,51 @@ class DeepExplainer(Explainer):
         values = _arrays(found.values)
         return values if found.target is None else (values, found.target.cpu())
 
-    def __call__(self, X: Any, target: Any = None, *, sample_kwargs: Mapping[str, Any] | None = None) -> Any:
-        """A ``shap.Explanation`` of the samples with values, base values and data (a list of them for several inputs); needs shap.
+    def __call__(
+        self,
+        X: Any,
+        target: Any = None,
+        feature_names: Any = None,
+        output_names: Any = None,
+        display_data: Any = None,
+        *,
+        channels_last: bool = False,
+        sample_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A ``shap.Explanation``, which shap's plots take; a list of them for several inputs. Needs shap.
 
-        ``target``: as :meth:`attribute` takes it. Of one target a sample, values are ``[N, *features]``, which shap's plots take; of all
-        outputs ``[N, *features, outputs]``, of a single output too, as in shap: take ``[..., 0]`` of the Explanation, or
-        ``target=0``. The columns of a data frame, X or else the background, become the feature names.
+        Args:
+            X: as :meth:`shap_values` takes it; the Explanation's ``data``. Of integers whose ``display_data`` are all words, such as token
+                ids, the words are the ``data``, because shap.plots.text prints these.
+            target: as :meth:`attribute` takes it. For one output, or one a sample, values are ``[N, *features]`` and base values ``[N]``,
+                otherwise ``[N, *features, *outputs]`` and ``[N, *outputs]``.
+            feature_names: a name for each of the first features; None: the columns of a data frame, X or else the background.
+            output_names: a name for each of the model's outputs, of which the Explanation has those that are explained.
+            display_data: what shap.plots.waterfall and others print in the place of X's numbers, an array or a data frame of X's shape.
+            channels_last: whether dimension 1 of values and data, the channels of images, comes behind the other features, as
+                shap.plots.image and captum's visualize_image_attr take it.
+            sample_kwargs: as :meth:`shap_values` takes them.
+
+        For several inputs ``feature_names`` and ``display_data`` are lists, with None for an input that has none. The values of
+        ``(model, layer)`` are those of what the layer is given: they have neither, and no data.
         """
-        try:
-            from shap import Explanation
-        except ImportError as error:
-            raise ImportError(
-                "DeepExplainer(...)(X) returns a shap.Explanation: pip install shap, or use shap_values(X)"
-            ) from error
+        explanation_class()
+        flag("channels_last", channels_last)
+        names = names_of_outputs(output_names, self._outputs)
+        besides = []
+        if not self._layers:
+            self._taken(X)
+            given, listed = taken("X", X)
+            all_names = one_each("feature_names", feature_names, len(given), listed)
+            displayed = one_each("display_data", display_data, len(given), listed)
+            for one, columns, own, display in zip(given, self._columns, all_names, displayed, strict=True):
+                besides.append(beside(one, one.columns or columns, own, display, channels_last))
+        elif feature_names is not None or display_data is not None:
+            raise ValueError(
+                "feature_names and display_data must be None for a layer: they are X's, which it is not given"
+            )
         found = self.attribute(X, target, sample_kwargs=sample_kwargs)
-        values, base = _flat(found.values), _numpy(found.expected_value)
-        if self._layers:
-            # The values are those of the layer's inputs, which X is not.
-            described: list[tuple[Any, Any]] = [(None, None)] * len(values)
-        else:
-            described = [
-                (_numpy(one.tensor), one.columns or columns)
-                for one, columns in zip(taken("X", X)[0], self._columns, strict=True)
-            ]
-        explanations = [
-            Explanation(values=_numpy(one), base_values=base, data=data, feature_names=names)
-            for one, (data, names) in zip(values, described, strict=True)
-        ]
-        return explanations if isinstance(found.values, tuple) else explanations[0]
+        return explanations(found, besides, names, channels_last)
 
     @within_memory("the explanation")
     def attribute(
@@ -153,16 +179,19 @@ class DeepExplainer(Explainer):
             raise ValueError(
                 f"sample_kwargs must have the names that the explainer was made with, {list(self._rows)}, got {list(sample_kwargs or ())}"
             )
-        inputs = self._like_the_background(X)
         if baselines is None:
             if weights is not None:
                 raise ValueError("weights must be None without baselines: those of the background are the explainer's")
             weights = self._background.weights
             baselines = list(self._background.tensors) if self._listed else self._background.tensors[0]
-        X = inputs if self._listed else inputs[0]
+        elif any(self._counts):
+            (given, listed), weights = weighted("baselines", baselines, weights)
+            tensors = [one.tensor for one in self._numbers(given)]
+            baselines = tensors if listed else tensors[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
 
-    def _like_the_background(self, X: Any) -> list[Tensor]:
+    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+        """X in the background's dtypes, and with its columns where X is no frame."""
         given, listed = taken("X", X)
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
@@ -171,20 +200,19 @@ class DeepExplainer(Explainer):
                 f"X must be a list of {len(self._background.tensors)} inputs, as the background is, got {type(X).__name__}"
             )
         check_rows("X", given)
-        tensors = like("X", given, self._background.tensors, ["samples"])
-        check_columns(given, self._columns)
-        return tensors
+        tensors = like("X", self._numbers(given), self._background.tensors, ["samples"])
+        check_columns("background", given, self._columns)
+        each = zip(given, tensors, self._columns, strict=True)
+        return [Given(one.label, tensor, False, one.columns or columns) for one, tensor, columns in each], listed
 
-
-def _flat(values: Any) -> list[Any]:
-    return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]
+    def _numbers(self, given: Sequence[Given]) -> list[Given]:
+        """Integers as numbers where the background's are."""
+        return [
+            replace(one, tensor=one.tensor.to(dtype)) if dtype and not one.tensor.is_floating_point() else one
+            for one, dtype in itertools.zip_longest(given, self._counts[: len(given)])
+        ]
 
 
 def _arrays(values: Any) -> Any:
     """Arrays in the place of tensors, lists in that of tuples."""
-    return [_arrays(value) for value in values] if isinstance(values, tuple) else _numpy(values)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return [_arrays(value) for value in values] if isinstance(values, tuple) else as_array(values)

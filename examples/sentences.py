@@ -4,8 +4,8 @@
     python examples/sentences.py [--folder out]
 
 The model turns a sentence into the mean of its tokens' last hidden states; similar sentences have a large cosine. Of each pair, one
-sentence is explained while the other is held: which of its words raise the cosine, which lower it? Token ids cannot be attributed to, so
-the values are those of the embeddings' sum, which `(model, layer)` explains, added up over a token's 384 numbers.
+sentence is explained while the other is held: which of its words raise the cosine, which lower it? A token id's value is that of all that
+is looked up for it, its embedding's 384 numbers together.
 
 The baseline is the sentence with [PAD] in the place of every token, so that positions, [CLS] and [SEP] stay and get nothing. [PAD] is a
 token that says nothing: in training its place was always masked, and a sentence of it is like no other (cosines near 0).
@@ -113,7 +113,7 @@ def explain(tokenizer: transformers.PreTrainedTokenizerFast, bert: nn.Module, se
     model = Similarity(bert, tokenizer(other, return_tensors="pt").input_ids).eval()
 
     started = time.perf_counter()
-    explainer = DeepExplainer((model, bert.embeddings.LayerNorm), baseline)
+    explainer = DeepExplainer(model, baseline)
     found = explainer.attribute(ids, target=0)
     seconds = time.perf_counter() - started
 
@@ -124,7 +124,7 @@ def explain(tokenizer: transformers.PreTrainedTokenizerFast, bert: nn.Module, se
     spans = [tokens.offset_mapping[0][places] for places in of_word]
     return Explained(
         [sentence[int(span[0, 0]) : int(span[-1, 1])] for span in spans],
-        of_word.double() @ found.values[0].sum(1).double(),
+        of_word.double() @ found.values[0].double(),
         shapley_values(model, ids, baseline, of_word),
         float(found.output[0]),
         float(found.expected_value[0]),

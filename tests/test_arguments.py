@@ -427,13 +427,11 @@ def test_short_representations() -> None:
 
 
 def test_an_explanation_of_one_output(shap: ModuleType) -> None:
-    """All outputs have an axis, of a single output too, as in shap; a target's values have none, which plots take."""
+    """Neither a single output nor a target has an axis, so that plots take the Explanation; several outputs have one."""
     model = Function(lambda self, x: self.net(x)[:, :1], net=net())
-    explainer = DeepExplainer(model, BACKGROUND)
-    assert explainer(X).values.shape == (2, 6, 1)
-    one = explainer(X, 0)
-    assert one.values.shape == (2, 6) and one.base_values.shape == (2,)
-    np.testing.assert_allclose(one.values.sum(1) + one.base_values, model(X)[:, 0].detach(), rtol=1e-5)
+    for one in (DeepExplainer(model, BACKGROUND)(X), DeepExplainer(net(), BACKGROUND)(X, 0)):
+        assert one.values.shape == (2, 6) and one.base_values.shape == (2,)
+        np.testing.assert_allclose(one.values.sum(1) + one.base_values, model(X)[:, 0].detach(), rtol=1e-5)
 
 
 def test_an_explanation_of_a_target_a_sample(shap: ModuleType) -> None:

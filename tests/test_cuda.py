@@ -130,6 +130,29 @@ def test_hard_gates_in_float64_are_those_that_torch_computes(device: str, functi
     torch.testing.assert_close(found, function(x) - function(r), rtol=1e-13, atol=1e-14)
 
 
+class Coded(nn.Module):
+    """Lookups of single codes and of pairs, and a column of codes among numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.pairs = nn.Embedding(9, 4), nn.Parameter(torch.randn(9, 9, 4))
+
+    def forward(self, ids: Tensor, table: Tensor) -> Tensor:
+        hidden = self.words(ids) + self.pairs[ids, ids.roll(1, 1)] + self.words(table[:, :1].round().long())
+        return (hidden.tanh().mean(1) * table[:, 1:]).sum(1, keepdim=True)
+
+
+@on_gpu
+def test_codes_have_the_values_of_the_cpu(device: str) -> None:
+    model = Coded().double()
+    tables = [torch.cat([torch.randint(9, (rows, 1)), torch.randn(rows, 4)], 1).double() for rows in (4, 6)]
+    data = [[torch.randint(9, (rows, 5)), table] for rows, table in zip((4, 6), tables, strict=True)]
+    expected = DeepExplainer(model, data[1]).attribute(data[0]).values
+    x, background = ([tensor.to(device) for tensor in tensors] for tensors in data)
+    found = DeepExplainer(model.to(device), background).attribute(x).values
+    assert all(distance(*both) < 1e-10 for both in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("pairing", ["aligned", "per_sample"])
 @on_gpu
 def test_the_other_pairings(device: str, pairing: str) -> None:

@@ -180,6 +180,48 @@ def test_layers_of_which_one_is_no_cut_say_which() -> None:
     assert head < 1e-12 < 1e-3 < block
 
 
+@pytest.mark.parametrize("own", ["", None], ids=["by name", "by itself"])
+def test_the_models_own_inputs_beside_a_layer(own: str | None) -> None:
+    """Token ids and what the embedding makes of them: the same as of each alone."""
+    model = Tokens()
+    layers = [model.head, model if own is None else own, model.embed]
+    at = ["input", "input", "output"]
+    found = DeepExplainer((model, layers), BACKGROUND, at=at).attribute(X)
+    assert [tuple(values.shape) for values in found.values] == [(3, 4, 2), (3, 5, 2), (3, 5, 4, 2)]
+    alone = DeepExplainer(model, BACKGROUND).attribute(X)
+    assert_close = torch.testing.assert_close
+    assert_close(found.values[1], alone.values, rtol=1e-12, atol=1e-14)
+    assert_close(found.values[1], found.values[2].sum(2), rtol=1e-12, atol=1e-14)
+    assert max(float(delta.abs().max()) for delta in found.convergence_delta) < 1e-12
+    assert torch.equal(DeepExplainer((model, model), BACKGROUND).attribute(X).values, alone.values)
+
+
+def test_several_own_inputs_beside_a_layer_that_they_go_past() -> None:
+    model = Pair()
+    explainer = DeepExplainer((model, [model, model.word]), PAIR_BACKGROUND, at=["input", "output"])
+    with pytest.warns(UserWarning, match=r"past layer\(s\) 1 of the list"):
+        found = explainer.attribute(PAIR)
+    (tokens, kinds), (word,) = found.values
+    expected = DeepExplainer(model, PAIR_BACKGROUND).attribute(PAIR).values
+    torch.testing.assert_close((tokens, kinds), expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(word.sum(2), tokens, rtol=1e-12, atol=1e-14)
+
+
+def test_own_integers_beside_a_layer_have_no_multipliers() -> None:
+    model = Tokens()
+    explainer = DeepExplainer((model, [model.embed, model]), BACKGROUND, at=["output", "input"])
+    with pytest.raises(TypeError, match=r"multipliers must be False for inputs of torch\.int64"):
+        explainer.attribute(X, multipliers=True)
+
+
+def test_own_numbers_beside_a_layer() -> None:
+    model = Behind(Tokens())
+    x, background = (torch.randn(count, 5, 4, dtype=torch.float64) for count in (3, 4))
+    own, head = DeepExplainer((model, [model, model.model.head]), background).attribute(x).values
+    torch.testing.assert_close(own, DeepExplainer(model, background).attribute(x).values, rtol=1e-12, atol=1e-14)
+    assert head.shape == (3, 4, 2)
+
+
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [

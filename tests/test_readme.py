@@ -4,14 +4,19 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from types import ModuleType
 
+import matplotlib
 import pytest
 
 from deepshap_ext.rules.linear import LINEAR
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = {name: (ROOT / name).read_text() for name in ("README.md", "docs/tangermeme.md")}
+DOCUMENTS = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 EXAMPLES = {
     f"{name}-{number}": example
     for name, text in DOCUMENTS.items()
@@ -31,16 +36,21 @@ FAMILIES = (
 
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES.values(), ids=EXAMPLES.keys())
-def test_example_prints_what_the_document_says(code: str, printed: str) -> None:
+def test_example_prints_what_the_document_says(
+    code: str, printed: str, shap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plt, "show", lambda: None)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "example", "exec"), {"__name__": "example"})
+    plt.close("all")
     assert out.getvalue() == printed
 
 
 def test_every_python_block_is_such_an_example() -> None:
     for name, text in DOCUMENTS.items():
-        assert sum(key.startswith(name) for key in EXAMPLES) == text.count("```python") > 0
+        assert sum(key.startswith(f"{name}-") for key in EXAMPLES) == text.count("```python")
+    assert len(EXAMPLES) > 10
 
 
 @pytest.mark.parametrize("family", FAMILIES)

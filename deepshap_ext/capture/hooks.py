@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from ..errors import ExplanationError, UnsupportedOperationError
+from ..errors import ExplanationError, UnsupportedOperationError, decided_by
+from ..rules.lookup import TWIN
 from ..rules.registry import Application, Context, Options, Rule, in_force
 from . import torch_state
 from .applied import is_rules_own
@@ -39,7 +40,7 @@ class Pass:
     """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph.
 
     ``returned``: what the model returned, of which ``output`` is made. ``layers``: which of the explained tensors are each layer's; a
-    model's own inputs count as one layer.
+    model's own inputs count as one layer. ``integers``: whether each explained tensor has integers, in floating point.
     """
 
     capture: Capture
@@ -48,6 +49,7 @@ class Pass:
     explained: list[Tensor]
     edges: list[GradientEdge]
     layers: list[slice]
+    integers: list[bool]
     inputs: list[Tensor]
 
     @property
@@ -66,12 +68,15 @@ class Pass:
 class Layer:
     """The tensors that a module is given (``at`` ``"input"``) or returns (``"output"``), in one of its calls in a forward pass.
 
-    ``call``: which one, counted from 0; None where there is only one.
+    ``call``: which one, counted from 0; None where there is only one. The model itself at its input stands for the model's own inputs.
     """
 
     module: nn.Module
     at: Literal["input", "output"] = "input"
     call: int | None = None
+
+    def is_inputs_of(self, model: nn.Module) -> bool:
+        return self.module is model and self.at == "input" and not self.call
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,10 @@ class Call:
         """The model's inputs, without the further arguments behind them."""
         return inputs[: len(inputs) - len(self.by_row)]
 
+    def explains_inputs_of(self, model: nn.Module) -> bool:
+        """Whether the model's own inputs are explained: instead of layers, or as one of them."""
+        return not self.layers or any(layer.is_inputs_of(model) for layer in self.layers)
+
 
 class ModelHooks:
     """A context in which a model can be run under capture.
@@ -118,6 +127,7 @@ class ModelHooks:
         #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+        self._own_inputs = call.explains_inputs_of(model)
         for layer in call.layers:
             if layer.module not in self._names:
                 raise ExplanationError(
@@ -194,6 +204,8 @@ class ModelHooks:
         for module in self._names:
             self._prepare_module(module)
         for number, layer in enumerate(self.call.layers):
+            if layer.is_inputs_of(self._model):
+                continue
             if layer.at == "input":
                 layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
             else:
@@ -268,12 +280,13 @@ class ModelHooks:
             given = [leaf.clone() for leaf in leaves]
             for number, tensor in enumerate(explained):
                 if leaves[number].dtype != tensor.dtype:
-                    twin, given[number] = given[number], tensor.clone()
+                    twin, given[number] = leaves[number].to(TWIN, copy=True), tensor.clone()
                     capture.codes[given[number]] = twin
+                    capture.codes.inputs.append(get_gradient_edge(leaves[number]))
                     capture.dependence.mark(twin, explained=True)
             copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in others.items()}
             for tensor in (*leaves, *given):
-                capture.dependence.mark(tensor, explained=not self.call.layers)
+                capture.dependence.mark(tensor, explained=self._own_inputs)
             with capture, capture.saved_tensors():
                 output = self.call.select(self.call(self._model, given, copies))
             if self._options.softmax == "centered":
@@ -288,22 +301,29 @@ class ModelHooks:
         self._tensors.put_back()
         self._running.clear()
         self._capture = None
-        if not self.call.layers:
-            edges, layers = [get_gradient_edge(leaf) for leaf in leaves], [slice(0, len(leaves))]
-            tensors = [leaf.detach() for leaf in leaves]
-        else:
-            tensors, edges, layers = self._seen_layers()
+        tensors, edges, layers = self._seen_layers(leaves)
+        integers = [edge in capture.codes.inputs for edge in edges]
         self._check_output(output, capture, len(inputs[0]))
-        return Pass(capture, output, returned, tensors, edges, layers, leaves)
+        return Pass(capture, output, returned, tensors, edges, layers, integers, leaves)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         """A copy of an input that multipliers are taken with respect to; of integers that are explained themselves it is floating-point."""
-        if tensor.is_floating_point() or self.call.layers:
-            leaf = tensor.detach().clone()
-        else:
-            floating = [parameter.dtype for parameter in self._model.parameters() if parameter.is_floating_point()]
-            leaf = tensor.to(torch.float32 if floating and floating[0] != torch.float64 else torch.float64)
+        as_it_is = tensor.is_floating_point() or not self._own_inputs
+        leaf = tensor.detach().clone() if as_it_is else self._floating(tensor)
         return leaf.requires_grad_(leaf.is_floating_point())
+
+    def _floating(self, integers: Tensor) -> Tensor:
+        """Explained integers in a dtype that tells them apart: float32 those of two bytes, unless the model is float64."""
+        dtypes = [parameter.dtype for parameter in self._model.parameters() if parameter.is_floating_point()]
+        if integers.element_size() <= 2 and dtypes and dtypes[0] != torch.float64:
+            return integers.to(torch.float32)
+        most = 2**53
+        if integers.element_size() == 8 and (beyond := integers[(integers > most) | (integers < -most)]).numel():
+            raise ExplanationError(
+                f"explained integers must lie between -2**53 and 2**53, got {int(beyond[0])}: pass remainders of hashes, or explain the "
+                f"numbers that are looked up for them with (model, layer)"
+            )
+        return integers.to(TWIN)
 
     def own_output(self, inputs: Sequence[Tensor]) -> Tensor:
         """What the model gives for these rows when nobody follows it, as :attr:`Pass.returned`."""
@@ -408,11 +428,18 @@ class ModelHooks:
             now = [tensor.detach().nan_to_num(torch.nan) for tensor in tensors]
             seen.append((now, [get_gradient_edge(tensor) for tensor in tensors]))
 
-    def _seen_layers(self) -> tuple[list[Tensor], list[GradientEdge], list[slice]]:
+    def _seen_layers(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[GradientEdge], list[slice]]:
+        """What is explained, its places in the graph, and which of it are each layer's; ``leaves`` are the model's own inputs."""
         tensors: list[Tensor] = []
         edges: list[GradientEdge] = []
         layers = []
-        for layer, seen in zip(self.call.layers, self._seen, strict=True):
+        # Nothing but the model's own inputs is explained where there are no layers.
+        for layer, seen in zip(self.call.layers or [Layer(self._model)], self._seen or [[]], strict=True):
+            if layer.is_inputs_of(self._model):
+                layers.append(slice(len(tensors), len(tensors) + len(leaves)))
+                tensors += [leaf.detach() for leaf in leaves]
+                edges += [get_gradient_edge(leaf) for leaf in leaves]
+                continue
             name, number, call = self._names[layer.module], len(seen), layer.call
             if not number:
                 raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
@@ -443,6 +470,10 @@ class ModelHooks:
             raise ExplanationError(
                 f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
             )
+        if output[0].numel() == 0:
+            raise ExplanationError(
+                f"the model's output must have a number for each sample, got shape {list(output.shape)}"
+            )
         if not output.is_floating_point():
             raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
         if output in capture.dependence and (random := capture.dependence[output].random):
@@ -450,9 +481,10 @@ class ModelHooks:
                 f"{random}, and reaches the output: pass training=self.training where it has that argument, or explain a model without it"
             )
         if not output.requires_grad:
+            decision = capture.dependence[output].decision if output in capture.dependence else None
             raise UnsupportedOperationError(
                 "the model's output is made from what is explained by decisions only (comparisons, rounding, integers), or does not "
-                "depend on it"
+                "depend on it" + decided_by(decision)
             )
 
 

@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import ExplanationError, UnsupportedOperationError
+from ..arguments import shown
+from ..errors import OF_INTEGERS, ExplanationError, UnsupportedOperationError
 from ..memory import is_out_of_memory
 from ..rules.integrate import integrate
 from ..rules.linear import (
@@ -35,11 +36,12 @@ from ..rules.linear import (
     STEPS,
     single_views,
 )
+from ..rules.lookup import ELEMENTWISE, converted, is_integer
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
 from .applied import Applied, Running, output_of
 from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
-from .codes import CONVERSIONS, DECIDED, FUNCTIONS, Codes, converted, is_integer, keeps_codes
+from .codes import CONVERSIONS, DECIDED, ROUNDINGS, Codes, keeps_codes
 from .dependence import Dependence, plain, tensors_in
 from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
@@ -52,6 +54,9 @@ from .writes import Contents, undeclared
 
 #: Hooks that a model gives its tensors as it runs, to clip gradients or to look at them: they are training's backward's.
 WATCHING = frozenset("register_hook register_post_accumulate_grad_hook".split())
+
+#: Where rules cannot run.
+TRANSFORMS = "a transform of torch.func (vmap, grad, ...)"
 
 
 class Capture(TorchFunctionMode):
@@ -144,13 +149,16 @@ class Capture(TorchFunctionMode):
             function = identity
         wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
         if wrapped and self._needs_rule(called, args, kwargs):
-            self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
-        if active and called.name in CONVERSIONS:
-            return self._converted(called, function, args, kwargs, dependent, active)
-        if self.codes and any(tensor in self.codes for tensor in dependent) and keeps_codes(called.name):
-            result = self._coded(called, function, args, kwargs, dependent)
-            if result is not DECIDED:
-                return result
+            self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
+        if called.name in CONVERSIONS and (numbers := self._numbers(*args[:1])) is not None:
+            return self._converted(called, function, args, kwargs, dependent, active, numbers)
+        if self.codes and keeps_codes(called.name):
+            if any(tensor in self.codes for tensor in dependent):
+                result = self._coded(called, function, args, kwargs, dependent)
+                if result is not DECIDED:
+                    return result
+            elif any(plain(tensor) in self.codes for tensor in dependent):
+                self._refuse(called, f"runs inside {TRANSFORMS}, where explained integers cannot be followed")
         if active and called.name in self.rules:
             return self._with_rule(called, function, args, kwargs)
         if active and self._needs_rule(called, args, kwargs):
@@ -162,49 +170,59 @@ class Capture(TorchFunctionMode):
                 return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
         return self._as_it_is(called, function, args, kwargs, dependent, active)
 
+    def _numbers(self, value: Any = None) -> Tensor | None:
+        """What carries multipliers to a tensor that is converted: itself, or what it was rounded from."""
+        if not isinstance(value, Tensor):
+            return None
+        made = None if value.requires_grad else self.made_by(value)
+        if made and made.name in ROUNDINGS:
+            return made.operand
+        return value if value.requires_grad else None
+
     def _converted(
-        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
+        self,
+        called: Operation,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        dependent: list[Tensor],
+        active: list[Tensor],
+        numbers: Tensor,
     ) -> Any:
         """Convert numbers to another dtype; integers made of them are codes, whose twin carries the multipliers on."""
         result = self._as_it_is(called, function, args, kwargs, dependent, active)
-        if is_integer(result) and args[0] is active[0]:
-            self.codes[result] = self._apply(called, converted(args[0], result), (), {})
+        if is_integer(result):
+            self.codes[result] = self._apply(called, converted(numbers, result), (), {})
         return result
 
     def _coded(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """Run an operation on explained integers, and the same on their twins; numbers that it makes are the twins'."""
         if body := self.codes.taken_apart(called.name, args, kwargs):
             return self._taken_apart(called, body, args, kwargs, ours=True)
-        coded = [tensor for tensor in dependent if tensor in self.codes]
-        application = self.codes.looked_up(called.name, function, args, kwargs)
-        if application is not None:
+        if called.name in ELEMENTWISE and written_by(called, function, args, kwargs):
+            self._refuse(called, "is explained for explained integers where it makes new ones, not in place")
+        looked_up = self.codes.looked_up(called.name, function, args, kwargs, self._constants)
+        if looked_up is not None:
+            result, application = looked_up
             moved = self._apply(called, application, args, kwargs)
-            result = function(*args, **kwargs)
-        elif called.name in FUNCTIONS or kwargs.get("rounding_mode"):
-            if any(tensor.dtype == torch.bool for tensor in coded):
-                return DECIDED
-            if len(coded) > 1 or written_by(called, function, args, kwargs):
-                self._refuse(called, "is explained for one tensor of explained integers and constants, not in place")
-            result = function(*args, **kwargs)
-            moved = self._apply(called, converted(self.codes[coded[0]].expand(result.shape), result), (), {})
         elif called.name in CONVERSIONS:
             result = function(*args, **kwargs)
-            if not isinstance(result, Tensor) or result.dtype == torch.bool != coded[0].dtype:
+            if not (isinstance(result, Tensor) and args and args[0] in self.codes):
                 return DECIDED
-            moved = self.codes[coded[0]].clone()
+            if result.dtype == torch.bool != args[0].dtype:
+                return DECIDED
+            moved = self.codes[args[0]].clone()
         else:
-            return self._on_twins(called, function, args, kwargs, dependent, self.codes[coded[0]].dtype)
+            return self._on_twins(called, function, args, kwargs, dependent)
         return tree_map(partial(self._with_twin, called, dependent), result, moved)
 
-    def _on_twins(
-        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], dtype: torch.dtype
-    ) -> Any:
+    def _on_twins(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         """Run an operation on explained integers and the same on their twins."""
         written = written_by(called, function, args, kwargs)
         integers = [tensor for tensor in written if is_integer(tensor)]
         for tensor in integers:
-            self.codes.written(tensor, dtype)
-        twins, named = self.codes.twins_for((args, {key: value for key, value in kwargs.items() if key != "dtype"}))
+            self.codes.written(tensor)
+        twins, named = self.codes.arguments(called.name, args, kwargs)
         try:
             moved = self._call(called, function, twins, named)
         except ExplanationError:
@@ -231,6 +249,8 @@ class Capture(TorchFunctionMode):
             if result.element_size() < 4 and not (known or twin._is_view()):
                 # Small integers wrap around.
                 twin = self._apply(called, converted(twin, result), (), {})
+            if not torch.equal(twin.detach().to(result.dtype), result):
+                self._refuse(called, "makes integers beyond 2**53 of explained ones: take remainders before it")
             self.codes[result] = twin
         self._mark(called, [result, twin], dependent)
         return result
@@ -258,6 +278,7 @@ class Capture(TorchFunctionMode):
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
         self.dependence = Dependence()
+        self.codes = Codes()
         self.without_rule.clear()
         self.meetings.clear()
         self._made_by.clear()
@@ -299,7 +320,7 @@ class Capture(TorchFunctionMode):
         if random or not carrying:
             return run(*args, **kwargs)
         if any(plain(tensor) is not tensor for tensor in carrying):
-            self._refuse(called, "runs inside a transform of torch.func (vmap, grad, ...), where its rule cannot")
+            self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
         with self.paused():
             try:
                 application = rule(self, *args, **kwargs)
@@ -328,7 +349,7 @@ class Capture(TorchFunctionMode):
         return (made.operand, made.name) if made and made.name in ("rsqrt", "reciprocal") else None
 
     def made_by(self, value: Tensor) -> _Made | None:
-        """The ``rsqrt``, ``reciprocal`` or ``softmax`` whose result a tensor is, while neither this nor the operand was modified."""
+        """The ``rsqrt``, ``reciprocal``, ``softmax`` or rounding that made a tensor, while neither this nor the operand was modified."""
         made = self._made_by.get(id(value))
         return made if made and made.versions == (value._version, made.operand._version) else None
 
@@ -374,6 +395,8 @@ class Capture(TorchFunctionMode):
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
         self._mark(called, made, dependent)
+        if active and called.name in ROUNDINGS and not written:
+            self._remember(called, result, active[0])
         return result
 
     def _needs_rule(self, called: Operation, args: Any, kwargs: Any) -> bool:
@@ -454,6 +477,8 @@ class Capture(TorchFunctionMode):
 
     def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
         """Run an operation under its rule."""
+        if not isinstance(application, Application):
+            raise TypeError(f"the rule for {called.title} must return an Application or None, got {shown(application)}")
         target = args[0] if called.in_place or kwargs.get("inplace") else None
         dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):
@@ -484,14 +509,14 @@ class Capture(TorchFunctionMode):
             self._watch(step)
         self._mark(called, made, dependent)
         if called.name in ("rsqrt", "reciprocal", "softmax") and target is None:
-            # The operand lives no longer than the result does.
-            forget = partial(self._made_by.pop, id(result))
-            operand = application.operands[0]
-            versions = result._version, operand._version
-            self._made_by[id(result)] = _Made(
-                weakref.ref(result, forget), versions, operand, called.name, application.parameters
-            )
+            self._remember(called, result, application.operands[0], application.parameters)
         return application.rebuild(result) if application.rebuild else result
+
+    def _remember(self, called: Operation, result: Tensor, operand: Tensor, parameters: tuple[Any, ...] = ()) -> None:
+        """Keep what a tensor was made from, for later operations; the operand lives no longer than the result does."""
+        forget = partial(self._made_by.pop, id(result))
+        versions = result._version, operand._version
+        self._made_by[id(result)] = _Made(weakref.ref(result, forget), versions, operand, called.name, parameters)
 
     def _random(
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], random: str
@@ -519,15 +544,21 @@ class Capture(TorchFunctionMode):
         entries = []
         for (explained, decision), kept in groups.items():
             culprit = decision if explained else self._place(called)
+            if explained and not decision and self._of_integers(kept):
+                culprit = self._place(called, OF_INTEGERS)
             entry = Entry(called.title, self._module_path(), kept, past=not explained, culprit=culprit)
             self.tape.append(entry)
             entries.append(entry)
         return entries
 
-    def _place(self, called: Operation) -> str:
-        """The operation, its module and the line of the model's source: of the few operations that a message may have to name."""
+    def _of_integers(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether integers among these are explained as inputs of their own, not only as columns of numbers."""
+        return bool(self.codes.inputs) and any(tensor in self.codes for tensor in tensors)
+
+    def _place(self, called: Operation, of: str = "") -> str:
+        """The operation, what it is of, its module and the line of the model's source: for the few that a message may have to name."""
         line = source.line()
-        return f"{(self._whole or called).title} in {self._module_path()}" + (f" ({line})" if line else "")
+        return f"{(self._whole or called).title}{of} in {self._module_path()}" + (f" ({line})" if line else "")
 
     def _refuse(self, called: Operation, reason: str) -> NoReturn:
         raise UnsupportedOperationError(f"{called.title} in {self._module_path()} {reason}")
@@ -577,8 +608,12 @@ class Capture(TorchFunctionMode):
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
             passive = not tensor.requires_grad
             if passive and decision is None:
-                deciding = any(self.carries(tensor) or tensor in self.codes for tensor in dependent)
-                decision = self._place(called) if deciding else next((m.decision for m in marks if m.decision), None)
+                if self._of_integers(dependent):
+                    decision = self._place(called, OF_INTEGERS)
+                elif any(self.carries(tensor) or tensor in self.codes for tensor in dependent):
+                    decision = self._place(called)
+                else:
+                    decision = next((mark.decision for mark in marks if mark.decision), None)
             self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
 
 

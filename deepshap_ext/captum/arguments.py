@@ -1,0 +1,127 @@
+"""Arguments and errors in captum's forms, for the explainer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import shown
+from ..errors import ExplanationError
+
+#: How the explainer's messages about an argument begin, with its X called inputs, and how they begin here.
+_WORDS = {
+    "inputs": "inputs",
+    "baselines": "baselines",
+    "target": "target",
+    "args": "additional_forward_args",
+    "multipliers must be False": "multiply_by_inputs must be True",
+    "combine": "custom_attribution_func",
+}
+
+
+@contextmanager
+def raised_as_in_captum() -> Iterator[None]:
+    """``AssertionError`` where an argument breaks its contract, and where the model itself raises one."""
+    try:
+        yield
+    except (ExplanationError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, AssertionError):
+            raise error.__cause__ from None
+        message = re.sub(r"\bX\b", "inputs", str(error)).replace("inputs's", "inputs'")
+        if isinstance(error, ExplanationError):
+            error.args = (message,)
+            raise
+        for ours, theirs in _WORDS.items():
+            if message.startswith(ours):
+                raise AssertionError(theirs + message.removeprefix(ours)) from None
+        raise
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def tensors(name: str, value: Any) -> tuple[Tensor, ...]:
+    """The tensor, or tuple of tensors, that the argument ``name`` is."""
+    for one in as_tuple(value):
+        if not isinstance(one, Tensor):
+            raise AssertionError(f"{name} must be a tensor or a tuple of tensors, got {shown(one)}")
+    return as_tuple(value)
+
+
+def each_samples_own(baselines: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """One baseline for all samples, ``[1, *features]``, or for each its own, ``[N, 1, *features]``.
+
+    ``baselines``: one for each input, tensors of its shape or with a single row, or numbers for all its elements; None for zeros.
+    """
+    given = (0,) * len(inputs) if baselines is None else as_tuple(baselines)
+    _check_number(given, inputs)
+    found = []
+    for one, x in zip(given, inputs, strict=True):
+        row = (1, *x.shape[1:])
+        found.append(x.new_full(row, one) if isinstance(one, (int, float)) else one)
+        if not isinstance(found[-1], Tensor) or found[-1].shape not in (x.shape, row):
+            raise AssertionError(
+                f"baselines must be a number or of shape {list(x.shape)} or {list(row)}, got {shown(one)}"
+            )
+    if all(len(one) == 1 for one in found):
+        return found
+    return [one.expand_as(x).unsqueeze(1) for one, x in zip(found, inputs, strict=True)]
+
+
+def shared_by_all(baselines: Any, inputs: Any) -> list[Tensor]:
+    """Baselines ``[R, *features]``: tensors, or what a function of the inputs, or of nothing, returns."""
+    if callable(baselines):
+        baselines = baselines(inputs) if signature(baselines).parameters else baselines()
+    found = tensors("baselines", baselines)
+    _check_number(found, as_tuple(inputs))
+    return list(found)
+
+
+def _check_number(baselines: Sequence[Any], inputs: Sequence[Any]) -> None:
+    if len(baselines) != len(inputs):
+        raise AssertionError(f"baselines must be one for each of the {len(inputs)} input(s), got {len(baselines)}")
+
+
+def explained_output(target: Any) -> Any:
+    """The explainer's target: None is the only output that there is, and a tensor of one integer holds for all samples."""
+    if target is None:
+        return only_output("target must be an index into outputs of shape {}, got None")
+    return target.reshape(()) if isinstance(target, Tensor) and target.numel() == 1 else target
+
+
+def only_output(message: str) -> Callable[[Tensor], Tensor]:
+    """The explainer's target that is the only output; where it is not, the error has this message with the outputs' shape."""
+
+    def choose(outputs: Tensor) -> Tensor:
+        if outputs[0].numel() != 1:
+            raise AssertionError(message.format(list(outputs.shape[1:])))
+        return torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
+
+    return choose
+
+
+def combination(custom: Any) -> Callable[..., Any] | None:
+    """The explainer's function of multipliers, inputs and baselines from one of the first of them."""
+    if custom is None:
+        return None
+    number = len(signature(custom).parameters) if callable(custom) else 0
+    if not 1 <= number <= 3:
+        raise AssertionError(
+            f"custom_attribution_func must be a function of one to three arguments, got {shown(custom)}"
+        )
+    return lambda *sides: custom(*sides[:number])
+
+
+def like(inputs: Any, values: Sequence[Tensor]) -> Any:
+    """A tensor or a tuple as the inputs are, in their dtypes; values of integers stay floating-point."""
+    found = tuple(
+        value.to(x.dtype) if x.is_floating_point() else value for value, x in zip(values, as_tuple(inputs), strict=True)
+    )
+    return found if isinstance(inputs, tuple) else found[0]
