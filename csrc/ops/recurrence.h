@@ -45,8 +45,8 @@ RecurrenceCall check_recurrence(const Tensor& grad, const Tensor& state, const T
   sizes.back() = call.units;
   check_leading(op, "grad", grad, 1, "V", IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), "output.shape",
                 "an output");
-  check_leading(op, "state", state, 1, "V", IntHeaderOnlyArrayRef(sizes.data() + 1, sizes.size() - 1),
-                "step.shape", "a step");
+  check_leading(op, "state", state, 1, "V", IntHeaderOnlyArrayRef(sizes.data() + 1, sizes.size() - 1), "step.shape",
+                "a step");
   check_rows(op, rows, grad.size(0));
   if (state.size(0) != grad.size(0)) {
     fail(op, ": state must have the ", grad.size(0), " cotangents of grad, got ", state.size(0));

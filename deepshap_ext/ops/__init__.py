@@ -14,4 +14,4 @@ from .rescale import rescale as rescale  # noqa: E402
 from .shapley_max import shapley_max as shapley_max  # noqa: E402
 from .softmax import softmax as softmax  # noqa: E402
 
-__all__ = ["contribution", "recurrence", "maxpool", "midpoint", "norm", "product", "rescale", "shapley_max", "softmax"]
+__all__ = ["contribution", "maxpool", "midpoint", "norm", "product", "recurrence", "rescale", "shapley_max", "softmax"]

@@ -22,9 +22,7 @@ _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 BatchingRule = Callable[..., tuple[Tensor, ...]]
 
 
-def register_vmap(
-    name: str, tensors: Sequence[str], batched: BatchingRule | None = None, leading: int = 1
-) -> None:
+def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | None = None, leading: int = 1) -> None:
     """Batch an op over its first tensor [V, ...] and its last, rows [V]; by default the vmapped dimension joins V.
 
     `tensors` names the tensors, which come first among the op's arguments. The tensors in between are the model's own

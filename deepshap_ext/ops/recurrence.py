@@ -37,15 +37,15 @@ def recurrence(
     new_h. Products pass multipliers on by the mean of the other factor over the two sides, functions by their divided differences: what the
     rules of the single operations give.
 
-    Shapes, for S steps of H units: x (S, outer, batch, inner) and r (S, outer, rows of r, inner), their first dimension S and their last, of
-    an lstm, 6H: i, f, g, o, c, next; of a gru 5H: reset, update and new before their functions, new_h, before - new; of an rnn H: gate.
-    grad [V, *x.shape[:-1], H]; state [V, *x.shape[1:-1], H], the multiplier of an lstm's last cell, of the others added to that of the
-    first hidden state as it is handed on: zeros; weight [gates * H, H]; rows [V], int64.
+    Shapes, for S steps of H units: x (S, outer, batch, inner) and r (S, outer, rows of r, inner), first dimension S. Their last one is of
+    an lstm 6H: i, f, g, o, c, next; of a gru 5H: reset, update and new before their functions, new_h, before - new; of an rnn H: gate.
+    grad [V, *x.shape[:-1], H]; state [V, *x.shape[1:-1], H]: the multiplier of an lstm's last cell, zeros for the others; weight
+    [gates * H, H]; rows [V], int64.
 
     The results: of the gates' parts from the input, [V, *x.shape[:-1], gates * H]; of the hidden state before the first step by way of
-    `weight`, as state; and, as state, of an lstm's cell before the first step, or what is to be added to a gru's hidden state there.
+    `weight`, as state; as state, of an lstm's cell before the first step, or what a gru's hidden state there has beside `weight`.
     """
-    return _op(grad, state, x, r, weight, rows, cell, outer, batch, pairing)  # type: ignore[no-any-return]
+    return _op(grad, state, x, r, weight, rows, cell, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::recurrence")

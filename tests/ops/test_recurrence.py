@@ -43,8 +43,8 @@ def test_oracle(cell, case, dtype, device, assert_close):
     check(operands(cell, case, dtype, device), cell, case.geometry, dtype, assert_close)
 
 
-def test_layouts(cell, case, layout, device, assert_close):
-    check(operands(cell, case, torch.float32, device, layout), cell, case.geometry, torch.float32, assert_close)
+def test_layouts(case, layout, device, assert_close):
+    check(operands("gru", case, torch.float32, device, layout), "gru", case.geometry, torch.float32, assert_close)
 
 
 @pytest.mark.parametrize("units", [1, 15, 64, 65, 700])
@@ -61,7 +61,9 @@ def test_oracle_of_sides_far_out_and_close(cell, dtype, device, assert_close):
     """Saturated gates, and sides that are the same or nearly so."""
     kept, gates = CELLS[cell]
     at = torch.tensor([-1e4, -90.0, -20.0, -3.0, 0.0, 1e-3, 1.0, 5.0, 60.0, 3e3])
-    x, r = (side.to(device, dtype).repeat(1, 1, kept) for side in (at[None], torch.cat([at, at * 1.01, -at]).view(3, -1)))
+    x, r = (
+        side.to(device, dtype).repeat(1, 1, kept) for side in (at[None], torch.cat([at, at * 1.01, -at]).view(3, -1))
+    )
     grad, state = torch.ones(3, 1, 1, 10, device=device, dtype=dtype), torch.ones(3, 1, 10, device=device, dtype=dtype)
     weight = torch.ones(gates * 10, 10, device=device, dtype=dtype) / 64
     rows = torch.arange(3, device=device)
@@ -139,13 +141,11 @@ def test_empty(cell, shape, dtype, device):
     assert [out.shape for out in outs] == [(cotangents, STEPS, batch, gates * UNITS), *[(*shape, UNITS)] * 2]
 
 
-def test_vmap_is_the_loop(cell, case, device):
-    grad, state, x, r, weight, rows = operands(cell, case, torch.float32, device)
+def test_vmap_is_the_loop(case, device):
+    grad, state, x, r, weight, rows = operands("lstm", case, torch.float32, device)
 
     def op(g, s, row):
-        outs = recurrence(
-            g.unsqueeze(0), s.unsqueeze(0), x, r, weight, row.unsqueeze(0), cell, *case.geometry
-        )
+        outs = recurrence(g.unsqueeze(0), s.unsqueeze(0), x, r, weight, row.unsqueeze(0), "lstm", *case.geometry)
         return tuple(out.squeeze(0) for out in outs)
 
     each = [op(*one) for one in zip(grad, state, rows, strict=True)]
