@@ -30,7 +30,7 @@ def recurrent_layer(cell: str, projected: Tensor, state: Sequence[Tensor], weigh
     if has_torch_function((projected, *state)):
         # The function mode's own result.
         return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)
-    return _FORWARD[cell](projected, state, weights)[0]
+    return _forward(cell, projected, state, weights)[0]
 
 
 @rule("recurrent_layer")
@@ -44,7 +44,7 @@ def _recurrent_layer(
         given = list(every)
         for number, operand in zip(active, operands, strict=True):
             given[number] = operand
-        return _FORWARD[cell](given[0], given[1:], weights)
+        return _forward(cell, given[0], given[1:], weights)
 
     def multipliers(_: Tensor, sides: Any) -> list[Tensor]:
         if sides.batch_dim() == 0:
@@ -59,7 +59,7 @@ def _recurrent_layer(
 
 def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
     """Of the input's part of the gates and of the states before the first step, by :func:`deepshap_ext.ops.recurrence`."""
-    weight, _, projection = weights
+    weight, _, projection = _of_type(weights, sides.x[0].dtype)
     grads, *of_state = sides.grads
     steps, recurring = len(grads), weight
     if projection is not None:
@@ -76,6 +76,24 @@ def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
     if projection is not None:
         of_hidden = of_input[0] @ weight
     return (of_input, of_hidden, handed_on) if cell == "lstm" else (of_input, of_hidden + handed_on)
+
+
+def _forward(
+    cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """What the cell makes of all steps, and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
+    with torch.autocast(projected.device.type, enabled=False):
+        given = [tensor.to(projected.dtype) for tensor in state]
+        return _FORWARD[cell](projected, given, _of_type(weights, projected.dtype))
+
+
+def _of_type(weights: Weights, dtype: torch.dtype) -> Weights:
+    weight, bias, projection = weights
+    return (
+        weight.to(dtype),
+        None if bias is None else bias.to(dtype),
+        None if projection is None else projection.to(dtype),
+    )
 
 
 Forward = Callable[[Tensor, Sequence[Tensor], Weights], tuple[tuple[Tensor, ...], list[Tensor]]]
@@ -138,7 +156,6 @@ def _rnn(
     return (outputs,), [kept]
 
 
-#: What a cell makes of all steps, and the tensor that its rule reads.
 _FORWARD: dict[str, Forward] = {
     "lstm": _lstm,
     "gru": _gru,
