@@ -81,7 +81,7 @@ def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
 def _forward(
     cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """What the cell makes of all steps, and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
+    """What the cell makes of all steps and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
     with torch.autocast(projected.device.type, enabled=False):
         given = [tensor.to(projected.dtype) for tensor in state]
         return _FORWARD[cell](projected, given, _of_type(weights, projected.dtype))
