@@ -204,38 +204,31 @@ def norm(o: Operands) -> Case:
 
 
 def lstm(o: Operands) -> Case:
-    """Cells of 32 units; grad's elements are those of the hidden and cell states."""
-    x, r = (torch.randn(len(side), side[0].numel() // 64, 160, device=o.x.device).to(o.x.dtype) for side in (o.x, o.r))
-    x_values, r_values = (_lstm_values(side) for side in (x, r))
-    grad = o.grad.reshape(*o.grad.shape[:2], -1, 64)
+    """One step of 32 units, of a cell that is the same on both sides, and its product with the weight."""
+    x, r = (_lstm_step(torch.randn(len(t), t[0].numel() // 32, 128, device=t.device).to(t.dtype)) for t in (o.x, o.r))
+    grad = o.grad.reshape(len(o.grad), 1, BATCH, -1, 32)
+    state, weight = torch.zeros_like(grad[:, 0]), torch.randn(128, 32, device=grad.device).to(grad.dtype)
 
     def expected() -> Tensor:
-        # Multipliers add up, unit by unit, to the difference of the cell's outputs.
-        other = o.of_row(r, 0)
-        values = _lstm_values(other)
-        hidden, cell = grad[0].double().chunk(2, -1)
-        return hidden * (_hidden(x_values) - _hidden(values)) + cell * (_cell(x_values) - _cell(values))
+        # Multipliers add up, unit by unit, to the difference of the hidden states.
+        return grad[0, 0].double() * (_lstm_hidden(x) - _lstm_hidden(o.of_row(r, 0)))
 
-    return (
-        lambda: ops.lstm(grad, x, r, x_values, r_values, o.rows, *o.geometry),
-        expected,
-        (grad, x, r, x_values, r_values),
-    )
+    def call() -> tuple[Tensor, ...]:
+        return ops.recurrence(grad, state, x[None], r[None], weight, o.rows, "lstm", *o.geometry)
+
+    return call, expected, (grad, x, r, state, weight)
 
 
-def _lstm_values(x: Tensor) -> Tensor:
-    i, f, g, o, cell = x.chunk(5, -1)
-    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-    following = f * cell + i * g
-    return torch.cat([i, f, g, o, following, following.tanh()], -1)
+def _lstm_step(gates: Tensor) -> Tensor:
+    """What is kept of a step: its gates, the cell and the next one."""
+    i, f, g, _ = gates.chunk(4, -1)
+    cell = torch.full_like(i, 0.5)
+    return torch.cat([gates, cell, f.sigmoid() * cell + i.sigmoid() * g.tanh()], -1)
 
 
-def _hidden(values: Tensor) -> Tensor:
-    return values.double().chunk(6, -1)[3] * values.double().chunk(6, -1)[5]
-
-
-def _cell(values: Tensor) -> Tensor:
-    return values.double().chunk(6, -1)[4]
+def _lstm_hidden(kept: Tensor) -> Tensor:
+    *_, o, _, following = kept.double().chunk(6, -1)
+    return o.sigmoid() * following.tanh()
 
 
 def midpoint(o: Operands) -> Case:
@@ -273,14 +266,17 @@ CASES: dict[str, Callable[[Operands], Case]] = {
     "shapley_max": shapley_max,
     "softmax": softmax,
     "norm": norm,
-    "lstm": lstm,
+    "recurrence (lstm)": lstm,
     "midpoint": midpoint,
     "contribution": contribution,
 }
 #: Measured in float32 alone: in other types they go as gelu does.
 AS_GELU = {f"rescale ({name})" for name in SMOOTH if name != "gelu"}
 #: These give multipliers of several operands for one output: what they should come to is their sum times the difference of the sides.
-SUMMED = {"shapley_max": lambda m, x, r: (m * (x - r)).sum(-1), "lstm": lambda m, x, r: sum((m * (x - r)).chunk(5, -1))}
+SUMMED = {
+    "shapley_max": lambda m, x, r: (m * (x - r)).sum(-1),
+    "recurrence (lstm)": lambda m, x, r: sum((m[0] * (x - r)[..., : m.shape[-1]]).chunk(4, -1)),
+}
 
 
 def main() -> None:

@@ -257,6 +257,21 @@ class Bert(nn.Module):
         return self.head(self.encoders(self.norm(words + self.positions))[:, 0])
 
 
+# --- series ------------------------------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over ``[rows, steps, features]`` and a linear layer on its last output."""
+
+    def __init__(self, layer: Callable[..., nn.Module], features: int = 16, width: int = 64, **options: Any) -> None:
+        super().__init__()
+        self.layer = layer(features, width, batch_first=True, **options)
+        self.head = nn.Linear(2 * width if options.get("bidirectional") else width, 1)
+
+    def forward(self, series: Tensor) -> Tensor:
+        return self.head(self.layer(series)[0][:, -1])
+
+
 # --- genomics ----------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +319,13 @@ def shuffled(sequence: Tensor, count: int) -> Tensor:
     return torch.stack([sequence[:, torch.randperm(sequence.shape[1])] for _ in range(count)])
 
 
-SMALL_IMAGES, IMAGES, WORDS, BASE_PAIRS = (3, 64, 64), (3, 224, 224), (128, 256), (4, 2114)
+SMALL_IMAGES, IMAGES, WORDS, SERIES, BASE_PAIRS = (3, 64, 64), (3, 224, 224), (128, 256), (100, 16), (4, 2114)
+
+
+def recurrent(title: str, layer: Callable[..., nn.Module], **options: Any) -> Network:
+    small, full = Size(32, 20, 32, SERIES), Size(256, 50, 64, SERIES)
+    return Network(title, lambda: Recurrent(layer, **options), small=small, full=full)
+
 
 NETWORKS = {
     "digits": Network(
@@ -329,6 +350,11 @@ NETWORKS = {
     ),
     "vit": Network("ViT-S/16", ViT, small=Size(4, 8, 4, IMAGES), full=Size(32, 50, 2, IMAGES)),
     "bert": Network("BERT-mini", Bert, small=Size(4, 16, 4, WORDS), full=Size(32, 50, 8, WORDS)),
+    "lstm": recurrent("LSTM 16-64", nn.LSTM),
+    "gru": recurrent("GRU 16-64", nn.GRU),
+    "rnn": recurrent("RNN 16-64", nn.RNN),
+    "lstm-bidirectional": recurrent("LSTM 16-64, bidirectional", nn.LSTM, bidirectional=True),
+    "gru-2": recurrent("GRU 16-64, 2 layers", nn.GRU, num_layers=2),
     "bpnet": Network(
         "BPNet, 64 filters",
         lambda: BPNet(64, layers=9),

@@ -21,8 +21,8 @@ STABLE_TORCH_LIBRARY(deepshap_ext, m) {
       "norm(Tensor grad, Tensor x, Tensor r, Tensor scale, Tensor rows, float eps, bool centre, int outer, int batch, "
       "str pairing) -> Tensor");
   m.def(
-      "lstm(Tensor grad, Tensor x, Tensor r, Tensor x_values, Tensor r_values, Tensor rows, int outer, int batch, "
-      "str pairing) -> Tensor");
+      "recurrence(Tensor grad, Tensor state, Tensor x, Tensor r, Tensor weight, Tensor rows, str cell, int outer, "
+      "int batch, str pairing) -> (Tensor, Tensor, Tensor)");
   m.def(
       "contribution(Tensor multipliers, Tensor x, Tensor r, Tensor shares, Tensor rows, int outer, int batch, "
       "str pairing, bool with_multipliers) -> (Tensor, Tensor, Tensor)");

@@ -86,6 +86,22 @@ def test_cells(name: str, bias: bool) -> None:
     explained(function, cell=getattr(nn, name.split()[0])(FEATURES, HIDDEN, bias=bias, **options))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_autocast(name: str) -> None:
+    """The products are of half precision there, the states before the first step are not."""
+
+    def function(self: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.layer(x)[0][:, -1].float()
+
+    model = Function(function, layer=LAYERS[name](FEATURES, HIDDEN, batch_first=True))
+    x, background = torch.randn(3, LENGTH, FEATURES), torch.randn(2, LENGTH, FEATURES)
+    with torch.no_grad():
+        expected = model(x) - model(background).mean(0)
+    found = DeepExplainer(model, background, additivity_tolerance=3e-2).attribute(x)
+    torch.testing.assert_close(found.values.sum((1, 2)), expected, rtol=0, atol=2e-2)
+
+
 @pytest.mark.parametrize("at", ["input", "output"])
 def test_a_recurrent_layer_is_a_layer(at: str) -> None:
     lstm = nn.LSTM(FEATURES, HIDDEN, batch_first=True)

@@ -22,32 +22,33 @@ _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 BatchingRule = Callable[..., tuple[Tensor, ...]]
 
 
-def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | None = None) -> None:
+def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | None = None, leading: int = 1) -> None:
     """Batch an op over its first tensor [V, ...] and its last, rows [V]; by default the vmapped dimension joins V.
 
     `tensors` names the tensors, which come first among the op's arguments. The tensors in between are the model's own
     operands, never batched, and refused. `batched(in_dims of the tensors, *arguments)` returns the outputs batched in
-    dimension 0.
+    dimension 0; with it the first `leading` tensors may be batched.
 
     `torch.library.register_vmap` costs 170 us a call, most of it walks over nested arguments, which these ops do not
     have. A kernel of our own at the same dispatch key costs a fraction, where torch has what it takes.
     """
     op = getattr(torch.ops.deepshap_ext, name).default
-    rule = checked_rule(name, tensors, batched or joined_rule(op, len(tensors)))
+    rule = checked_rule(name, tensors, batched or joined_rule(op, len(tensors)), leading)
     if HAS_DIRECT:
         _library.impl(name, _direct_kernel(op, rule, len(tensors)), "FuncTorchBatched")
     else:
         torch.library.register_vmap(op, public_rule(rule), lib=_library)
 
 
-def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule) -> BatchingRule:
+def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule, leading: int = 1) -> BatchingRule:
     """The rule behind a refusal of operands that are batched."""
 
     def rule(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
-        for tensor, dim in zip(tensors[1:-1], in_dims[1 : len(tensors) - 1], strict=True):
+        for tensor, dim in zip(tensors[leading:-1], in_dims[leading : len(tensors) - 1], strict=True):
             if dim is not None:
+                over = ", ".join(tensors[:leading])
                 raise ValueError(
-                    f"{name}: vmap goes over {tensors[0]} and rows only, but {tensor} is batched in dimension {dim}"
+                    f"{name}: vmap goes over {over} and rows only, but {tensor} is batched in dimension {dim}"
                 )
         return batched(in_dims, *arguments)
 
@@ -62,14 +63,15 @@ def joined_rule(op: Any, tensors: int) -> BatchingRule:
     def batched(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
         leading, rows = arguments[0], arguments[last]
         size = rows.shape[in_dims[last]] if in_dims[0] is None else leading.shape[in_dims[0]]
-        leading, rows = _in_front(leading, in_dims[0], size), _in_front(rows, in_dims[last], size)
+        leading, rows = in_front(leading, in_dims[0], size), in_front(rows, in_dims[last], size)
         outs = op(leading.flatten(0, 1), *arguments[1:last], rows.flatten(0, 1), *arguments[tensors:])
         return tuple(out.reshape(*leading.shape[:2], *out.shape[1:]) for out in ((outs,) if single else outs))
 
     return batched
 
 
-def _in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The tensor with its vmapped dimension, of that size, in front; it is made where there is none."""
     if dim is None:
         return tensor.expand(size, *tensor.shape)
     return tensor if dim == 0 else tensor.movedim(dim, 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 NAMESPACE = "deepshap_ext"
-OPS = ("rescale", "product", "midpoint", "maxpool", "shapley_max", "softmax", "norm", "lstm", "contribution")
+OPS = ("rescale", "product", "midpoint", "maxpool", "shapley_max", "softmax", "norm", "recurrence", "contribution")
 FOLDER = Path(__file__).resolve().parent.parent
 BUILD = "pip install --no-build-isolation -e ."
 

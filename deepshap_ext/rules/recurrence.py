@@ -1,12 +1,12 @@
 """One direction of a recurrent layer, over all its steps, as one operation with a rule.
 
-Its rule is that of the products, sigmoids and tanhs that the cells are made of. What these pass on depends on the two sides alone and is
-known for all steps at once; from step to step, backwards, multipliers are only multiplied by it and by the weights.
+Its rule is that of the products, sigmoids and tanhs that the cells are made of. What these need is written into one tensor for all steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def recurrent_layer(cell: str, projected: Tensor, state: Sequence[Tensor], weigh
     if has_torch_function((projected, *state)):
         # The function mode's own result.
         return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)
-    return _CELLS[cell].forward(projected, state, weights)[0]
+    return _forward(cell, projected, state, weights)[0]
 
 
 @rule("recurrent_layer")
@@ -44,130 +44,121 @@ def _recurrent_layer(
         given = list(every)
         for number, operand in zip(active, operands, strict=True):
             given[number] = operand
-        return _CELLS[cell].forward(given[0], given[1:], weights)
+        return _forward(cell, given[0], given[1:], weights)
 
     def multipliers(_: Tensor, sides: Any) -> list[Tensor]:
         if sides.batch_dim() == 0:
             raise MixedSamplesError(
                 f"torch.{cell} takes the samples of a batch for the steps of one sequence: give it a tensor of three dimensions"
             )
-        found = _CELLS[cell].multipliers(sides, weights)
+        found = _multipliers(cell, sides, weights)
         return [found[number] for number in active]
 
     return Application([every[number] for number in active], forward, multipliers, parameters=(cell,))
 
 
-class _Lstm:
-    """``next = sigmoid(f) * c + sigmoid(i) * tanh(g)``, ``hidden = sigmoid(o) * tanh(next)``; by :func:`deepshap_ext.ops.lstm`."""
-
-    def forward(
-        self, projected: Tensor, state: Sequence[Tensor], weights: Weights
-    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        weight, bias, projection = weights
-        hidden, cell = state
-        outputs, states, values = [], [], []
-        for step in projected.unbind(0):
-            gates = step + linear(hidden, weight, bias)
-            states.append(torch.cat([gates, cell], -1))
-            i, f, g, o = gates.chunk(4, -1)
-            i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
-            cell = f * cell + i * g
-            squashed = torch.tanh(cell)
-            values.append(torch.cat([i, f, g, o, cell, squashed], -1))
-            hidden = o * squashed if projection is None else linear(o * squashed, projection)
-            outputs.append(hidden)
-        return (torch.stack(outputs), cell), [torch.stack(states), torch.stack(values)]
-
-    def multipliers(self, sides: Any, weights: Weights) -> list[Tensor]:
-        weight, _, projection = weights
-        grads, of_cell = sides.grads
-        sides_by_step = zip(*(kept.unbind(0) for kept in (*sides.x, *sides.r)), strict=True)
-        outer, *geometry = sides.geometry()
-        carried: Tensor | int = 0
-        found = []
-        for grad, (x, x_values, r, r_values) in reversed(list(zip(grads.unbind(0), sides_by_step, strict=True))):
-            grad = grad + carried
-            both = torch.cat([grad if projection is None else grad @ projection, of_cell], -1)
-            # The steps are the outermost dimension of what was kept.
-            one = x, r, x_values, r_values, sides.rows(), max(1, outer // len(grads)), *geometry
-            of_gates, of_cell = (
-                ops.lstm(both.unsqueeze(0), *one).squeeze(0).split([weight.shape[0], of_cell.shape[-1]], -1)
-            )
-            carried = of_gates @ weight
-            found.append(of_gates)
-        return [torch.stack(found[::-1]), carried, of_cell]
+def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
+    """Of the input's part of the gates and of the states before the first step, by :func:`deepshap_ext.ops.recurrence`."""
+    weight, _, projection = _of_type(weights, sides.x[0].dtype)
+    grads, *of_state = sides.grads
+    steps, recurring = len(grads), weight
+    if projection is not None:
+        # What stands behind the projection reaches what stands before it by a product, for all steps at once.
+        grads, recurring = grads @ projection, weight @ projection
+    state = of_state[0] if of_state else torch.zeros_like(grads[0])
+    outer, *geometry = sides.geometry()
+    # The steps are the outermost dimension of what was kept.
+    geometry = (max(1, outer // steps), *geometry)
+    found = ops.recurrence(
+        grads.unsqueeze(0), state.unsqueeze(0), sides.x[0], sides.r[0], recurring, sides.rows(), cell, *geometry
+    )
+    of_input, of_hidden, handed_on = (tensor.squeeze(0) for tensor in found)
+    if projection is not None:
+        of_hidden = of_input[0] @ weight
+    return (of_input, of_hidden, handed_on) if cell == "lstm" else (of_input, of_hidden + handed_on)
 
 
-class _Gru:
-    """``new = tanh(n_x + sigmoid(r) * n_h)``, ``hidden = new + sigmoid(u) * (hidden - new)``."""
-
-    def forward(
-        self, projected: Tensor, state: Sequence[Tensor], weights: Weights
-    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        weight, bias, _ = weights
-        (hidden,) = state
-        size = hidden.shape[-1]
-        outputs, gates, news, values = [], [], [], []
-        for step in projected.unbind(0):
-            both_x, new_x = step.split([2 * size, size], -1)
-            both_h, new_h = linear(hidden, weight, bias).split([2 * size, size], -1)
-            gates.append(both_x + both_h)
-            reset, update = torch.sigmoid(gates[-1]).chunk(2, -1)
-            news.append(new_x + reset * new_h)
-            new = torch.tanh(news[-1])
-            values.append(torch.cat([reset, update, new_h, hidden - new], -1))
-            hidden = new + update * (hidden - new)
-            outputs.append(hidden)
-        return (torch.stack(outputs),), [torch.stack(kept) for kept in (gates, news, values)]
-
-    def multipliers(self, sides: Any, weights: Weights) -> list[Tensor]:
-        (grads,) = sides.grads
-        reset, update, new_h, distance = sides.midpoint(2).chunk(4, -1)
-        new = _rescaled(1 - update, sides, "tanh", 1)
-        gates = _rescaled(torch.cat([new * new_h, distance], -1), sides, "sigmoid", 0)
-        # What a hidden state's multiplier is multiplied by for the gates of the state before, and for the input's part of the new state.
-        slopes = torch.stack([*gates.chunk(2, -1), new * reset, new], -2)
-        carried: Tensor | int = 0
-        found = []
-        for grad, slope, kept in reversed(list(zip(grads.unbind(0), slopes.unbind(0), update.unbind(0), strict=True))):
-            grad = grad + carried
-            found.append(grad.unsqueeze(-2) * slope)
-            carried = grad * kept + found[-1][..., :3, :].flatten(-2) @ weights[0]
-        every = torch.stack(found[::-1])
-        return [torch.cat([every[..., :2, :], every[..., 3:, :]], -2).flatten(-2), carried]  # type: ignore[list-item]
+def _forward(
+    cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """What the cell makes of all steps and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
+    with torch.autocast(projected.device.type, enabled=False):
+        given = [tensor.to(projected.dtype) for tensor in state]
+        return _FORWARD[cell](projected, given, _of_type(weights, projected.dtype))
 
 
-class _Rnn:
+def _of_type(weights: Weights, dtype: torch.dtype) -> Weights:
+    weight, bias, projection = weights
+    return (
+        weight.to(dtype),
+        None if bias is None else bias.to(dtype),
+        None if projection is None else projection.to(dtype),
+    )
+
+
+Forward = Callable[[Tensor, Sequence[Tensor], Weights], tuple[tuple[Tensor, ...], list[Tensor]]]
+
+
+def _lstm(projected: Tensor, state: Sequence[Tensor], weights: Weights) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """``next = sigmoid(f) * c + sigmoid(i) * tanh(g)``, ``hidden = sigmoid(o) * tanh(next)``."""
+    weight, bias, projection = weights
+    hidden, first = state
+    size = first.shape[-1]
+    kept = projected.new_empty(*projected.shape[:-1], 6 * size)
+    all_gates, cells, following = kept.split([4 * size, size, size], -1)
+    outputs = projected.new_empty(*projected.shape[:-1], hidden.shape[-1])
+    if bias is not None:
+        projected = projected + bias
+    cell = first
+    for step, gates, after, output in zip(projected, all_gates, following, outputs, strict=True):
+        torch.addmm(step, hidden, weight.t(), out=gates)
+        i, f, _, o = torch.sigmoid(gates).chunk(4, -1)
+        g = torch.tanh(gates[:, 2 * size : 3 * size])
+        cell = torch.addcmul(f * cell, i, g, out=after)
+        hidden = torch.tanh(cell).mul_(o)
+        if projection is not None:
+            hidden = linear(hidden, projection)
+        output.copy_(hidden)
+    cells[0] = first
+    cells[1:] = following[:-1]
+    return (outputs, cell.clone()), [kept]
+
+
+def _gru(projected: Tensor, state: Sequence[Tensor], weights: Weights) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """``new = tanh(new_x + sigmoid(reset) * new_h)``, ``hidden = new + sigmoid(update) * (hidden - new)``."""
+    weight, bias, _ = weights
+    (hidden,) = state
+    size = hidden.shape[-1]
+    kept = projected.new_empty(*projected.shape[:-1], 5 * size)
+    parts = kept.split([2 * size, size, size, size], -1)
+    outputs = projected.new_empty(*projected.shape[:-1], size)
+    for step, gates, before, new_h, apart, output in zip(projected, *parts, outputs, strict=True):
+        both_h, third = linear(hidden, weight, bias).split([2 * size, size], -1)
+        reset, update = torch.sigmoid(torch.add(step[:, : 2 * size], both_h, out=gates)).chunk(2, -1)
+        new_h.copy_(third)
+        new = torch.tanh(torch.addcmul(step[:, 2 * size :], reset, third, out=before))
+        hidden = torch.addcmul(new, update, torch.sub(hidden, new, out=apart), out=output)
+    return (outputs,), [kept]
+
+
+def _rnn(
+    activation: Callable[..., Tensor], projected: Tensor, state: Sequence[Tensor], weights: Weights
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     """``hidden = activation(x + hidden)``."""
-
-    def __init__(self, activation: str) -> None:
-        self._activation = activation
-
-    def forward(
-        self, projected: Tensor, state: Sequence[Tensor], weights: Weights
-    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        (hidden,) = state
-        outputs, before = [], []
-        for step in projected.unbind(0):
-            before.append(step + linear(hidden, weights[0], weights[1]))
-            hidden = getattr(torch, self._activation)(before[-1])
-            outputs.append(hidden)
-        return (torch.stack(outputs),), [torch.stack(before)]
-
-    def multipliers(self, sides: Any, weights: Weights) -> list[Tensor]:
-        (grads,) = sides.grads
-        slopes = _rescaled(torch.ones_like(grads), sides, self._activation, 0)
-        carried: Tensor | int = 0
-        found = []
-        for grad, slope in reversed(list(zip(grads.unbind(0), slopes.unbind(0), strict=True))):
-            found.append((grad + carried) * slope)
-            carried = found[-1] @ weights[0]
-        return [torch.stack(found[::-1]), carried]  # type: ignore[list-item]
+    weight, bias, _ = weights
+    (hidden,) = state
+    if bias is not None:
+        projected = projected + bias
+    kept, outputs = torch.empty_like(projected), torch.empty_like(projected)
+    for step, before, output in zip(projected, kept, outputs, strict=True):
+        torch.addmm(step, hidden, weight.t(), out=before)
+        hidden = output.copy_(activation(before))
+    return (outputs,), [kept]
 
 
-def _rescaled(grad: Tensor, sides: Any, function: str, position: int) -> Tensor:
-    x, r, geometry = sides.x[position], sides.r[position], sides.geometry(position)
-    return ops.rescale(grad.unsqueeze(0), x, r, sides.rows(), function, (), *geometry).squeeze(0)
-
-
-_CELLS: dict[str, Any] = {"lstm": _Lstm(), "gru": _Gru(), "rnn_tanh": _Rnn("tanh"), "rnn_relu": _Rnn("relu")}
+_FORWARD: dict[str, Forward] = {
+    "lstm": _lstm,
+    "gru": _gru,
+    "rnn_tanh": partial(_rnn, torch.tanh),
+    "rnn_relu": partial(_rnn, torch.relu),
+}

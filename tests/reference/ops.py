@@ -139,33 +139,68 @@ def norm(
     return out
 
 
-def lstm(
+def recurrence(
     grad: Tensor,
+    state: Tensor,
     x: Tensor,
     r: Tensor,
-    x_values: Tensor,
-    r_values: Tensor,
+    weight: Tensor,
     rows: Tensor,
+    cell: str,
     outer: int,
     batch: int,
     pairing: str,
-) -> Tensor:
-    """Gate by gate: products at the mean of the other factor, sigmoids and tanhs by their divided differences."""
-    grad, x, r, x_values, r_values = (tensor.double() for tensor in (grad, x, r, x_values, r_values))
-    out = grad.new_empty((len(rows), *x.shape))
-    sigmoid, tanh = divided_difference(torch.sigmoid), divided_difference(torch.tanh)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Step by step and gate by gate: products at the mean of the other factor, functions by their divided differences."""
+    grad, state, x, r, weight = (tensor.double() for tensor in (grad, state, x, r, weight))
+    found = []
     for v, row in enumerate(rows.tolist()):
-        other = paired(x, r, row, outer, batch, pairing).chunk(5, -1)
-        ours = x.chunk(5, -1)
-        at_x, at_r = x_values.chunk(6, -1), paired(x_values, r_values, row, outer, batch, pairing).chunk(6, -1)
-        at_i, at_f, at_g, at_o, _, squashed = ((a + b) / 2 for a, b in zip(at_x, at_r, strict=True))
-        hidden, following = grad[v].chunk(2, -1)
-        following = following + hidden * at_o * tanh(at_x[4], at_r[4])
-        i, f, g, o = (d(a, b) for d, a, b in zip((sigmoid, sigmoid, tanh, sigmoid), ours, other, strict=False))
-        cell = (ours[4] + other[4]) / 2
-        parts = [following * at_g * i, following * cell * f, following * at_i * g, hidden * squashed * o]
-        out[v] = torch.cat([*parts, following * at_f], -1)
-    return out
+        of_input, hidden, handed_on = [], torch.zeros_like(state[v]), state[v]
+        for step in reversed(range(len(x))):
+            other = paired(x[step], r[step], row, outer, batch, pairing)
+            gates, products, handed_on = _CELLS[cell](grad[v, step] + hidden, handed_on, x[step], other)
+            of_input.append(torch.cat(gates, -1))
+            hidden = torch.cat(products, -1) @ weight
+        found.append((torch.stack(of_input[::-1]), hidden, handed_on))
+    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+#: Of the gates' parts from the input and from the hidden state, and of what the step before handed on beside it.
+Passed = tuple[list[Tensor], list[Tensor], Tensor]
+
+
+def _lstm(hidden: Tensor, of_next: Tensor, x: Tensor, r: Tensor) -> Passed:
+    sigmoid, tanh = divided_difference(torch.sigmoid), divided_difference(torch.tanh)
+    (i, f, g, o, _, following), (i_r, f_r, g_r, o_r, _, following_r) = x.chunk(6, -1), r.chunk(6, -1)
+    at_i, at_f, at_o = ((a.sigmoid() + b.sigmoid()) / 2 for a, b in ((i, i_r), (f, f_r), (o, o_r)))
+    at_g, squashed = ((a.tanh() + b.tanh()) / 2 for a, b in ((g, g_r), (following, following_r)))
+    cell = (x.chunk(6, -1)[4] + r.chunk(6, -1)[4]) / 2
+    of_next = of_next + hidden * at_o * tanh(following, following_r)
+    of_i, of_f = of_next * at_g * sigmoid(i, i_r), of_next * cell * sigmoid(f, f_r)
+    gates = [of_i, of_f, of_next * at_i * tanh(g, g_r), hidden * squashed * sigmoid(o, o_r)]
+    return gates, gates, of_next * at_f
+
+
+def _gru(of_product: Tensor, directly: Tensor, x: Tensor, r: Tensor) -> Passed:
+    sigmoid, tanh = divided_difference(torch.sigmoid), divided_difference(torch.tanh)
+    (reset, update, new, *_), (reset_r, update_r, new_r, *_) = x.chunk(5, -1), r.chunk(5, -1)
+    *_, new_h, apart = ((a + b) / 2 for a, b in zip(x.chunk(5, -1), r.chunk(5, -1), strict=True))
+    at_reset, at_update = ((a.sigmoid() + b.sigmoid()) / 2 for a, b in ((reset, reset_r), (update, update_r)))
+    following = of_product + directly
+    of_new = following * (1 - at_update) * tanh(new, new_r)
+    gates = [of_new * new_h * sigmoid(reset, reset_r), following * apart * sigmoid(update, update_r)]
+    return [*gates, of_new], [*gates, of_new * at_reset], following * at_update
+
+
+def _rnn(function: Callable[[Tensor], Tensor]) -> Callable[..., Passed]:
+    def step(hidden: Tensor, nothing: Tensor, x: Tensor, r: Tensor) -> Passed:
+        gates = [hidden * divided_difference(function)(x, r)]
+        return gates, gates, nothing
+
+    return step
+
+
+_CELLS = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn(torch.tanh), "rnn_relu": _rnn(torch.relu)}
 
 
 def contribution(

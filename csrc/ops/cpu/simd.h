@@ -7,6 +7,8 @@
 namespace deepshap::ops {
 
 #define DEEPSHAP_INLINE [[gnu::always_inline]] static inline
+// The same of a lambda, behind its parameters.
+#define DEEPSHAP_INLINED __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define DEEPSHAP_X86 1
