@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
+from .engines import run_alone
 from .job import Job
 from .keep import Keep, bytes_a_sample
-from .shards import explain_shards, finish
 from .store import Store, StoreError, create, import_zarr
 
 #: Bytes of a shard in the store, and its samples, at most, unless the user says how many.
@@ -98,13 +97,9 @@ def explain_to(
         keep=Keep(dtype, axes, sum_over, summary),
         **options,
     )
-    found = open_store(store, job, shard_size)
-    missing = found.missing()
-    with tqdm(total=len(job), initial=len(job) - _rows(found, missing), unit="input", disable=not progress) as bar:
-        for shard in explain_shards(found, job, missing):
-            bar.update(_rows(found, [shard]))
-    finish(found)
-    _warn(found)
+    found = run_alone(lambda: (open_store(store, job, shard_size), job), progress)
+    if (warned := what_warned(found)) is not None:
+        warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
 
 
@@ -151,19 +146,16 @@ def _some_memory(device: torch.device) -> int:
     return min(MEMORY, 1 << max(0, (available_memory(device) // 2).bit_length() - 1))
 
 
-def _warn(store: Store) -> None:
+def what_warned(store: Store) -> str | None:
+    """What explanations of shards warned of, in a sentence."""
     found = store.warnings()
-    if found:
-        shard, (first, *_) = next(iter(found.items()))
-        warnings.warn(
-            f"explanations of {len(found)} of {store.shards} shards warned, shard {shard} so: {first} "
-            f"(all: Store({str(store.path)!r}).warnings())",
-            stacklevel=3,
-        )
-
-
-def _rows(store: Store, shards: Sequence[int]) -> int:
-    return sum(here.stop - here.start for here in map(store.slice_of, shards))
+    if not found:
+        return None
+    shard, (first, *_) = next(iter(found.items()))
+    return (
+        f"explanations of {len(found)} of {store.shards} shards warned, shard {shard} so: {first} "
+        f"(all: Store({str(store.path)!r}).warnings())"
+    )
 
 
 def _listing(words: Sequence[str]) -> str:

@@ -83,6 +83,11 @@ class Store:
         first = shard * self.shard_size
         return slice(first, min(self.rows, first + self.shard_size))
 
+    def rows_of(self, shard: int) -> int:
+        """How many samples a shard has."""
+        here = self.slice_of(shard)
+        return here.stop - here.start
+
     def is_done(self, shard: int) -> bool:
         return self._marker(shard).exists()
 
