@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As for ``python -m``: models are looked for where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if arguments.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:

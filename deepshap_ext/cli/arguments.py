@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import version
 from typing import Any
 
+from ..scale.engines import ENGINES
 from . import explain, info, show, verify
 
 ARRAY = "FILE[:KEY]"
@@ -123,6 +124,11 @@ def _explain(commands: Any) -> None:
         choices=["raise", "warn", "ignore"],
         default="raise",
         help="what to do with a sample whose values do not add up",
+    )
+    add(
+        "--engine",
+        choices=list(ENGINES),
+        help="alone, this process; ranks, all that torchrun or SLURM has started, which is found out if not given",
     )
     add("-q", "--quiet", action="store_true", help="show no bar")
 

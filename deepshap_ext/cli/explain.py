@@ -13,7 +13,8 @@ import torch
 
 from ..additivity import Check
 from ..scale import Job, Keep, Store, StoreError, open_store
-from ..scale.engines import run_alone
+from ..scale.engines import local_rank, started_as_rank
+from ..scale.engines import run as run_on
 from ..scale.run import what_warned
 from .errors import CommandError
 from .files import names_file, read_array
@@ -25,7 +26,8 @@ _CHECKS: dict[str, Check] = {"raise": True, "warn": False, "ignore": "ignore"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    store = run_alone(partial(opened, arguments), progress=not arguments.quiet)
+    engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
+    store = run_on(engine, partial(opened, arguments), progress=not arguments.quiet)
     if (warned := what_warned(store)) is not None:
         print(f"deepshap-ext: warning: {warned}", file=sys.stderr)
     return 0
@@ -75,8 +77,14 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _device(name: str | None) -> torch.device:
+    if name is None:
+        return (
+            torch.device("cuda", local_rank() % torch.cuda.device_count())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
     try:
-        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return torch.device(name)
     except RuntimeError as error:
         raise CommandError(f"--device: {error}") from error
 

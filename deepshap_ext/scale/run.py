@@ -15,7 +15,7 @@ from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
-from .engines import run_alone
+from .engines import Engine, run
 from .job import Job
 from .keep import Keep, bytes_a_sample
 from .store import Store, StoreError, create, import_zarr
@@ -44,6 +44,7 @@ def explain_to(
     shard_size: int | None = None,
     seed: int = 0,
     check_additivity: Check = True,
+    engine: Engine = "alone",
     progress: bool = False,
     **options: Any,
 ) -> Any:
@@ -70,6 +71,8 @@ def explain_to(
         seed: what the seeds of a function's baselines depend on, beside the sample's index.
         check_additivity: what to do if a sample's values do not add up: True, stop with an :class:`AdditivityError` that names the sample,
             what was done before stays; False, record it (``Store(store).warnings()``), and warn at the end; ``"ignore"``, do not look.
+        engine: ``"alone"``, explain in this process; ``"ranks"``, in all processes that torchrun or SLURM has started, each of which makes
+            the same call; ``"ray"``, on the cluster that Ray knows, or on this machine.
         progress: show a bar.
         options: further options of :meth:`deepshap_ext.Explainer.attribute`: ``standard_error``, ``combine`` and so on.
 
@@ -97,7 +100,7 @@ def explain_to(
         keep=Keep(dtype, axes, sum_over, summary),
         **options,
     )
-    found = run_alone(lambda: (open_store(store, job, shard_size), job), progress)
+    found = run(engine, lambda: (open_store(store, job, shard_size), job), progress)
     if (warned := what_warned(found)) is not None:
         warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")

@@ -117,6 +117,9 @@ class Store:
             write_all(files)
             write_all({self._marker(shard): marker})
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self.is_done(shard):
+                # Another process has done it meanwhile, and cleaned up.
+                return
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             done = self.shards - len(self.missing())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 
 from ..job import Job
@@ -12,6 +14,8 @@ from .bar import Bar
 #: Opens the store of a job, in whatever process.
 Open = Callable[[], tuple[Store, Job]]
 
+logger = logging.getLogger("deepshap_ext.scale")
+
 
 def run_alone(opened: Open, progress: bool) -> Store:
     """Explain what is missing in the store of a job."""
@@ -19,7 +23,16 @@ def run_alone(opened: Open, progress: bool) -> Store:
     missing = store.missing()
     done = store.rows - sum(map(store.rows_of, missing))
     with Bar(store.rows, done, job.baselines_a_sample(), progress) as bar:
+        begun = time.monotonic()
         for shard in explain_shards(store, job, missing):
             bar.update(store.rows_of(shard))
+            begun = log_shard("this process", store, shard, begun)
     finish(store)
     return store
+
+
+def log_shard(worker: str, store: Store, shard: int, begun: float) -> float:
+    """Log that a worker has done a shard, which it had ``begun`` at that time; returns the time it is now."""
+    now = time.monotonic()
+    logger.info("%s: shard %d, %d inputs in %.2f s", worker, shard, store.rows_of(shard), now - begun)
+    return now
