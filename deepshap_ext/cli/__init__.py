@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from ..errors import ExplanationError
 from ..scale import StoreError
 from .arguments import parser
@@ -25,13 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with status 2, the command is not understood; with 0, ``--help`` or ``--version`` was asked for.
     """
     arguments = parser().parse_args(argv)
-    # As for ``python -m``: models are looked for where the command is given.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    if arguments.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    arguments.directory = os.getcwd()
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(asctime)s %(message)s")
     try:
-        return int(arguments.command(arguments))
+        # Lines of the log go above the bar.
+        with logging_redirect_tqdm():
+            return int(arguments.command(arguments))
     except KeyboardInterrupt:
         _say(arguments.interrupted(arguments))
         return INTERRUPTED

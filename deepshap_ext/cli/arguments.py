@@ -127,9 +127,11 @@ def _explain(commands: Any) -> None:
     )
     add(
         "--engine",
-        choices=list(ENGINES),
-        help="alone, this process; ranks, all that torchrun or SLURM has started, which is found out if not given",
+        choices=ENGINES,
+        help="alone, this process; ranks, all that torchrun or SLURM has started (both are found out if not given); ray, workers on the "
+        "cluster that Ray knows, or on this machine",
     )
+    add("--cores", type=int, metavar="NUMBER", help="of each of Ray's workers (1)")
     add("-q", "--quiet", action="store_true", help="show no bar")
 
 

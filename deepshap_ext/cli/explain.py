@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 
 from ..additivity import Check
 from ..scale import Job, Keep, Store, StoreError, open_store
-from ..scale.engines import local_rank, started_as_rank
+from ..scale.engines import Engine, local_rank, started_as_rank
 from ..scale.engines import run as run_on
 from ..scale.run import what_warned
 from .errors import CommandError
@@ -26,8 +27,8 @@ _CHECKS: dict[str, Check] = {"raise": True, "warn": False, "ignore": "ignore"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
-    store = run_on(engine, partial(opened, arguments), progress=not arguments.quiet)
+    engine: Engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
+    store = run_on(engine, partial(opened, arguments), not arguments.quiet, arguments.cores)
     if (warned := what_warned(store)) is not None:
         print(f"deepshap-ext: warning: {warned}", file=sys.stderr)
     return 0
@@ -47,6 +48,10 @@ def opened(arguments: argparse.Namespace) -> tuple[Store, Job]:
     Raises:
         CommandError, StoreError, ValueError, TypeError: the command cannot be done as it is given.
     """
+    # Another process may have been started elsewhere.
+    os.chdir(arguments.directory)
+    if arguments.directory not in sys.path:
+        sys.path.insert(0, arguments.directory)
     job = _job(arguments)
     return open_store(arguments.store, job, arguments.shard_size), job
 

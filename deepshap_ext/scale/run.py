@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def explain_to(
     seed: int = 0,
     check_additivity: Check = True,
     engine: Engine = "alone",
+    cores: int | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Any:
@@ -73,6 +75,7 @@ def explain_to(
             what was done before stays; False, record it (``Store(store).warnings()``), and warn at the end; ``"ignore"``, do not look.
         engine: ``"alone"``, explain in this process; ``"ranks"``, in all processes that torchrun or SLURM has started, each of which makes
             the same call; ``"ray"``, on the cluster that Ray knows, or on this machine.
+        cores: of each of Ray's workers; None: one.
         progress: show a bar.
         options: further options of :meth:`deepshap_ext.Explainer.attribute`: ``standard_error``, ``combine`` and so on.
 
@@ -100,7 +103,7 @@ def explain_to(
         keep=Keep(dtype, axes, sum_over, summary),
         **options,
     )
-    found = run(engine, lambda: (open_store(store, job, shard_size), job), progress)
+    found = run(engine, partial(_opened, store, job, shard_size, engine == "ray"), progress, cores)
     if (warned := what_warned(found)) is not None:
         warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
@@ -127,6 +130,13 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     if differences:
         raise StoreError(f"{place} is the store of another explanation: {_listing(differences)} differ")
     return store
+
+
+def _opened(path: str | os.PathLike[str], job: Job, shard_size: int | None, moved: bool) -> tuple[Store, Job]:
+    """A job with its store; ``moved``: in another process, which has a GPU of its own if it has any."""
+    if moved and torch.cuda.is_available():
+        job.explainer._model.to("cuda")
+    return open_store(path, job, shard_size), job
 
 
 def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int | None) -> None:

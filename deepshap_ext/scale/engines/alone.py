@@ -26,13 +26,13 @@ def run_alone(opened: Open, progress: bool) -> Store:
         begun = time.monotonic()
         for shard in explain_shards(store, job, missing):
             bar.update(store.rows_of(shard))
-            begun = log_shard("this process", store, shard, begun)
+            begun = log_shard("this process", shard, begun)
     finish(store)
     return store
 
 
-def log_shard(worker: str, store: Store, shard: int, begun: float) -> float:
+def log_shard(worker: str, shard: int, begun: float) -> float:
     """Log that a worker has done a shard, which it had ``begun`` at that time; returns the time it is now."""
     now = time.monotonic()
-    logger.info("%s: shard %d, %d inputs in %.2f s", worker, shard, store.rows_of(shard), now - begun)
+    logger.info("%s: shard %d in %.2f s", worker, shard, now - begun)
     return now

@@ -18,7 +18,7 @@ from threading import Event, Thread
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from torch import distributed
+from torch._C._distributed_c10d import FileStore, PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ..shards import explain_shards, finish
@@ -81,7 +81,7 @@ def run_ranks(opened: Open, progress: bool) -> Store:
         begun = time.monotonic()
         for shard in explain_shards(store, job, _claims(ranks.queue, store)):
             ranks.queue.add("rows", store.rows_of(shard))
-            begun = log_shard(name, store, shard, begun)
+            begun = log_shard(name, shard, begun)
     if ranks.queue.add("finish", 1) == 1:
         finish(store)
     _leave(ranks)
@@ -165,9 +165,7 @@ def _ranks(store: Store) -> Ranks:
         attempt = environment["TORCHELASTIC_RESTART_COUNT"]
         shared, rank, number = next(rendezvous("env://"))
         own = environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        return Ranks(
-            rank, distributed.PrefixStore(f"deepshap_ext/{attempt}/{call}", shared), number, own and rank == 0
-        )
+        return Ranks(rank, PrefixStore(f"deepshap_ext/{attempt}/{call}", shared), number, own and rank == 0)
     slurm = _slurm_job()
     if slurm is None:
         raise ValueError(
@@ -175,9 +173,7 @@ def _ranks(store: Store) -> Ranks:
         )
     job, rank, number = slurm
     file = store.path.with_name(f"{store.path.name}.{job}.queue")
-    return Ranks(
-        rank, distributed.PrefixStore(str(call), distributed.FileStore(str(file), number)), number, False
-    )
+    return Ranks(rank, PrefixStore(str(call), FileStore(str(file), number)), number, False)
 
 
 def _by_torchrun() -> bool:
