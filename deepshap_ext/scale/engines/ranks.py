@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from threading import Event, Thread
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch._C._distributed_c10d import FileStore, PrefixStore
@@ -44,15 +44,6 @@ class Queue(Protocol):
         """What is under a key, which is ``desired`` now if it was ``expected``, or "" was expected and nothing there."""
 
 
-class Ranks(NamedTuple):
-    """This process among others: its number, the queue that they share, and whether they end when this one does."""
-
-    rank: int
-    queue: Queue
-    number: int
-    hosts: bool
-
-
 def started_as_rank() -> bool:
     """Whether torchrun or SLURM have started this process as one of several."""
     return _by_torchrun() or _slurm_job() is not None
@@ -70,21 +61,20 @@ def run_ranks(opened: Open, progress: bool) -> Store:
         ValueError: there are no ranks.
     """
     store, job = opened()
-    ranks = _ranks(store)
-    name = f"rank {ranks.rank} on {socket.gethostname()}"
-    first = _published(ranks.queue, 0, store)
+    rank, queue = _rank_and_queue(store)
+    name = f"rank {rank} on {socket.gethostname()}"
+    first = _published(queue, 0, store)
     initial = store.rows - sum(map(store.rows_of, first))
     with (
-        Bar(store.rows, initial, job.baselines_a_sample(), progress and ranks.rank == 0) as bar,
-        _following(bar, ranks.queue, initial),
+        Bar(store.rows, initial, job.baselines_a_sample(), progress and rank == 0) as bar,
+        _following(bar, queue, initial),
     ):
         begun = time.monotonic()
-        for shard in explain_shards(store, job, _claims(ranks.queue, store)):
-            ranks.queue.add("rows", store.rows_of(shard))
+        for shard in explain_shards(store, job, _claims(queue, store)):
+            queue.add("rows", store.rows_of(shard))
             begun = log_shard(name, shard, begun)
-    if ranks.queue.add("finish", 1) == 1:
+    if queue.add("finish", 1) == 1:
         finish(store)
-    _leave(ranks)
     return store
 
 
@@ -149,23 +139,15 @@ def _following(bar: Bar, queue: Queue, initial: int) -> Iterator[None]:
         thread.join()
 
 
-def _leave(ranks: Ranks) -> None:
-    """Stay while others need this process, but not for those that are gone."""
-    left, since = ranks.queue.add("left", 1), time.monotonic()
-    while ranks.hosts and left < ranks.number and time.monotonic() - since < _PATIENCE:
-        time.sleep(_POLL)
-        left = ranks.queue.add("left", 0)
-
-
-def _ranks(store: Store) -> Ranks:
+def _rank_and_queue(store: Store) -> tuple[int, Queue]:
+    """The number of this process, and what all of them share."""
     environment = os.environ
     call = next(_calls)
     if _by_torchrun():
         # torchrun starts all ranks anew when one dies: they need not wait for what it had taken.
         attempt = environment["TORCHELASTIC_RESTART_COUNT"]
-        shared, rank, number = next(rendezvous("env://"))
-        own = environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        return Ranks(rank, PrefixStore(f"deepshap_ext/{attempt}/{call}", shared), number, own and rank == 0)
+        shared, rank, _ = next(rendezvous("env://"))
+        return rank, PrefixStore(f"deepshap_ext/{attempt}/{call}", shared)
     slurm = _slurm_job()
     if slurm is None:
         raise ValueError(
@@ -173,7 +155,7 @@ def _ranks(store: Store) -> Ranks:
         )
     job, rank, number = slurm
     file = store.path.with_name(f"{store.path.name}.{job}.queue")
-    return Ranks(rank, PrefixStore(str(call), FileStore(str(file), number)), number, False)
+    return rank, PrefixStore(str(call), FileStore(str(file), number))
 
 
 def _by_torchrun() -> bool:
