@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py [--kills 1000] [--folder FOLDER]
 
-The job of tests/scale/small_job.py, 40 shards, is killed by SIGKILL within a random time of its beginning, ten times a store; then it is left
-alone. After every kill all shards that count as done are held against their checksums, and at the end all values against those of a run
-that was never killed, bit for bit.
+The job of tests/scale/small_job.py, 40 shards, is killed by SIGKILL within a random time of its beginning, ten times a store; then it is
+left alone. After every kill all shards that count as done are held against their checksums, and at the end all values against those of a
+run that was never killed, bit for bit.
 """
 
 from __future__ import annotations

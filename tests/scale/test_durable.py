@@ -29,7 +29,7 @@ def test_the_marker_comes_after_the_data(tmp_path: Path, monkeypatch: pytest.Mon
     store = tmp_path / "store"
     explain_to(store, Explainer(nn.Linear(3, 1)), torch.randn(5, 3), 0, baselines=np.zeros((1, 3)), shard_size=3)
     for shard in range(2):
-        names = [name for name in ("values", "output", "expected_value", "convergence_delta", "target")]
+        names = ["values", "output", "expected_value", "convergence_delta", "target"]
         chunks = [store / name / (f"c.{shard}.0" if name == "values" else f"c.{shard}") for name in names]
         marker = store / "checksums" / f"c.{shard}.0"
         (done,) = (

@@ -17,8 +17,10 @@ def peak():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 folder = Path(sys.argv[1])
-explainer, baselines = Explainer(nn.Sequential(nn.Linear(2000, 4), nn.SiLU(), nn.Linear(4, 1))), np.zeros((1, 2000), np.float32)
-for rows in (1000, 2000, 20000):
+model = nn.Sequential(nn.Linear(2000, 4), nn.SiLU(), nn.Linear(4, 1))
+# What the C library keeps of the passes' freed memory grows up to a bound, which is low with little memory for them.
+explainer, baselines = Explainer(model, max_memory=2**26), np.zeros((1, 2000), np.float32)
+for rows in (2000, 20000):
     x = zarr.create_array(folder / f"{rows}.zarr", shape=(rows, 2000), chunks=(500, 2000), dtype="float32")
     for first in range(0, rows, 500):
         x[first : first + 500] = np.random.default_rng(first).random((500, 2000), np.float32)
@@ -30,6 +32,6 @@ for rows in (1000, 2000, 20000):
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, tmp_path]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
-    _, few, many = map(float, lines)
+    few, many = map(float, lines)
     # The values of the larger run are 153 MiB.
     assert many - few < 40, lines
