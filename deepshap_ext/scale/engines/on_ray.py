@@ -7,6 +7,7 @@ Actors are started as the cluster has room for them, so that nodes may come and 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -83,7 +84,7 @@ class _Actors:
     def open(self) -> tuple[Store, int]:
         """Wait for an actor that has opened the store; with the number of a sample's baselines."""
         while True:
-            for _, result in self._results(1):
+            for _, result in self._results(sys.maxsize):
                 _, store, baselines = result
                 return store, baselines
 
