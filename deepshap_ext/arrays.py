@@ -127,6 +127,8 @@ def _advice(label: str, value: Any) -> str:
             ": pass a list of tensors in the order of the model's arguments, or wrap the model in a module whose forward names them; what "
             "is not explained goes into kwargs or sample_kwargs"
         )
+    if type(value).__name__ == "DenseData":
+        return f": pass its centres, {label}.data, and its weights as weights"
     if isinstance(value, torch.utils.data.DataLoader):
         return ": pass its samples as one tensor, torch.cat of its batches' inputs"
     if isinstance(value, torch.utils.data.Dataset):

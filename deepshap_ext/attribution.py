@@ -21,7 +21,8 @@ class Attribution:
     ``values``: ``[N, *features]`` for one target a sample, ``[N, *features, *outputs]`` for all outputs; a tuple for several inputs; what
     ``combine`` made, ``[N, ..., *outputs]``, where it was given. ``output`` and ``expected_value``: the explained outputs for the inputs
     and their mean over the baselines, ``[N]`` or ``[N, *outputs]``. ``convergence_delta``: how far the contributions are from adding up,
-    ``sum(contributions) - (output - expected_value)``, of the same shape. Of a half or bfloat16 model all are float32.
+    ``sum(contributions) - (output - expected_value)``, of the same shape. Of a half or bfloat16 model all are float32, but
+    for ``activations``.
 
     Where they were asked for, else None: ``standard_error`` of each value, over the baselines, and ``multipliers``, averaged over
     them, shaped like the contributions; ``activations`` ``[N, *features]`` and ``baseline_activations`` ``[R, *features]`` (``[N, R,
@@ -84,7 +85,7 @@ def attribution(
         return structure.of(tensors, explained.layers) if tensors else None
 
     # Of weights that are not equal, as if there were as many equal ones as say the same.
-    others = baselines.effective_number - 1
+    others = baselines.degrees_of_freedom
     return Attribution(
         values=of(lambda found: found.values.value),
         output=output,

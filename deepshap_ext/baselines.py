@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .arguments import shown
 from .arrays import as_tensor
-from .inputs import Given, check_rows, like, taken
+from .inputs import Columns, Given, check_columns, check_rows, like, taken
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class Baselines:
         return len(self.weights)
 
     @property
-    def effective_number(self) -> float:
-        """How many baselines of equal weight say as much (Kish, Survey Sampling, 1965): ``(sum w)^2 / sum w^2``."""
-        return float(self.weights.sum().square() / self.weights.square().sum())
+    def degrees_of_freedom(self) -> float:
+        """One less than how many baselines of equal weight say as much, ``(sum w)^2 / sum w^2`` (Kish, Survey Sampling, 1965)."""
+        before = self.weights.cumsum(0) - self.weights
+        return float(2 * (self.weights * before).sum() / self.weights.square().sum())
 
     def to(self, dtypes: Sequence[torch.dtype]) -> Baselines:
         """The tensors in these dtypes."""
@@ -73,14 +74,13 @@ def examples(baselines: Baselines, inputs: Sequence[Tensor], number: int) -> lis
 
 
 def check_baselines(
-    baselines: Any, weights: Any, inputs: Sequence[Tensor], listed: bool, device: torch.device
+    baselines: Any, weights: Any, inputs: Sequence[Tensor], columns: Columns, listed: bool, device: torch.device
 ) -> Baselines:
-    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, which was ``listed`` or a single tensor."""
+    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, a single tensor or ``listed``, of frames with these ``columns``."""
     given, weights = weighted("baselines", baselines, weights)
     if given[1] != listed:
         raise TypeError("baselines must be a list of tensors exactly where X is one")
     tensors = given[0]
-    check_rows("baselines", tensors)
     dims = [one.tensor.dim() for one in tensors]
     own = dims == [one.dim() + 1 for one in inputs]
     if len(dims) == len(inputs) and not own and dims != [one.dim() for one in inputs]:
@@ -89,12 +89,15 @@ def check_baselines(
             f"baselines must have shape [baselines, {shape}] or [samples, baselines, {shape}] (for several inputs all likewise), got "
             f"{' and '.join(str(list(one.tensor.shape)) for one in tensors)}"
         )
+    check_rows("baselines", tensors)
     leading = ["samples", "baselines"] if own else ["baselines"]
     found = like("baselines", tensors, inputs, leading, "X")
-    for one in found if own else []:
-        if len(one) != len(inputs[0]) or one.shape[1] == 0 or one.shape[1] != found[0].shape[1]:
+    check_columns("X", tensors, columns)
+    for one, x in zip(found, inputs, strict=True) if own else []:
+        if len(one) != len(x) or one.shape[1] == 0 or one.shape[1] != found[0].shape[1]:
             raise ValueError(
-                f"baselines must have shape [{len(inputs[0])}, baselines, ...] for {len(inputs[0])} samples, got {list(one.shape)}"
+                f"baselines must have shape [{len(x)}, baselines, ...] for {len(x)} samples, got {list(one.shape)}"
+                + (": one sample is X[None]" if one.shape[1:] == x.shape else "")
             )
     number = found[0].shape[1 if own else 0]
     return Baselines([tensor.to(device) for tensor in found], check_weights(weights, number), own)
@@ -109,7 +112,9 @@ def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bo
             )
         given, listed = taken(name, value.data)
         names = [str(column) for column in value.group_names]
-        return ([Given(name, given[0].tensor, True, names)], listed), value.weights
+        # shap numbers the columns of what is no frame.
+        columns = None if names == [str(number) for number in range(len(names))] else names
+        return ([Given(name, given[0].tensor, True, columns)], listed), value.weights
     return taken(name, value), weights
 
 
@@ -118,8 +123,14 @@ def check_weights(weights: Any, number: int) -> Tensor:
     if weights is None:
         return torch.ones(number, dtype=torch.float64, device="cpu")
     if isinstance(weights, (list, tuple)):
-        weights = torch.tensor(weights, dtype=torch.float64, device="cpu")
-    found = as_tensor("weights", weights).to("cpu", torch.float64)
+        try:
+            weights = torch.tensor(weights, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"weights must be a list of {number} numbers, got {shown(weights)}") from error
+    found = as_tensor("weights", weights)
+    if found.is_complex():
+        raise TypeError(f"weights must be real, got {found.dtype}")
+    found = found.to("cpu", torch.float64)
     if found.shape != (number,):
         raise ValueError(f"weights must have shape [{number}], one for each baseline, got {list(found.shape)}")
     wrong = ~(found.isfinite() & (found > 0))
@@ -128,4 +139,5 @@ def check_weights(weights: Any, number: int) -> Tensor:
             f"weights must be positive and finite, got {float(found[wrong][0])} at index {int(wrong.nonzero()[0])}: leave a baseline that "
             f"shall not count out"
         )
-    return found
+    # Only their ratios matter, and sums and squares of very large or small ones would overflow or vanish.
+    return (found / found.max()).clamp_min(torch.finfo(found.dtype).tiny)

@@ -16,6 +16,7 @@ from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .capture.graph import Cut
 from .capture.hooks import Call
+from .combination import Combination
 from .engine import Engine, within_memory
 from .explanation import Explanation
 from .failures import as_the_model_takes, model_errors
@@ -117,6 +118,10 @@ class Explainer:
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
         return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is known of constants by their identity does not hold for their copies.
+        return {**vars(self), "_moved": {}, "_engines": {}}
+
     @within_memory("the explanation")
     def attribute(
         self,
@@ -195,11 +200,13 @@ class Explainer:
             return attribute_into(out, job)
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
-        given, listed = taken("X", X)
+        given, listed = self._taken(X)
         inputs, device = self._inputs("X", given)
-        theirs = check_baselines(baselines, weights, inputs, listed, device)
+        columns = [one.columns for one in given]
+        theirs = check_baselines(baselines, weights, inputs, columns, listed, device)
         structure = Structure(listed, self._several_layers)
-        wanted = Wanted(structure, standard_error, multipliers, combine, per_baseline, activations)
+        combination = None if combine is None else Combination(combine, structure)
+        wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
         check_wanted(wanted, theirs.number)
         constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
         theirs = theirs.with_rows(list(rows.values()))
@@ -273,6 +280,10 @@ class Explainer:
         other._max_memory, other._progress, other._engines = max_memory, False, {}
         return other
 
+    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+        """What :func:`taken` gives of the argument X."""
+        return taken("X", X)
+
     def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """The argument ``name`` as the model takes it, and the device that it is explained on."""
         check_rows(name, given)
@@ -322,8 +333,9 @@ class Explainer:
                 self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
             ):
                 engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
-            while len(self._engines) >= _KEPT:
-                del self._engines[next(iter(self._engines))]
+            # In one step: another thread may add or take away others.
+            for old in list(self._engines)[: 1 - _KEPT]:
+                self._engines.pop(old, None)
         self._engines[key] = engine
         return engine
 

@@ -21,7 +21,7 @@ from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integ
 from .explained import Activations, Explained
 from .found import Found, Wanted, by_input, of_all_outputs, of_pairs
 from .memory import is_out_of_memory, keep_freed_memory
-from .moments import over_baselines
+from .moments import OverBaselines, over_baselines
 from .pairs import Pairing, Pairs
 from .planner import Chunks, Work
 from .rounding import Rounded, rounded, standard_error
@@ -241,15 +241,12 @@ class Explanation:
         outputs = wide(graph.output.detach()).reshape(len(graph.output), -1)[::repeats][:inputs]
         targets = self.choose(outputs, here)
         weights = self.baselines.weights[first : first + count]
-        theirs = reference.output.reshape(len(reference.output), -1).double()
-        shared = not self.baselines.own and self.pairing == "grid"
-        by_input = theirs[:count].expand(inputs, -1, -1) if shared else theirs.unflatten(0, (-1, count))[:inputs]
-        expected = by_input.gather(2, targets.unsqueeze(1).expand(-1, count, -1)).movedim(2, 0)
+        expected = self._baseline_outputs(reference, weights, inputs, targets)
         return Explained(
             self._found(pairs, targets, weights, repeats, chunks),
             graph.layers,
             outputs.gather(1, targets),
-            over_baselines(expected, weights, self.wanted.each),
+            expected,
             self.baselines.weights,
             targets,
             inexact,
@@ -258,6 +255,24 @@ class Explanation:
             pairs.gaps,
             self._activations(graph, reference, count, repeats, inputs) if self.wanted.activations else [],
         )
+
+    def _baseline_outputs(self, reference: Pass, weights: Tensor, inputs: int, targets: Tensor) -> OverBaselines:
+        """The explained outputs ``targets`` ``[B, K]`` for the baselines with these weights."""
+        count = len(weights)
+        outputs = reference.output.reshape(len(reference.output), -1).double()
+        shared = not self.baselines.own and self.pairing == "grid"
+        by_input = outputs[None, :count] if shared else outputs.unflatten(0, (-1, count))[:inputs]
+        # Averaged first: every output of every baseline of every input may be more than fits into memory.
+        averaged = over_baselines(by_input.movedim(2, 0), weights, self.wanted.each)
+        chosen = targets.t()
+
+        def of(tensor: Tensor) -> Tensor:
+            each = tensor.expand(-1, inputs, *tensor.shape[2:])
+            return each.gather(
+                0, chosen.view(*chosen.shape, *[1] * (tensor.dim() - 2)).expand(-1, -1, *tensor.shape[2:])
+            )
+
+        return averaged.map(of)
 
     def _found(self, pairs: Pairs, targets: Tensor, weights: Tensor, repeats: int, chunks: Chunks) -> list[Found]:
         """What is wanted of every explained tensor over the baselines with these weights."""

@@ -40,14 +40,14 @@ def model_errors(
 ) -> Iterator[None]:
     """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
 
-    Whether an error is the model's own is tried: the plain model on the same rows, without capture. A missing dimension is looked for in
-    the first argument alone, to whose shape the others are held.
+    Whether an error that it raised is its own is tried: the plain model on the same rows, without capture. A missing dimension is looked
+    for in the first argument alone, to whose shape the others are held.
     """
     try:
         yield
     except Exception as error:
         refused = isinstance(error, ExplanationError) and type(error) is not ExplanationError
-        if refused or is_out_of_memory(error):
+        if refused or is_out_of_memory(error) or not (isinstance(error, ExplanationError) or _in_a_model(error)):
             raise
         plain = _Plain(model, call, options)
         arguments = inputs()
@@ -81,6 +81,11 @@ def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: S
         if plain.runs([tensor[:2].to(dtype) for tensor, dtype in zip(inputs, taken, strict=True)]):
             return taken
     return given
+
+
+def _in_a_model(error: Exception) -> bool:
+    """Whether it was raised while a model ran, and not in what the user's functions make of its outputs or multipliers."""
+    return any(frame.f_code is Call.__call__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class _Plain:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import ops
-from .arguments import flag, shown
+from .arguments import flag
 from .capture.layout import Layout
+from .combination import Combination
 from .moments import Each, Moments, OverBaselines, over_baselines
 from .pairs import Pairs
 from .rules.normalization import wide
-from .structure import Structure
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for: the ``variance`` of values over the baselines; ``multipliers`` beside the values; values that ``combine``, a
     function of the user's, makes in place of contributions; numbers for each baseline instead of their mean (``each``); the explained
-    tensors themselves (``activations``). ``structure``: how ``combine`` takes and gives its tensors.
+    tensors themselves (``activations``).
     """
 
-    structure: Structure
     variance: bool = False
     multipliers: bool = False
-    combine: Callable[[Any, Any, Any], Any] | None = None
+    combine: Combination | None = None
     each: bool = False
     activations: bool = False
 
@@ -47,10 +45,6 @@ def check_wanted(wanted: Wanted, baselines: int) -> None:
         ("activations", wanted.activations),
     ):
         flag(name, value)
-    if wanted.combine is not None and not callable(wanted.combine):
-        raise TypeError(
-            f"combine must be None or a function of multipliers, inputs and baselines, got {shown(wanted.combine)}"
-        )
     if wanted.variance and wanted.each:
         raise ValueError("standard_error must be False with per_baseline=True: it is one over the baselines")
     if wanted.variance and baselines < 2:
@@ -121,11 +115,12 @@ def of_pairs(
         found = [_averaged(wanted, *one, pairs, rows, weights, repeats, inputs) for one in tensors]
     else:
         sides = [_sides(*one, pairs, rows, repeats, inputs) for one in tensors]
-        if wanted.combine is None:
-            made = [m * (x - r) for m, x, r in sides]
-        else:
-            made = _combined(wanted.combine, wanted.structure, sides, pairs.inputs.layers)
-        found = [_by_pair(wanted, values, *side, weights) for values, side in zip(made, sides, strict=True)]
+        contributions = [m * (x - r) for m, x, r in sides]
+        made = contributions if wanted.combine is None else wanted.combine(sides, pairs.inputs.layers)
+        found = [
+            _by_pair(wanted, values, each, m, weights)
+            for values, each, (m, _, _) in zip(made, contributions, sides, strict=True)
+        ]
     # Integers are float64 whatever the model computes in, so that they can be told apart; their values need not be.
     dtype = torch.promote_types(pairs.inputs.output.dtype, torch.float32)
     return [
@@ -177,13 +172,11 @@ def _sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     return of(values.value), of(values.value.abs())
 
 
-def _by_pair(wanted: Wanted, values: Tensor, m: Tensor, x: Tensor, r: Tensor, weights: Tensor) -> Found:
-    contributions = m * (x - r) if wanted.combine is not None else values
+def _by_pair(wanted: Wanted, values: Tensor, contributions: Tensor, m: Tensor, weights: Tensor) -> Found:
     each = wanted.each
-    averaged = over_baselines(contributions, weights, each)
     return Found(
-        averaged if wanted.combine is None else over_baselines(values, weights, each, wanted.variance),
-        *_sums(averaged),
+        over_baselines(values, weights, each, wanted.variance),
+        *_sums(over_baselines(contributions, weights, each)),
         over_baselines(m, weights, each) if wanted.multipliers else None,
     )
 
@@ -208,25 +201,3 @@ def by_input(tensor: Tensor, layout: Layout, repeats: int, inputs: int) -> Tenso
     inside = replace(layout, dim=layout.dim + 1)
     split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
     return split.squeeze(inside.dim + 1)[:, : inputs * repeats].unflatten(1, (inputs, repeats))
-
-
-def _combined(
-    combine: Callable[[Any, Any, Any], Any],
-    structure: Structure,
-    sides: Sequence[tuple[Tensor, Tensor, Tensor]],
-    layers: Sequence[slice],
-) -> list[Tensor]:
-    """What ``combine`` makes of the pairs, ``[K, B, J, ...]`` again."""
-    leading = sides[0][0].shape[:3]
-    number = leading.numel()
-    given = [[tensor.flatten(0, 2) for tensor in tensors] for tensors in zip(*sides, strict=True)]
-    made = combine(*(structure.of(tensors, layers) for tensors in given))
-    found = structure.flat(made, layers)
-    if found is None:
-        raise TypeError(f"combine must return tensors as it is given them, got {shown(made)}")
-    for one in found:
-        if one.dim() == 0 or len(one) != number or not one.is_floating_point():
-            raise ValueError(
-                f"combine must return floating-point tensors of shape [{number}, ...] for {number} pairs, got {shown(one)}"
-            )
-    return [wide(one.detach()).unflatten(0, leading) for one in found]

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from .arrays import as_tensor, columns_of
 
+#: The columns of each input that came as a data frame.
+Columns = Sequence[list[str] | None]
+
 
 @dataclass(frozen=True)
 class Given:
@@ -112,13 +115,13 @@ def like(
     return tensors
 
 
-def check_columns(given: Sequence[Given], background: Sequence[list[str] | None]) -> None:
-    """Where both are data frames, the background's columns in its order."""
-    for one, columns in zip(given, background, strict=True):
+def check_columns(other: str, given: Sequence[Given], others: Columns) -> None:
+    """Where both are data frames, the columns of the ``other`` in its order."""
+    for one, columns in zip(given, others, strict=True):
         if one.columns is not None and columns is not None and one.columns != columns:
             raise ValueError(
-                f"{one.label} must have the background's columns in its order, {columns}, got {one.columns}: pass "
-                f"{one.label}[list(background.columns)]"
+                f"{one.label} must have {'the ' * (other == 'background')}{other}'s columns in its order, {columns}, got {one.columns}: "
+                f"pass {one.label}[list({other}.columns)]"
             )
 
 

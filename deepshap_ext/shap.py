@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from .additivity import Check
 from .arguments import flag
@@ -144,7 +144,7 @@ class DeepExplainer(Explainer):
         names = names_of_outputs(output_names, self._outputs)
         besides = []
         if not self._layers:
-            self._like_the_background(X)
+            self._taken(X)
             given, listed = taken("X", X)
             all_names = one_each("feature_names", feature_names, len(given), listed)
             displayed = one_each("display_data", display_data, len(given), listed)
@@ -186,7 +186,6 @@ class DeepExplainer(Explainer):
             raise ValueError(
                 f"sample_kwargs must have the names that the explainer was made with, {list(self._rows)}, got {list(sample_kwargs or ())}"
             )
-        inputs = self._like_the_background(X)
         if baselines is None:
             if weights is not None:
                 raise ValueError("weights must be None without baselines: those of the background are the explainer's")
@@ -196,7 +195,6 @@ class DeepExplainer(Explainer):
             (given, listed), weights = weighted("baselines", baselines, weights)
             tensors = [one.tensor for one in self._numbers(given)]
             baselines = tensors if listed else tensors[0]
-        X = inputs if self._listed else inputs[0]
         return super().attribute(X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
 
     def iterate(
@@ -205,7 +203,8 @@ class DeepExplainer(Explainer):
         """Samples' attributions, some at a time: :meth:`Explainer.iterate`, against the background unless ``baselines`` are given."""
         return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
-    def _like_the_background(self, X: Any) -> list[Tensor]:
+    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+        """X in the background's dtypes, and with its columns where X is no frame."""
         given, listed = taken("X", X)
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
@@ -215,8 +214,9 @@ class DeepExplainer(Explainer):
             )
         check_rows("X", given)
         tensors = like("X", self._numbers(given), self._background.tensors, ["samples"])
-        check_columns(given, self._columns)
-        return tensors
+        check_columns("background", given, self._columns)
+        each = zip(given, tensors, self._columns, strict=True)
+        return [Given(one.label, tensor, False, one.columns or columns) for one, tensor, columns in each], listed
 
     def _numbers(self, given: Sequence[Given]) -> list[Given]:
         """Integers as numbers where the background's are."""

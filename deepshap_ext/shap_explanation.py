@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .arguments import shown
-from .arrays import Array, as_array
+from .arrays import Array, as_array, columns_of
 from .attribution import Attribution
 from .inputs import Given
 
@@ -41,7 +42,12 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
     """What stands beside an input's values: its ``feature_names``, else the ``columns``, and its ``display_data``."""
     data = as_array(given.tensor)
     if display is not None:
-        display = np.asarray(display, dtype=object)
+        shown_columns = columns_of(display)
+        if given.columns is not None and shown_columns is not None and shown_columns != given.columns:
+            raise ValueError(
+                f"display_data must have {given.label}'s columns in its order, {given.columns}, got {shown_columns}"
+            )
+        display = np.asarray(as_array(display) if isinstance(display, Tensor) else display, dtype=object)
         if display.shape != data.shape:
             raise ValueError(
                 f"display_data must have {given.label}'s shape {list(data.shape)}, got shape {list(display.shape)}"
@@ -54,12 +60,17 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
         display = None if display is None else _channels_last(display, data.ndim)
     if names is None:
         return Beside(data, display, columns)
-    found = [] if isinstance(names, str) else [str(name) for name in names]
+    found = _names(names)
     if [len(found)] != list(data.shape[1:2]):
         raise ValueError(
             f"feature_names must have {data.shape[1] if data.ndim > 1 else 'no'} names for {given.label}, got {shown(names)}"
         )
     return Beside(data, display, found)
+
+
+def _names(value: Any) -> list[str]:
+    """As strings; none of what is no list of names."""
+    return [str(name) for name in value] if isinstance(value, Iterable) and not isinstance(value, str) else []
 
 
 def one_each(argument: str, value: Any, inputs: int, listed: bool) -> Sequence[Any]:
@@ -77,9 +88,13 @@ def names_of_outputs(names: Any, outputs: tuple[int, ...]) -> Array | None:
     """``[outputs]``: the argument ``output_names`` of a model that has outputs of this shape."""
     if names is None:
         return None
-    found = [names] if isinstance(names, str) else [str(name) for name in names]
-    if (len(found),) != outputs:
-        raise ValueError(f"output_names must name a sample's outputs, shape {list(outputs)}, got {shown(names)}")
+    if len(outputs) != 1:
+        raise ValueError(
+            f"output_names must be None for outputs of several dimensions, {list(outputs)}, got {shown(names)}"
+        )
+    found = [names] if isinstance(names, str) else _names(names)
+    if len(found) != outputs[0]:
+        raise ValueError(f"output_names must have {outputs[0]} names, got {shown(names)}")
     return np.array(found)
 
 

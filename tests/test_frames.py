@@ -13,7 +13,7 @@ from checks import unchanged
 from models import Skip, spread
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, Explainer
 
 pandas = pytest.importorskip("pandas")
 
@@ -93,6 +93,26 @@ def test_columns_are_those_of_the_background() -> None:
         ValueError, match=r"^X must have the background's columns in its order, \['a', .* got \['f', 'e'"
     ):
         explainer.shap_values(FRAME[FRAME.columns[::-1]])
+
+
+@pytest.mark.parametrize("explainer", [Explainer(net()), DeepExplainer(net(), FRAME), DeepExplainer(net(), BACKGROUND)])
+def test_columns_of_baselines_are_those_of_x(explainer: Any) -> None:
+    shap = pytest.importorskip("shap")
+    other = FRAME[FRAME.columns[::-1]]
+    for baselines in (other, shap.kmeans(other, 2)):
+        with pytest.raises(
+            ValueError, match=r"^baselines must have X's columns in its order, \['a', .* got \['f', 'e'"
+        ):
+            explainer.attribute(FRAME, baselines=baselines)
+    assert explainer.attribute(FRAME, baselines=FRAME).values.shape == (3, 6, 3)
+
+
+def test_centres_of_an_array_have_no_columns(shap: ModuleType) -> None:
+    explainer = DeepExplainer(net(), shap.kmeans(BACKGROUND.numpy(), 2))
+    assert explainer(FRAME).feature_names == list("abcdef")
+    assert explainer(X).feature_names is None
+    with pytest.raises(TypeError, match=r"^data\[1\] must be .* got DenseData: pass its centres, data\[1\]\.data, and"):
+        DeepExplainer(net(), [BACKGROUND, shap.kmeans(BACKGROUND.numpy(), 2)])
 
 
 def test_an_explanation_keeps_the_names_of_columns(shap: ModuleType) -> None:

@@ -1,15 +1,20 @@
 """The native explainer: baselines in every call, their weights, multipliers, combinations, single baselines, further arguments."""
 
+import copy
+import gc
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from checks import unchanged
-from models import Skip, Tokens, TwoInputs, spread
+from models import Function, Skip, Tokens, TwoInputs, spread
 from torch import Tensor, nn
 
 from deepshap_ext import DeepExplainer, Explainer, ExplanationError
+from deepshap_ext.memory import MemoryMeter
 
 torch.manual_seed(0)
 X, R = torch.randn(4, 6, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
@@ -89,6 +94,8 @@ def test_weights_and_centres_of_kmeans() -> None:
         ([1, 1, 0, 1, 1], ValueError, r"^weights must be positive and finite, got 0\.0 at index 2"),
         ([1, 1, 1, 1, math.nan], ValueError, r"^weights must be positive and finite, got nan at index 4"),
         ("equal", TypeError, r"^weights must be a torch tensor or a numpy array, got str$"),
+        (list("abcde"), TypeError, r"^weights must be a list of 5 numbers, got \['a', "),
+        (torch.ones(5) * 1j, TypeError, r"^weights must be real, got torch\.complex64$"),
     ],
 )
 def test_bad_weights(weights: Any, error: type[Exception], message: str) -> None:
@@ -96,6 +103,21 @@ def test_bad_weights(weights: Any, error: type[Exception], message: str) -> None
         Explainer(net()).attribute(X, baselines=R, weights=weights)
     with pytest.raises(error, match=message):
         DeepExplainer(net(), R, weights=weights)
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-200, 1e200, 1.7e308])
+def test_weights_may_be_of_any_size(size: float) -> None:
+    model = net()
+    found, plain = (
+        Explainer(model).attribute(X, baselines=R, weights=w, standard_error=True) for w in ([size] * 5, None)
+    )
+    for one, other in ((found.values, plain.values), (found.standard_error, plain.standard_error)):
+        assert torch.allclose(one, other, atol=1e-13)
+    almost_one = Explainer(model).attribute(
+        X, baselines=R, weights=[1e-200, 1e-200, 1, 1e-200, 1e-200], standard_error=True
+    )
+    assert torch.allclose(almost_one.values, Explainer(model).attribute(X, baselines=R[2:3]).values)
+    assert almost_one.standard_error.isfinite().all()
 
 
 @both_pairings()
@@ -174,12 +196,65 @@ def test_what_is_combined_of_several_inputs_and_layers() -> None:
         (lambda m, x, r: None, TypeError, r"^combine must return tensors as it is given them, got None$"),
         (lambda m, x, r: m.sum(0), ValueError, r"^combine must return floating-point tensors of shape \[20, \.\.\.\]"),
         (lambda m, x, r: m > 0, ValueError, r"^combine must return floating-point tensors"),
+        (lambda m, x, r: m.to("meta"), ValueError, r"^combine\(\.\.\.\) is on the meta device"),
     ],
 )
 def test_bad_combinations(combine: Any, error: type[Exception], message: str) -> None:
     model = net()
     with unchanged(model), pytest.raises(error, match=message):
         Explainer(model).attribute(X, 0, baselines=R, combine=combine)
+
+
+def test_what_is_combined_has_one_shape() -> None:
+    explainer = Explainer(net(), batch_size=3)
+    with pytest.raises(
+        ValueError, match=r"^combine must return the same shape for every pair, which was \[3\] at first"
+    ):
+        explainer.attribute(X, 0, baselines=R, combine=lambda m, x, r: m[:, : len(m)])
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_functions_may_write_into_what_they_are_given(samples: int, batch_size: int | None) -> None:
+    explainer, x = Explainer(net(), batch_size=batch_size), X[:samples]
+    plain = explainer.attribute(x, lambda outputs: outputs.argmin(1), baselines=R, multipliers=True)
+    found = explainer.attribute(
+        x,
+        lambda outputs: outputs.neg_().argmax(1),
+        baselines=R,
+        combine=lambda m, x, r: m.mul_(x.sub_(r)),
+        multipliers=True,
+    )
+    for name in ("values", "multipliers", "output", "expected_value"):
+        assert torch.allclose(getattr(found, name), getattr(plain, name), atol=1e-13)
+
+
+class Counted(nn.Module):
+    """Counts the rows that it runs on at once."""
+
+    def __init__(self, inner: nn.Module, rows: list[int]) -> None:
+        super().__init__()
+        self.inner, self.note = inner, rows.append
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.note(len(x))
+        return self.inner(x)
+
+
+def fails(*given: Tensor) -> Tensor:
+    if len(given) == 1 and len(given[0]) == 1:
+        return given[0].argmax(1)
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize("options", [{"target": fails}, {"target": 0, "combine": fails}])
+def test_an_error_of_the_users_function_is_itself(options: dict[str, Any]) -> None:
+    rows: list[int] = []
+    model = Counted(net(), rows)
+    with unchanged(model), pytest.raises(KeyError, match="mine"):
+        Explainer(model, batch_size=2).attribute(X.repeat(10, 1), baselines=R, **options)
+    # Three in the probe: it is not tried on all that it was to be explained on.
+    assert max(rows) == 3
 
 
 def test_activations_of_layers_on_both_sides() -> None:
@@ -235,6 +310,25 @@ def test_bad_positional_arguments(args: Any, error: type[Exception], message: st
         Explainer(Further()).attribute(X, 1, baselines=R, args=args)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda explainer: pickle.loads(pickle.dumps(explainer))])
+def test_a_copy_of_an_explainer_mistakes_no_argument(copied: Callable[[Explainer], Explainer]) -> None:
+    explainer = Explainer(Listed())
+    scale = [2.0]
+    explainer.attribute(X, baselines=R, args=(scale,))
+    place = id(scale)
+    explainer = copied(explainer)
+    del scale
+    gc.collect()
+    others = [[3.0] for _ in range(5000)]
+    (other,) = (other for other in others if id(other) == place)
+    assert torch.allclose(explainer.attribute(X, baselines=R, args=(other,)).output, (X * 3).tanh())
+
+
+class Listed(nn.Module):
+    def forward(self, x: Tensor, scale: list[float]) -> Tensor:
+        return (x * scale[0]).tanh()
+
+
 def test_a_target_that_the_outputs_choose() -> None:
     model = net()
     found = Explainer(model).attribute(X, lambda outputs: outputs.argmax(1), baselines=R)
@@ -251,6 +345,11 @@ def test_a_target_that_the_outputs_choose() -> None:
         (lambda outputs: outputs, TypeError, r"^target must return integers \[1\] or \[1, K\] from 0 to 2, got tensor"),
         (lambda outputs: outputs.argmax(), ValueError, r"^target must return integers .* got shape \[\]"),
         (lambda outputs: outputs.argmax(1) + 3, ValueError, r"^target must return integers .* got from 3 to 3"),
+        (
+            lambda outputs: outputs.topk(min(len(outputs), 2)).indices,
+            ValueError,
+            r"^target must return the same number of integers for every sample, \[1\] for outputs of 0, got shape \[4, 2\]",
+        ),
     ],
 )
 def test_bad_functions_of_the_outputs(target: Any, error: type[Exception], message: str) -> None:
@@ -279,3 +378,32 @@ def test_a_call_of_other_shapes_is_found_out_about_anew() -> None:
 def test_bad_batch_sizes(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^batch_size must be None or a positive integer, got "):
         Explainer(net(), batch_size=value)
+
+
+@pytest.mark.parametrize(
+    ("x", "baselines", "message"),
+    [
+        (X[0], R, r"^baselines must have shape \[6, baselines, \.\.\.\] .* got \[5, 6\]: one sample is X\[None\]$"),
+        ([X, X], [R, R.expand(4, 5, 6)], r"^baselines must have shape .* likewise\), got \[5, 6\] and \[4, 5, 6\]$"),
+        (X, torch.tensor(0.0), r"^baselines must have shape \[baselines, 6\] .* got \[\]$"),
+    ],
+)
+def test_bad_shapes_of_baselines(x: Any, baselines: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Explainer(net()).attribute(x, baselines=baselines)
+
+
+def test_a_model_without_outputs_is_refused() -> None:
+    with pytest.raises(ExplanationError, match=r"^the model's output must have a number for each sample, got shape "):
+        Explainer(Function(lambda x: x.tanh()[:, :0])).attribute(X, baselines=R)
+
+
+def test_outputs_of_many_baselines_stay_within_the_memory() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 16))
+    x, r = torch.randn(50, 2), torch.randn(1000, 2)
+    explainer = Explainer(model, max_memory=16 << 20)
+    with MemoryMeter() as meter:
+        found = explainer.attribute(x, baselines=r)
+    # All outputs of all pairs are 6.4 MB in float64.
+    assert meter.peak < 4 << 20
+    assert torch.allclose(found.expected_value, model(r).mean(0).expand(50, 16), atol=1e-5)

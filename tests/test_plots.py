@@ -140,7 +140,21 @@ def test_several_inputs(shap: ModuleType) -> None:
     [
         (Table(2), FRAME, {"feature_names": ["age"]}, r"feature_names must have 3 names for X, got \['age'\]"),
         (Table(2), FRAME, {"feature_names": "age"}, r"feature_names must have 3 names for X, got 'age'"),
-        (Table(2), FRAME, {"output_names": ["yes"]}, r"output_names must name .* shape \[2\], got \['yes'\]"),
+        (Table(2), FRAME, {"output_names": ["yes"]}, r"output_names must have 2 names, got \['yes'\]"),
+        (Table(2), FRAME, {"output_names": 2}, r"output_names must have 2 names, got 2"),
+        (Table(2), FRAME, {"feature_names": 3}, r"feature_names must have 3 names for X, got 3"),
+        (
+            Function(lambda self, x: self.net(x).unflatten(1, (2, 1)), net=Table(2)),
+            FRAME,
+            {"output_names": ["no", "yes"]},
+            r"output_names must be None for outputs of several dimensions, \[2, 1\], got \['no', 'yes'\]",
+        ),
+        (
+            Table(2),
+            FRAME,
+            {"display_data": SHOWN[["town", "age", "weight"]]},
+            r"display_data must have X's columns in its order, \['age', .*, got \['town', ",
+        ),
         (
             Table(2),
             FRAME,
@@ -159,6 +173,12 @@ def test_several_inputs(shap: ModuleType) -> None:
 def test_what_does_not_fit_is_named(model: nn.Module, x: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         DeepExplainer(model, x)(x, **options)
+
+
+def test_a_parameter_is_displayed(shap: ModuleType) -> None:
+    x = nn.Parameter(torch.rand(3, 3))
+    found = DeepExplainer(Table(1), x)(x, display_data=x)
+    np.testing.assert_array_equal(found.display_data.astype(np.float32), found.data)
 
 
 def test_a_layer_has_no_names() -> None:

@@ -247,6 +247,16 @@ def test_what_no_rule_can_reach_is_refused(target: Any, message: str) -> None:
         register_rule(target, "integrate")
 
 
+def test_a_rule_that_returns_something_else_is_named() -> None:
+    with (
+        register_rule(plain, lambda context, x: x),
+        pytest.raises(
+            TypeError, match=r"^the rule for .*plain must return an Application or None, got tensor of dtype"
+        ),
+    ):
+        explainer_of(plain)
+
+
 def test_a_functions_apply_stands_for_the_function() -> None:
     with register_rule(Cube.apply, multiplied(2)):
         assert factor_of(Cube.apply) == 2

@@ -470,6 +470,10 @@ class ModelHooks:
             raise ExplanationError(
                 f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
             )
+        if output[0].numel() == 0:
+            raise ExplanationError(
+                f"the model's output must have a number for each sample, got shape {list(output.shape)}"
+            )
         if not output.is_floating_point():
             raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
         if output in capture.dependence and (random := capture.dependence[output].random):

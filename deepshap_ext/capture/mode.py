@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
+from ..arguments import shown
 from ..errors import OF_INTEGERS, ExplanationError, UnsupportedOperationError
 from ..memory import is_out_of_memory
 from ..rules.integrate import integrate
@@ -476,6 +477,8 @@ class Capture(TorchFunctionMode):
 
     def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
         """Run an operation under its rule."""
+        if not isinstance(application, Application):
+            raise TypeError(f"the rule for {called.title} must return an Application or None, got {shown(application)}")
         target = args[0] if called.in_place or kwargs.get("inplace") else None
         dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):

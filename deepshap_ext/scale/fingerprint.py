@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import types
 from collections.abc import Mapping
 from functools import partial
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arrays import as_array
+
+#: Where an object lies, in how it prints.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 #: Bytes of a tensor that are hashed at once.
 _BLOCK = 64 << 20
@@ -47,7 +51,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 def _structure(model: nn.Module) -> list[Any]:
     kinds = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
     code = sorted((kind.__qualname__, fingerprint(kind.forward)) for kind in kinds)
-    return [type(model).__qualname__, repr(model), code]
+    return [type(model).__qualname__, _ADDRESS.sub("", repr(model)), code]
 
 
 class _Digest:
@@ -100,6 +104,8 @@ class _Digest:
             self._parts("partial", [value.func, value.args, value.keywords])
         elif isinstance(value, nn.Module):
             self._parts("module", [_structure(value), _weights(value)])
+        elif type(value).__module__.startswith("torch."):
+            self._text(_ADDRESS.sub("", str(value)))
         elif isinstance(value, (type, types.ModuleType)) or not hasattr(value, "__dict__"):
             self._text(getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__qualname__))
         else:

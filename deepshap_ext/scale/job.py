@@ -176,7 +176,7 @@ class Job:
             return self.background.described()
         assert isinstance(self.explainer, DeepExplainer)
         own = self.explainer._background
-        return fingerprint(list(own.tensors), own.weights)
+        return fingerprint(list(own.tensors), own.weights, self.explainer._rows)
 
     def _by_row(self, label: str, value: Any) -> Any:
         """A further argument: a :class:`Source` if it has a row a sample."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -286,6 +287,35 @@ def test_another_explanation_is_refused_by_name(what: str, change: dict[str, Any
     arguments |= {"explainer": Explainer(network()), **change}
     with pytest.raises(StoreError, match=f": {what} differs?$"):
         explain_to(tmp_path / "store", **arguments)
+
+
+class Calling(nn.Module):
+    """Prints where its function lies."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def extra_repr(self) -> str:
+        return repr(self.function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_the_same_explanation_made_anew_is_no_other(tmp_path: Path) -> None:
+    kept = []
+    for _ in range(2):
+        model = nn.Sequential(network(), Calling(lambda x: x * 2))
+        explainer = Explainer(model, output=lambda y: y[:, :1], rules={torch.erf: "integrate", nn.GELU: "rescale"})
+        explain_to(tmp_path / "store", explainer, X, lambda y: y.argmax(1), baselines=torch.from_numpy(BASELINES))
+        kept.append(model)
+
+
+def test_without_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match=re.escape("a store needs zarr 3: pip install 'deepshap_ext[scale]'")):
+        explain_to(tmp_path / "store", Explainer(network()), X, 0, baselines=BASELINES)
 
 
 def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:
