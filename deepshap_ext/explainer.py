@@ -109,10 +109,6 @@ class Explainer:
         self._moved: dict[torch.device, dict[str | int, Any]] = {}
         self._engines: dict[Any, Engine] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what it has found out about its model, which another process finds out anew."""
-        return {**vars(self), "_moved": {}, "_engines": {}}
-
     def __repr__(self) -> str:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
