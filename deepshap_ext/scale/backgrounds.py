@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import shown
+from ..baselines import weighted
 from .fingerprint import fingerprint
 from .sources import Source, leading
 
@@ -48,6 +49,11 @@ class Background:
             return 0
         found = self.of(first, slice(0, 1))
         return sum(part.nbytes for part in (found if isinstance(found, (list, tuple)) else [found]))
+
+    def number(self, first: Any) -> int:
+        """How many baselines a sample has; ``first`` is the first sample."""
+        (given, _), _ = weighted("baselines", self.of(first, slice(0, 1)), None)
+        return int(given[0].tensor.shape[0 if self._shared is not None else 1])
 
     def described(self) -> Any:
         """By what another run knows the same baselines."""

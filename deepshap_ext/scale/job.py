@@ -146,6 +146,13 @@ class Job:
         size = own + sum(tensor.nbytes for tensor in (*x, *tensors_in(values)))
         return max(1, min(BLOCK_ROWS, BLOCK_BYTES // size, len(self)))
 
+    def baselines_a_sample(self) -> int:
+        """How many baselines a sample is explained against."""
+        if self.background is not None:
+            return self.background.number(self.inputs.read(slice(0, 1)))
+        assert isinstance(self.explainer, DeepExplainer)
+        return self.explainer._background.number
+
     def described(self) -> dict[str, Any]:
         """By what another run knows the same job: what can differ, by the name that a message calls it."""
         explainer = self.explainer

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
+from .engines import Engine, run
 from .job import Job
 from .keep import Keep, bytes_a_sample
-from .shards import explain_shards, finish
 from .store import Store, StoreError, create, import_zarr
 
 #: Bytes of a shard in the store, and its samples, at most, unless the user says how many.
@@ -45,6 +45,8 @@ def explain_to(
     shard_size: int | None = None,
     seed: int = 0,
     check_additivity: Check = True,
+    engine: Engine = "alone",
+    cores: int | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Any:
@@ -71,6 +73,9 @@ def explain_to(
         seed: what the seeds of a function's baselines depend on, beside the sample's index.
         check_additivity: what to do if a sample's values do not add up: True, stop with an :class:`AdditivityError` that names the sample,
             what was done before stays; False, record it (``Store(store).warnings()``), and warn at the end; ``"ignore"``, do not look.
+        engine: ``"alone"``, explain in this process; ``"ranks"``, in all processes that torchrun or SLURM has started, each of which makes
+            the same call; ``"ray"``, on the cluster that Ray knows, or on this machine.
+        cores: of each of Ray's workers; None: one.
         progress: show a bar.
         options: further options of :meth:`deepshap_ext.Explainer.attribute`: ``standard_error``, ``combine`` and so on.
 
@@ -98,13 +103,9 @@ def explain_to(
         keep=Keep(dtype, axes, sum_over, summary),
         **options,
     )
-    found = open_store(store, job, shard_size)
-    missing = found.missing()
-    with tqdm(total=len(job), initial=len(job) - _rows(found, missing), unit="input", disable=not progress) as bar:
-        for shard in explain_shards(found, job, missing):
-            bar.update(_rows(found, [shard]))
-    finish(found)
-    _warn(found)
+    found = run(engine, partial(_opened, store, job, shard_size, engine == "ray"), progress, cores)
+    if (warned := what_warned(found)) is not None:
+        warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
 
 
@@ -131,6 +132,13 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     return store
 
 
+def _opened(path: str | os.PathLike[str], job: Job, shard_size: int | None, moved: bool) -> tuple[Store, Job]:
+    """A job with its store; ``moved``: in another process, which has a GPU of its own if it has any."""
+    if moved and torch.cuda.is_available():
+        job.explainer._model.to("cuda")
+    return open_store(path, job, shard_size), job
+
+
 def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int | None) -> None:
     first = job.explain(slice(0, 1))
     columns = job.keep.columns(first)
@@ -151,19 +159,16 @@ def _some_memory(device: torch.device) -> int:
     return min(MEMORY, 1 << max(0, (available_memory(device) // 2).bit_length() - 1))
 
 
-def _warn(store: Store) -> None:
+def what_warned(store: Store) -> str | None:
+    """What explanations of shards warned of, in a sentence."""
     found = store.warnings()
-    if found:
-        shard, (first, *_) = next(iter(found.items()))
-        warnings.warn(
-            f"explanations of {len(found)} of {store.shards} shards warned, shard {shard} so: {first} "
-            f"(all: Store({str(store.path)!r}).warnings())",
-            stacklevel=3,
-        )
-
-
-def _rows(store: Store, shards: Sequence[int]) -> int:
-    return sum(here.stop - here.start for here in map(store.slice_of, shards))
+    if not found:
+        return None
+    shard, (first, *_) = next(iter(found.items()))
+    return (
+        f"explanations of {len(found)} of {store.shards} shards warned, shard {shard} so: {first} "
+        f"(all: Store({str(store.path)!r}).warnings())"
+    )
 
 
 def _listing(words: Sequence[str]) -> str:

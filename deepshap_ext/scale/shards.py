@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 from .job import Job
 from .store import Array, Store
@@ -19,11 +20,16 @@ class Computed(NamedTuple):
     warnings: list[str]
 
 
-def explain_shard(store: Store, job: Job, shard: int) -> bool:
-    """Explain a shard of ``job`` into ``store``; False if that was done before."""
+def explain_shard(store: Store, job: Job, shard: int, turn: AbstractContextManager[Any] | None = None) -> bool:
+    """Explain a shard of ``job`` into ``store``; False if that was done before.
+
+    ``turn`` is held while it is explained: where threads have one in common, one explains while others write.
+    """
     if store.is_done(shard):
         return False
-    store.write(shard, *_computed(store, job, shard))
+    with turn or nullcontext():
+        computed = _computed(store, job, shard)
+    store.write(shard, *computed)
     return True
 
 

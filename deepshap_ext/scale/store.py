@@ -83,6 +83,11 @@ class Store:
         first = shard * self.shard_size
         return slice(first, min(self.rows, first + self.shard_size))
 
+    def rows_of(self, shard: int) -> int:
+        """How many samples a shard has."""
+        here = self.slice_of(shard)
+        return here.stop - here.start
+
     def is_done(self, shard: int) -> bool:
         return self._marker(shard).exists()
 
@@ -112,6 +117,9 @@ class Store:
             write_all(files)
             write_all({self._marker(shard): marker})
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self.is_done(shard):
+                # Another process has done it meanwhile, and cleaned up.
+                return
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             done = self.shards - len(self.missing())

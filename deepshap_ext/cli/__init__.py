@@ -1,0 +1,51 @@
+"""The command ``deepshap-ext``: see docs/scale.md."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..errors import ExplanationError
+from ..scale import StoreError
+from .arguments import parser
+from .errors import CommandError
+
+#: Exit statuses: all is done; the command failed, or ``verify`` found damage; interrupted, as shells have it. argparse's own, of a command
+#: that is not understood, is 2.
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command, and return its exit status.
+
+    Raises:
+        SystemExit: with status 2, the command is not understood; with 0, ``--help`` or ``--version`` was asked for.
+    """
+    arguments = parser().parse_args(argv)
+    arguments.directory = os.getcwd()
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(asctime)s %(message)s")
+    try:
+        # Lines of the log go above the bar.
+        with logging_redirect_tqdm():
+            return int(arguments.command(arguments))
+    except KeyboardInterrupt:
+        _say(arguments.interrupted(arguments))
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has what it wanted; the interpreter must not write there again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (CommandError, StoreError, ExplanationError, ValueError, TypeError, OSError) as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return FAILED
+
+
+def _say(message: str) -> None:
+    print(f"deepshap-ext: {message}", file=sys.stderr)

@@ -1,0 +1,174 @@
+"""A job in the ranks that torchrun or SLURM has started, which take one shard after the other from a queue that they share.
+
+The queue is a torch.distributed ``Store``: torchrun's own, a file beside the store of attributions under SLURM. Nothing else passes between
+ranks, so that they may come late, be slow or be gone: a shard that was taken and not done is taken again once nobody has done any for long.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from threading import Event, Thread
+from typing import Protocol
+
+import numpy as np
+from torch._C._distributed_c10d import FileStore, PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from ..shards import explain_shards, finish
+from ..store import Store
+from .alone import Open, log_shard
+from .bar import Bar
+
+#: Seconds between two looks at what other ranks have done.
+_POLL = 0.5
+#: Seconds without a shard done after which what is missing is taken again; at least, and in units of the slowest shard so far.
+_PATIENCE, _SHARDS = 5.0, 3.0
+#: Each call in a process has a queue of its own: all ranks make the same calls.
+_calls = count()
+
+
+class Queue(Protocol):
+    """What is used of a ``torch.distributed.Store``."""
+
+    def add(self, key: str, amount: int) -> int:
+        """The number under a key, once ``amount`` is added to it."""
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """What is under a key, which is ``desired`` now if it was ``expected``, or "" was expected and nothing there."""
+
+
+def started_as_rank() -> bool:
+    """Whether torchrun or SLURM have started this process as one of several."""
+    return _by_torchrun() or _slurm_job() is not None
+
+
+def local_rank() -> int:
+    """Which of the ranks on this machine this one is."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def run_ranks(opened: Open, progress: bool) -> Store:
+    """Explain, in every rank that calls this, what is missing in the store of a job, until nothing is.
+
+    Raises:
+        ValueError: there are no ranks.
+    """
+    store, job = opened()
+    rank, queue = _rank_and_queue(store)
+    name = f"rank {rank} on {socket.gethostname()}"
+    first = _published(queue, 0, store)
+    initial = store.rows - sum(map(store.rows_of, first))
+    with (
+        Bar(store.rows, initial, job.baselines_a_sample(), progress and rank == 0) as bar,
+        _following(bar, queue, initial),
+    ):
+        begun = time.monotonic()
+        for shard in explain_shards(store, job, _claims(queue, store)):
+            queue.add("rows", store.rows_of(shard))
+            begun = log_shard(name, shard, begun)
+    if queue.add("finish", 1) == 1:
+        finish(store)
+    return store
+
+
+def _claims(queue: Queue, store: Store) -> Iterator[int]:
+    """Shards for this rank alone, until none is missing; then again those that a rank which is gone has left."""
+    patience = _PATIENCE
+    for turn in count():
+        shards = _published(queue, turn, store)
+        while (place := queue.add(f"{turn}/next", 1) - 1) < len(shards):
+            begun = time.monotonic()
+            yield shards[place]
+            patience = max(patience, _SHARDS * (time.monotonic() - begun))
+        if not _left(store, patience):
+            return
+
+
+def _left(store: Store, patience: float) -> bool:
+    """Wait for the shards that are still missing; whether some were left, since nobody has done any for ``patience`` seconds."""
+    missing, since = store.missing(), time.monotonic()
+    while missing and time.monotonic() - since < patience:
+        time.sleep(_POLL)
+        still = [shard for shard in missing if not store.is_done(shard)]
+        if len(still) < len(missing):
+            missing, since = still, time.monotonic()
+    return bool(missing)
+
+
+def _published(queue: Queue, turn: int, store: Store) -> list[int]:
+    """The shards of a turn: those that were missing when the first rank came to it."""
+    text = queue.compare_set(f"{turn}/shards", "", _packed(store.missing(), store.shards))
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    found: list[int] = np.flatnonzero(np.unpackbits(bits)).tolist()
+    return found
+
+
+def _packed(shards: Sequence[int], number: int) -> str:
+    mask = np.zeros(number, bool)
+    mask[list(shards)] = True
+    return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
+
+
+@contextmanager
+def _following(bar: Bar, queue: Queue, initial: int) -> Iterator[None]:
+    """Have the bar show what all ranks have done."""
+
+    def follow() -> None:
+        while not done.wait(_POLL):
+            bar.n = min(bar.total, initial + queue.add("rows", 0))
+            bar.refresh()
+
+    if bar.disable:
+        yield
+        return
+    done = Event()
+    thread = Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+        bar.n = bar.total
+    finally:
+        done.set()
+        thread.join()
+
+
+def _rank_and_queue(store: Store) -> tuple[int, Queue]:
+    """The number of this process, and what all of them share."""
+    environment = os.environ
+    call = next(_calls)
+    if _by_torchrun():
+        # torchrun starts all ranks anew when one dies: they need not wait for what it had taken.
+        attempt = environment["TORCHELASTIC_RESTART_COUNT"]
+        shared, rank, _ = next(rendezvous("env://"))
+        return rank, PrefixStore(f"deepshap_ext/{attempt}/{call}", shared)
+    slurm = _slurm_job()
+    if slurm is None:
+        raise ValueError(
+            "engine 'ranks' must be in processes that torchrun, srun or a SLURM array has started, got a process alone"
+        )
+    job, rank, number = slurm
+    file = store.path.with_name(f"{store.path.name}.{job}.queue")
+    return rank, PrefixStore(str(call), FileStore(str(file), number))
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _slurm_job() -> tuple[str, int, int] | None:
+    """What the ranks of a SLURM array, or of an srun, have in common, the number of this one, and how many there are."""
+    environment = os.environ
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        task, first = (int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN"))
+        return environment["SLURM_ARRAY_JOB_ID"], task - first, int(environment["SLURM_ARRAY_TASK_COUNT"])
+    number = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if number == 1:
+        return None
+    return f"{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}", int(environment["SLURM_PROCID"]), number
