@@ -8,9 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+from ..memory import give_back_freed_memory
 from .job import Job
 from .store import Array, Store
 from .summary import summarize, summary_arrays
+
+#: After how many shards the C library's heap, whose gaps become more and more, is cleared: the passes take a while to fill it again.
+CLEARED_AFTER = 16
 
 
 class Computed(NamedTuple):
@@ -40,7 +44,7 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
     """
     writing: tuple[int, Future[None]] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for shard in shards:
+        for number, shard in enumerate(shards, 1):
             if store.is_done(shard):
                 yield shard
                 continue
@@ -49,6 +53,8 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
                 writing[1].result()
                 yield writing[0]
             writing = shard, writer.submit(store.write, shard, *computed)
+            if number % CLEARED_AFTER == 0:
+                give_back_freed_memory()
         if writing is not None:
             writing[1].result()
             yield writing[0]
