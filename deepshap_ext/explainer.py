@@ -194,11 +194,8 @@ class Explainer:
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
         """
         if out is not None:
-            from .scale.into import attribute_into
-            from .scale.job import Job
-
-            job = Job(
-                self,
+            return self._into(
+                out,
                 X,
                 target,
                 baselines=baselines,
@@ -217,11 +214,10 @@ class Explainer:
                 seed=seed,
                 legs=legs,
             )
-            return attribute_into(out, job)
         one_of("pairing", pairing, ("grid", "aligned"))
         check = checked(check_additivity)
         given, listed = self._taken(X)
-        inputs, device = self._inputs("X", given)
+        inputs, device = self._inputs(given)
         columns = [one.columns for one in given]
         (compared, compared_listed), weights = weighted("baselines", baselines, weights)
         if compared_listed != listed:
@@ -296,7 +292,8 @@ class Explainer:
         ``weights``, ``args``, ``sample_kwargs``: as in :meth:`attribute`, with a row a baseline.
         """
         (given, _), weights = weighted("baselines", baselines, weights)
-        inputs, device = self._inputs("baselines", given)
+        check_rows("baselines", given)
+        inputs, device = self._inputs(given)
         number = len(inputs[0])
         constants, rows = self._further(args, sample_kwargs, number, device)
         shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
@@ -312,17 +309,25 @@ class Explainer:
         other._max_memory, other._progress, other._engines = max_memory, False, {}
         return other
 
+    def _into(self, out: Any, X: Any, target: Any, **asked: Any) -> Attribution:
+        """The values written into ``out``; ``asked``: the other arguments of :meth:`attribute`."""
+        from .scale.into import attribute_into
+        from .scale.job import Job
+
+        return attribute_into(out, Job(self, X, target, **asked))
+
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
-        """What :func:`taken` gives of the argument X."""
-        return taken("X", X)
+        """What :func:`taken` gives of the argument X, whose rows are checked."""
+        given, listed = taken("X", X)
+        check_rows("X", given)
+        return given, listed
 
     def _numbers(self, given: list[Given]) -> list[Given]:
         """An argument's tensors, integers as numbers where a background that the explainer was made with has numbers."""
         return given
 
-    def _inputs(self, name: str, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
-        """The argument ``name`` as the model takes it, and the device that it is explained on."""
-        check_rows(name, given)
+    def _inputs(self, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
+        """Checked tensors as the model takes them, and the device that they are explained on."""
         device = device_of(self._model, given)
         return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes_of(self._model))], device
 

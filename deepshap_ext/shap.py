@@ -53,7 +53,8 @@ class DeepExplainer(Explainer):
     ) -> None:
         super().__init__(model, **options)
         (given, self._listed), weights = weighted("data", data, weights)
-        tensors, device = self._inputs("data", given)
+        check_rows("data", given)
+        tensors, device = self._inputs(given)
         self._columns = [one.columns for one in given]
         self._background = Baselines(
             [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
@@ -190,11 +191,8 @@ class DeepExplainer(Explainer):
         ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
         """
         if out is not None:
-            from .scale.into import attribute_into
-            from .scale.job import Job
-
-            job = Job(self, X, target, baselines=baselines, weights=weights, sample_kwargs=sample_kwargs, **more)
-            return attribute_into(out, job)
+            asked = {"baselines": baselines, "weights": weights, "sample_kwargs": sample_kwargs, **more}
+            return self._into(out, X, target, **asked)
         if (sample_kwargs is None or isinstance(sample_kwargs, Mapping)) and set(sample_kwargs or ()) != set(
             self._rows
         ):
