@@ -119,6 +119,22 @@ def _interleaved(phases: Tensor, size: Sequence[int]) -> Tensor:
     return phases
 
 
+def _scaled(grad: Tensor, weight: Tensor, sides: Any, of_weight: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The gradient and the weight in its dtype, whichever has fewer elements times the scale of the output's channels, if there is one.
+
+    ``of_weight`` makes of one number a channel one for each of the weight's first two dimensions, or 1 where a dimension has all alike.
+    """
+    if sides.scale is not None:
+        within = [1] * (weight.dim() - 2)
+        if weight.numel() <= grad.numel() * sides.cotangents:
+            factors = of_weight(sides.scale.to(weight.dtype))
+            weight = weight * factors.view(*factors.shape, *within)
+        else:
+            grad = grad * sides.scale.to(grad.dtype).view(-1, *within)
+    # Autocast convolves in another dtype than the weight has.
+    return grad, weight.to(grad.dtype)
+
+
 def _register(dims: int) -> None:
     convolve, transpose = _CONVOLVE[dims - 1], _TRANSPOSE[dims - 1]
 
@@ -153,10 +169,11 @@ def _register(dims: int) -> None:
             return convolve(x, weight, bias, steps, edges, spread, groups), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            # Autocast convolves in another dtype than the weight has.
-            return [transposed_convolution(grad, weight.to(grad.dtype), size, steps, edges, groups, spread)]
+            grad, scaled = _scaled(grad, weight, sides, lambda scale: scale.unsqueeze(1))
+            return [transposed_convolution(grad, scaled, size, steps, edges, groups, spread)]
 
-        return Application([operand], forward, multipliers, stand_for=[input])
+        # Batch norm has its channels where a convolution of one sample without a batch has its first dimension.
+        return Application([operand], forward, multipliers, stand_for=[input], takes_scale=input.dim() == dims + 2)
 
     @rule(f"conv_transpose{dims}d")
     def transposed(
@@ -178,9 +195,13 @@ def _register(dims: int) -> None:
             return transpose(x, weight, *rest), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            return [convolve(grad, weight.to(grad.dtype), None, stride, padding, dilation, groups)]
+            inputs = len(weight) // groups
+            grad, scaled = _scaled(
+                grad, weight, sides, lambda scale: scale.view(groups, -1).repeat_interleave(inputs, 0)
+            )
+            return [convolve(grad, scaled, None, stride, padding, dilation, groups)]
 
-        return Application([input], forward, multipliers)
+        return Application([input], forward, multipliers, takes_scale=input.dim() == dims + 2)
 
 
 for _dims in (1, 2, 3):
