@@ -98,6 +98,7 @@ networks=(resnet50 bpnet chrombpnet vit resnet18 bert mlp digits)
 [[ $device == cuda ]] || networks=(resnet18 bert)
 part peers 150 bash -c 'benchmark peers "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
 part floor 60 bash -c 'benchmark floor "$@"' _ "${networks[@]}" "${size[@]}" --repeats 3 --seconds 4
+part transposed 40 "$python" "$root/benchmarks/transposed.py" --device "$device" --tf32 --repeats 3
 part startup 60 bash -c 'benchmark startup --repeats 2'
 deadline=$((deadline + 15)) # the page must come out
 part report 15 "$python" "$root/benchmarks/report.py" --results "$out/results" --page "$out/benchmarks.md"

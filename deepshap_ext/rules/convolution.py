@@ -31,8 +31,8 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
-#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer. Its fast kernels take paddings up to
-#: about so many elements. `benchmarks/transposed.py` measures what comes of it.
+#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer, as cuDNN's strided ones are. oneDNN's
+#: fast kernels take paddings up to about so many elements. `benchmarks/transposed.py` measures what comes of it.
 BLOCK = 16
 WIDE = 8
 
@@ -62,7 +62,7 @@ def transposed_convolution(
                 spread = spread.unsqueeze(3 + 2 * dim)
             return _interleaved(F.pad(spread, [side for s in reversed(stride) for side in (0, s - 1, 0, 0)]), size)
         patches = kernel == stride and not any(padding)
-        if patches or (on_cpu and weight.shape[1] < BLOCK):
+        if patches or weight.shape[1] < BLOCK:
             return _by_phases(grad, weight, stride, padding, size)
     # How far the weight, turned round, reaches beyond grad.
     beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
@@ -104,10 +104,15 @@ def _by_phases(
         at = 2 + 2 * dim
         weight = F.pad(weight, [0, 0] * (weight.dim() - at - 1) + [0, 1]).index_select(at, taps.flatten())
         weight = weight.unflatten(at, taps.shape)
-        edges.append((-low, -(-n // s) - 1 + high - (grad.shape[2 + dim] - 1)))
+        positions = -(-n // s)
+        edges.append((-low, positions - 1 + high - (grad.shape[2 + dim] - 1), positions))
     within = range(2, 2 + 2 * dims, 2)
     kernels = weight.permute(1, *within, 0, *(dim + 1 for dim in within)).flatten(0, dims)
-    phases = _CONVOLVE[dims - 1](F.pad(grad, [side for edge in reversed(edges) for side in edge]), kernels)
+    # As much padding on both sides as the wider one needs: what is too much is left out of the result, which is smaller than a padded grad.
+    padding = [max(before, behind, 0) for before, behind, _ in edges]
+    phases = _CONVOLVE[dims - 1](grad, kernels, None, 1, padding)
+    for dim, (before, _, positions) in enumerate(edges, 2):
+        phases = phases.narrow(dim, padding[dim - 2] - before, positions)
     phases = phases.unflatten(1, (-1, *stride))  # [N, channels, *stride, *positions]
     return _interleaved(phases.permute(0, 1, *(at for dim in range(2, 2 + dims) for at in (dims + dim, dim))), size)
 
