@@ -31,8 +31,8 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
-#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer, as cuDNN's strided ones are. oneDNN's
-#: fast kernels take paddings up to about so many elements. `benchmarks/transposed.py` measures what comes of it.
+#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer, as cuDNN's strided ones are.
+#: oneDNN's fast kernels take paddings up to about so many elements. `benchmarks/transposed.py` measures what comes of it.
 BLOCK = 16
 WIDE = 8
 
