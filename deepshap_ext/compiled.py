@@ -48,7 +48,14 @@ def _pointwise(module: GraphModule) -> GraphModule:
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_function(of_relu, _operands(node)))
             graph.erase_node(node)
-    return GraphModule(module, graph)
+    made = GraphModule(module, graph)
+    # torch.compile writes attributes on the tensors of a module: on these, which share the memory of the model's own.
+    for name, parameter in list(made.named_parameters(recurse=False, remove_duplicate=False)):
+        delattr(made, name)
+        made.register_buffer(name, parameter.detach())
+    for name, buffer in list(made.named_buffers(recurse=False, remove_duplicate=False)):
+        made.register_buffer(name, buffer.detach())
+    return made
 
 
 def _operands(node: Node) -> tuple[Any, ...]:

@@ -462,6 +462,8 @@ def test_compiled() -> None:
         x, r = torch.randn(4, 3), torch.randn(5, 3)
         found = replayed.attribute(x, baselines=r)
     torch.testing.assert_close(found.values, Explainer(model).attribute(x, baselines=r).values)
+    # torch.compile marks the tensors of what it compiles.
+    assert not any(vars(tensor) for tensor in model.parameters())
 
 
 def test_what_does_not_compile_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
