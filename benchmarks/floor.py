@@ -1,6 +1,7 @@
 """What a network must cost at least, and what deepshap_ext adds to it.
 
-    python benchmarks/floor.py [names ...] [--full] [--precision ieee] [--repeats 7] [--device cpu] [--profile] [--results benchmarks/results]
+    python benchmarks/floor.py [names ...] [--full] [--precision ieee] [--repeats 7] [--device cpu] [--profile]
+                               [--results benchmarks/results]
 
 Two floors, neither of which explains anything:
 

@@ -1,6 +1,7 @@
 """Explanations that are traced and replayed, or compiled, against the same run eagerly.
 
-    python benchmarks/replay.py [NETWORK ...] [--compiled] [--full] [--precision ieee] [--repeats 5] [--device cpu] [--results benchmarks/results]
+    python benchmarks/replay.py [NETWORK ...] [--compiled] [--full] [--precision ieee] [--repeats 5] [--device cpu]
+                                [--results benchmarks/results]
 
 Ratios are medians over interleaved rounds. The first call's cost is on top of an eager call's: seconds of tracing, and of compiling.
 """
@@ -45,7 +46,7 @@ def main() -> None:
         # The small one: what a call costs beside the work.
         size = {"inputs": 10, "baselines": 20} if name == "small" else {}
         it = job("mlp" if name == "small" else name, arguments.full, arguments.device, **size)
-        found.append(measured(it, arguments.compiled, arguments.repeats, arguments.device))
+        found.append({"name": name, **measured(it, arguments.compiled, arguments.repeats, arguments.device)})
     if arguments.results:
         print(f"\nwrote {save(arguments.results, 'replay', arguments.device, found)}")
 

@@ -221,6 +221,19 @@ def startup(measured: Sequence[Record], picture: Picture) -> str:
     return markdown(["", "median"], [[one["name"], seconds(one["median"])] for one in measured])
 
 
+def replay(measured: Sequence[Record], picture: Picture) -> str:
+    lines = [
+        [
+            one["job"], row["name"], row["crash"] or seconds(row["median"]), number(over(one["rows"][0], row)),
+            "" if row is one["rows"][0] else seconds(one["first"][row["name"]]), f"{row['error']:.0e}",
+        ]
+        for one in measured
+        for row in one["rows"]
+    ]  # fmt: skip
+    head = ["", "", "a call", "eager / it", "first calls", "apart from eager"]
+    return markdown(head, lines)
+
+
 def precision(measured: Sequence[Record], picture: Picture) -> str:
     head = ["", "precision", "distance to float64", "additivity error"]
     rows = [[one["name"], one["precision"], f"{one['distance']:.0e}", f"{one['error']:.0e}"] for one in measured]
@@ -233,6 +246,7 @@ QUESTIONS: dict[str, tuple[str, Callable[[Sequence[Record], Picture], str]]] = {
     "kernels": ("The kernels", kernels),
     "scaling": ("Scaling", scaling),
     "startup": ("Start-up", startup),
+    "replay": ("Replay", replay),
     "precision": ("Precision", precision),
 }
 
