@@ -50,7 +50,8 @@ class Network:
 
 @dataclass
 class Job:
-    """``baselines``: ``[R, *features]``, or ``[B, R, *features]`` where each input has its own."""
+    """``baselines``: ``[R, *features]``, or ``[B, R, *features]`` where each input has its own. ``max_memory``: bytes that deepshap_ext may
+    take."""
 
     name: str
     network: Network
@@ -58,6 +59,7 @@ class Job:
     model: nn.Module
     X: Tensor
     baselines: Tensor
+    max_memory: int | None = None
 
     @property
     def target(self) -> int | None:

@@ -1,7 +1,8 @@
 """deepshap_ext, captum, shap and tangermeme on the same networks, inputs, baselines and outputs: time, memory, additivity.
 
     python benchmarks/peers.py [names ...] [--full] [--inputs B] [--baselines R] [--explainers deepshap_ext shap ...] [--compile]
-                               [--precision ieee] [--repeats 3] [--seconds 60] [--device cpu] [--results benchmarks/results]
+                               [--max-memory MIB] [--precision ieee] [--repeats 3] [--seconds 60] [--device cpu]
+                               [--results benchmarks/results]
 
 The explainers of those who have one are made before the clock starts. Peers get what suits them best: captum's ``DeepLiftShap`` for shared
 baselines and its ``DeepLift`` on pairs where each input has its own, which ``DeepLiftShap`` cannot, in calls of as many inputs as fit
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--baselines", type=int, help="likewise")
     parser.add_argument("--explainers", nargs="+", choices=list(EXPLAINERS), metavar="NAME", help="all by default")
     parser.add_argument("--compile", action="store_true", help="deepshap_ext also with compile=True")
+    parser.add_argument("--max-memory", type=int, help="MiB that deepshap_ext may take, where times are measured")
     parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of a GPU's float32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="start no new round of a network after that long")
@@ -56,6 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     size = {key: value for key in ("inputs", "baselines") if (value := getattr(arguments, key)) is not None}
+    max_memory = arguments.max_memory and arguments.max_memory * 2**20
     if arguments.peak:
         print(peak(arguments.peak, arguments.names[0], arguments.full, device, size))
         return
@@ -67,7 +70,7 @@ def main() -> None:
         chosen.insert(1, COMPILED)
     measured = []
     for name in arguments.names or NETWORKS:
-        it = job(name, arguments.full, device, **size)
+        it = replace(job(name, arguments.full, device, **size), max_memory=max_memory)
         peaks: dict[str, int] = {}
         some = contenders(it, chosen, peaks)
         rows = compare(some, arguments.repeats, device, seconds_at_most=arguments.seconds)
@@ -140,7 +143,7 @@ def sums(values: Tensor, it: Job) -> Tensor:
 def deepshap_ext(it: Job, compile: bool = False) -> Work:
     from deepshap_ext import Explainer
 
-    explainer = Explainer(it.model, compile=compile)
+    explainer = Explainer(it.model, max_memory=it.max_memory, compile=compile)
     return lambda: explainer.attribute(it.X, it.target, baselines=it.baselines).values
 
 
