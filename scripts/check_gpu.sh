@@ -76,7 +76,7 @@ export -f benchmark
 export python root device results
 
 # The build works on a copy: this checkout stays as it is.
-judge build 200 bash -c 'mkdir source && tar -C "$0" --exclude=./.git --exclude=./build --exclude=./.venv --exclude="*.so" -cf - . | tar -C source -xf - &&
+judge build 900 bash -c 'mkdir source && tar -C "$0" --exclude=./.git --exclude=./build --exclude=./.venv --exclude="*.so" -cf - . | tar -C source -xf - &&
   "$1" -m pip install -q --no-index --no-deps --no-build-isolation --target site ./source' "$root" "$python"
 if [[ -n $wheels ]]; then
   judge wheels 60 bash -c '"$1" -m pip install -q --no-index --no-deps --target site --upgrade "$0"/*.whl' "$wheels" "$python"
