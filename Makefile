@@ -1,5 +1,6 @@
 # make demo    train a small network on real digits, explain it, compare with shap; writes out/digits.png
-# make gallery draw the pictures of docs/gallery.md into out
+# make gallery draw the pictures of the documentation into docs/images
+# make docs    the documentation as a site, out/docs/index.html (needs Python 3.11)
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery test lint format bench clean distclean FORCE
+.PHONY: help demo gallery docs test lint format bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +35,9 @@ demo: $(BUILT)
 
 gallery: $(BUILT)
 	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
+
+docs: $(BUILT)
+	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
@@ -92,5 +96,5 @@ $(SETTINGS): FORCE | $(INSTALLED)
 	[[ -f $@ && "$$settings" == "$$(cat $@)" ]] || echo "$$settings" >$@
 
 $(BUILT): $(INSTALLED) $(SETTINGS) pyproject.toml setup.py CMakeLists.txt $(native)
-	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint,docs]'
 	@touch $@

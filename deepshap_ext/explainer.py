@@ -183,7 +183,7 @@ class Explainer:
                 do not look.
             passes: how many passes of DeepSHAP each sample and baseline may cost. With 4 or more the values are nearer to the exact
                 Shapley values, and exact where all coalitions of the players that differ are no more than three a pass. Standard errors
-                are then those of the distance to the exact values for these baselines. See docs/dial.md.
+                are then those of the distance to the exact values for these baselines. See docs/guides/accuracy.md.
             players: which features are one player, in a coalition together or not at all: integers from 0 on, of the features' shape, or
                 of X's for players of each sample; for several inputs a list. Values are then those of the players, ``[N, players]``,
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.

@@ -16,7 +16,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = {page.name: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 EXAMPLES = {
     f"{name}-{number}": example
     for name, text in DOCUMENTS.items()
