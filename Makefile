@@ -34,7 +34,8 @@ demo: $(BUILT)
 	$(BIN)/python examples/digits.py
 
 gallery: $(BUILT)
-	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
+	for example in tour digits image layers tokens tabular series motif store baselines; do \
+		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
 
 docs: $(BUILT)
 	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
