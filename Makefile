@@ -4,7 +4,7 @@
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
-# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md
+# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md and README's table
 # make clean   remove what was built; make distclean removes .venv as well
 #
 # Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
@@ -60,6 +60,7 @@ bench: $(BUILT)
 	for question in startup kernels scaling floor peers; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
