@@ -4,7 +4,7 @@
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
-# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md
+# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md and README's table
 # make clean   remove what was built; make distclean removes .venv as well
 #
 # Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
@@ -34,7 +34,8 @@ demo: $(BUILT)
 	$(BIN)/python examples/digits.py
 
 gallery: $(BUILT)
-	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
+	for example in tour digits image layers tokens tabular series motif store baselines; do \
+		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
 
 docs: $(BUILT)
 	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
@@ -59,6 +60,7 @@ bench: $(BUILT)
 	for question in startup kernels scaling floor peers; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
