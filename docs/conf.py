@@ -16,3 +16,6 @@ html_theme = "furo"
 html_title = f"deepshap_ext {version}"
 html_show_sphinx = False
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+pygments_dark_style = "a11y-dark"  # furo's own underlines names, as if they were links
