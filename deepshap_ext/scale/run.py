@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
@@ -155,7 +156,7 @@ def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int
     made = {
         "job": described,
         "max_memory": job.explainer._max_memory or _some_memory(first.output.device),
-        "versions": {name: version(name) for name in ("deepshap_ext", "torch", "zarr")},
+        "versions": {"deepshap_ext": __version__, "torch": version("torch"), "zarr": version("zarr")},
     }
     create(place, len(job), min(shard_size, len(job)), min(block, shard_size), columns, made)
 
