@@ -84,7 +84,7 @@ class Explanation:
     def budget(self) -> int:
         """Bytes that may be used, as found out when it is first asked for."""
         if self._limit is None:
-            self._limit = self.engine.budget()
+            self._limit = self.engine.budget(self._work(len(self.inputs[0])))
         return self._limit
 
     def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
@@ -185,8 +185,11 @@ class Explanation:
         return True
 
     def _plan(self, inputs: int) -> Chunks:
+        return self.engine.plan(self._work(inputs), self.budget)
+
+    def _work(self, inputs: int) -> Work:
         alone = self.pairing == "alone"
-        work = Work(
+        return Work(
             1 if alone else inputs,
             1 if alone else self.baselines.number,
             self.outputs,
@@ -194,7 +197,6 @@ class Explanation:
             self.pairing in ("aligned", "alone"),
             self.wanted.by_pair,
         )
-        return self.engine.plan(work, self.budget)
 
     def _try_chunk(self, here: slice, chunks: Chunks) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
