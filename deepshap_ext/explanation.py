@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ ROUNDED_BASELINES = 4
 
 @dataclass
 class Explanation:
-    """The explanation of the outputs that ``choose`` takes.
+    """The explanation of the outputs that ``choose`` takes, so many of each input.
 
     ``wanted``: what is taken of the pairs. ``progress``: show a bar. ``replay``: what traces chunks and keeps the traces, if that is to be.
     """
@@ -44,6 +43,7 @@ class Explanation:
     inputs: Sequence[Tensor]
     baselines: Baselines
     choose: Choose
+    outputs: int
     pairing: Pairing
     wanted: Wanted
     progress: bool
@@ -55,8 +55,6 @@ class Explanation:
         self._reference: Pass | None = None
         self._fits, self._layouts_tried = True, False
         self.begun = False
-        some = torch.zeros(1, math.prod(engine.output_shape), device=self.inputs[0].device)
-        self.outputs = self.choose(some, slice(0, 1)).shape[1]
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
         pairs = len(self.inputs[0]) * self.baselines.number * self.outputs

@@ -152,7 +152,7 @@ class Pairs:
                 continue
             for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                 wrong.append(self._differing(x, r, layout, unread=True).any())
-        return torch.stack(wrong).any()
+        return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
