@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .additivity import gaps, gaps_of_pairs
-from .explained import Explained
+from .additivity import Balance, gaps_of_pairs
 from .structure import Structure
 
 
@@ -54,16 +53,17 @@ class Attribution:
 
 
 def attribution(
-    explained: Explained,
+    balance: Balance,
     structure: Structure,
     others: float | None,
     outputs: tuple[int, ...],
     all_outputs: bool,
 ) -> Attribution:
-    """What is to be returned of what was explained; a sample's explained outputs have the shape ``outputs``.
+    """What is to be returned of what was explained, as its ``balance`` has it; a sample's explained outputs have the shape ``outputs``.
 
     ``others``: what the variances of the values are divided by where their standard errors are wanted.
     """
+    explained = balance.explained
     samples, dtype = len(explained.outputs), explained.outputs.dtype
     each = explained.baseline_outputs.value.dim() == 3
     shape = (samples, *outputs)
@@ -73,7 +73,7 @@ def attribution(
     difference = (output.unsqueeze(1) if each else output) - expected
     deltas: list[Tensor] = [difference] * len(explained.layers)
     for cut in explained.cuts:
-        gap = gaps_of_pairs(explained, cut) if each else gaps(explained, cut)
+        gap = gaps_of_pairs(explained, cut) if each else balance.gaps(cut)
         for layer in cut.layers:
             deltas[layer] = gap.to(dtype).reshape(difference.shape)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .additivity import Check, checked
+from .additivity import Balance, Check, checked
 from .additivity import check_additivity as check_that_values_add_up
 from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_none
 from .attribution import Attribution, attribution
@@ -250,7 +251,8 @@ class Explainer:
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
+        number = math.prod(outputs)
+        explanation = Explanation(engine, inputs, theirs, choose, number, kind, wanted, self._progress, self._replay)
         layers = len(self._layers) if self._several_layers or not self._layers else None
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
@@ -258,15 +260,17 @@ class Explainer:
         def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
-        check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
+        balance = Balance(explained)
+        check_that_values_add_up(balance, check, self._tolerance, layers, rounding, first_sample)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
         others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(own, check, self._tolerance, layers, rounding, first_sample)
+            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding, first_sample)
+            balance = Balance(explained)
             structure, others = Structure(listed and players is None), 1.0 if standard_error else None
-        return attribution(explained, structure, others, outputs, target is None)
+        return attribution(balance, structure, others, outputs, target is None)
 
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_gradient_edge
 
 from . import ops
+from .batched import over_rows
 from .capture.graph import Cut, beside_cuts, led_past
 from .capture.hooks import Pass
 from .capture.layout import Layout
@@ -49,16 +50,20 @@ class Pairs:
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
 
-        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        edges = tuple(self.inputs.edges)
+
+        def one(cotangent: Tensor, row: Tensor) -> list[Tensor]:
             self.row = row
-            found = torch.autograd.grad([start], self.inputs.edges, [cotangent], retain_graph=True, allow_unused=True)
-            return tuple(
+            # torch.autograd.grad without its checks, which take longer than a small backward: graph kept, no graph of its own, and what
+            # does not lead to the output has no gradient.
+            found = _engine_run_backward((start,), (cotangent,), True, False, edges, True, accumulate_grad=False)
+            return [
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
-            )
+            ]
 
         try:
-            return list(torch.func.vmap(one)(cotangents, rows))
+            return over_rows(one, cotangents, rows)
         finally:
             self.inputs.capture.running.pairs = None
 
@@ -147,7 +152,7 @@ class Pairs:
                 continue
             for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                 wrong.append(self._differing(x, r, layout, unread=True).any())
-        return torch.stack(wrong).any()
+        return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
