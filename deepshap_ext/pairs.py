@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_g
 
 from . import ops
 from .batched import over_rows
+from .capture.fold import fold
 from .capture.graph import Cut, beside_cuts, led_past
 from .capture.hooks import Pass
 from .capture.layout import Layout
@@ -31,12 +32,15 @@ class Pairs:
 
     def __init__(self, inputs: Pass, baselines: Pass, layouts: Layouts, pairing: Pairing) -> None:
         alone = pairing == "alone"
+        fold(inputs)
         self.inputs = inputs
         self.baselines = baselines
         self.layouts = layouts.by_row() if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0, device="cpu")
+        #: How many cotangents run at once.
+        self.cotangents = 1
         #: How far what was integrated is from adding up, by entry: the largest gap of any pair, in units of the explained output.
         self.gaps: dict[str, float] = {}
 
@@ -47,6 +51,7 @@ class Pairs:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
         baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
+        self.cotangents = len(rows)
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
 
@@ -207,6 +212,16 @@ class Sides:
         self._layouts = pairs.layouts.of(entry)
         self.x: Sequence[Tensor] = entry.kept
         self.r: Sequence[Tensor] = pairs.baselines.tape.entries[entry.number].kept
+
+    @property
+    def scale(self) -> Tensor | None:
+        """``[channels]``: what the multipliers of the output are still to be multiplied by (see :class:`deepshap_ext.Application`)."""
+        return self._entry.taken
+
+    @property
+    def cotangents(self) -> int:
+        """How many multipliers of the output are computed at once: all are of the shape of the one that the rule is given."""
+        return self._pairs.cotangents
 
     def report_gap(self, gap: float) -> None:
         """Tell how far the multipliers of a pair are from adding up, in units of the explained output, where a rule cannot do better; where

@@ -10,7 +10,9 @@ myst_heading_anchors = 3
 maximum_signature_line_length = 80
 nitpicky = True
 # Other projects' pages would have to be fetched to link their names.
-nitpick_ignore_regex = [(r"py:.*", r"(torch|numpy|shap|captum|collections|typing|zarr|pathlib|os|contextlib)\..*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|shap|captum|collections|typing|zarr|pathlib|os|contextlib)\..*")
+]
 
 html_theme = "furo"
 html_title = f"deepshap_ext {version}"

@@ -122,6 +122,7 @@ judge peers 130 bash -c 'benchmark peers "$@"' _ "${networks[@]}" "${size[@]}" "
 judge floor 70 bash -c 'benchmark floor "$@"' _ "${networks[@]}" lstm gru "${size[@]}" --precision tf32 --repeats 3 --seconds 3
 judge replay 20 bash -c 'benchmark replay small'
 judge precision 25 bash -c 'benchmark precision mlp resnet18 bpnet'
+judge transposed 30 "$python" "$root/benchmarks/transposed.py" --device "$device" --precision tf32 --repeats 3
 judge startup 20 bash -c 'benchmark startup --repeats 2'
 deadline=$((deadline + 15)) # the page must come out
 judge report 15 "$python" "$root/benchmarks/report.py" --results "$out/results" --page "$out/benchmarks.md"

@@ -514,7 +514,15 @@ class Capture(TorchFunctionMode):
                     f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input",
                 )
         joins = self._join(called, others) if others else []
-        entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
+        entry = Entry(
+            called.title,
+            self._module_path(),
+            [],
+            application.multipliers,
+            application.parameters,
+            scale=application.scale,
+            takes_scale=application.takes_scale,
+        )
         in_place = target is not None and target is application.operands[0]
         result = run_by_rule(self.tape, self.running, application, entry, in_place, application.operands)
         if target is not None and not in_place:
