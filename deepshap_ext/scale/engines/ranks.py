@@ -49,6 +49,12 @@ def started_as_rank() -> bool:
     return _by_torchrun() or _slurm_job() is not None
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that says what concerns all of them."""
+    slurm = _slurm_job()
+    return int(os.environ["RANK"]) == 0 if _by_torchrun() else slurm is None or slurm[1] == 0
+
+
 def local_rank() -> int:
     """Which of the ranks on this machine this one is."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
