@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +31,19 @@ STANDARD_ERRORS = 6.0
 #: From some samples ``[n]``, those of their outputs that are wanted ``[n, K]``, and a cut: the standard errors ``[n, K]`` of rounding in
 #: the gaps of its layers.
 Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
+
+#: The number of the first sample in messages.
+_first: ContextVar[int] = ContextVar("first", default=0)
+
+
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """In this context messages number the samples from ``first`` on: what is explained is a part of a whole."""
+    token = _first.set(first)
+    try:
+        yield
+    finally:
+        _first.reset(token)
 
 
 def checked(check: Any) -> Check:
@@ -66,20 +81,19 @@ class Balance:
 
 
 def check_additivity(
-    balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding, first: int
+    balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding
 ) -> None:
     """Raise or warn where values do not add up, and say where they cannot.
 
     ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
-    ``first``: the number of the first sample in messages.
     """
     if check == "ignore":
         return
     explained = balance.explained
-    problems = _not_finite(balance, first)
+    problems = _not_finite(balance)
     if not problems:
         problems = [
-            f"{title} takes different decisions for sample(s) {_listing(rows, first)} and for their baselines, and what these add to the "
+            f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the "
             f"output belongs to no input: {integrate_instead(title)}"
             for title, rows in explained.inexact.items()
         ]
@@ -99,7 +113,7 @@ def check_additivity(
         )
     if not problems:
         whole = [cut for cut in explained.cuts if cut.whole or layers == 0]
-        problems = [gap for cut in whole for gap in _gap(balance, cut, tolerance, rounding, first)]
+        problems = [gap for cut in whole for gap in _gap(balance, cut, tolerance, rounding)]
         problems += integrals_at_fault(explained.integrals) if problems else []
     if not problems:
         return
@@ -123,7 +137,7 @@ def _found(explained: Explained, cut: Cut) -> list[Found]:
     return [found for layer in cut.layers for found in explained.found[explained.layers[layer]]]
 
 
-def _not_finite(balance: Balance, first: int) -> list[str]:
+def _not_finite(balance: Balance) -> list[str]:
     """Whose explained outputs are not finite."""
     if all_finite(balance.difference):
         return []
@@ -132,14 +146,14 @@ def _not_finite(balance: Balance, first: int) -> list[str]:
     )
     whose = []
     if samples:
-        whose.append(f"sample(s) {_listing(samples, first)}")
+        whose.append(f"sample(s) {_listing(samples)}")
     if baselines:
-        of_some = f" of sample(s) {_listing(baselines, first)}" if len(baselines) < len(balance.expected) else ""
+        of_some = f" of sample(s) {_listing(baselines)}" if len(baselines) < len(balance.expected) else ""
         whose.append(f"the baselines{of_some}")
     return [f"the model's output is not finite for {' and '.join(whose)}"] if whose else []
 
 
-def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding, first: int) -> list[str]:
+def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding) -> list[str]:
     """The gap of additivity that is furthest beyond what is allowed, if any is.
 
     Each output of each sample is held to its own difference. Where that and the rounding of the outputs and of the values themselves do
@@ -170,7 +184,7 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
             sample = int(rows[place])
             off, apart, bound = (float(tensor[sample, column]) for tensor in (gap, difference, allowed))
             return [
-                f"sample {first + sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, "
+                f"sample {_first.get() + sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, "
                 f"{off / max(apart, 1e-300):.3g} of its output difference {apart:.3g}, where {bound:.3g} is allowed: {tolerance:.3g} of "
                 f"the difference (additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
             ]
@@ -197,6 +211,6 @@ def _tf32() -> bool:
     return tf32(backends.cudnn.conv) or tf32(backends.cuda.matmul)
 
 
-def _listing(rows: set[int], first: int) -> str:
-    shown = [first + row for row in sorted(rows)]
+def _listing(rows: set[int]) -> str:
+    shown = [_first.get() + row for row in sorted(rows)]
     return ", ".join(map(str, shown[:5])) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -148,7 +148,6 @@ class Explainer:
         players: Any = None,
         seed: int = 0,
         legs: int | None = None,
-        first_sample: int = 0,
         out: Any = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device; with more ``passes``, values nearer to exact Shapley values.
@@ -190,7 +189,6 @@ class Explainer:
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
             seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
             legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
-            first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
 
@@ -261,13 +259,13 @@ class Explainer:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
         balance = Balance(explained)
-        check_that_values_add_up(balance, check, self._tolerance, layers, rounding, first_sample)
+        check_that_values_add_up(balance, check, self._tolerance, layers, rounding)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
         others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding, first_sample)
+            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding)
             balance = Balance(explained)
             structure, others = Structure(listed and players is None), 1.0 if standard_error else None
         return attribution(balance, structure, others, outputs, target is None)

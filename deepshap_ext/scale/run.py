@@ -17,7 +17,7 @@ from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
-from .engines import Engine, run
+from .engines import Engine, run, speaks
 from .job import Job
 from .keep import Keep, bytes_a_sample
 from .store import Store, StoreError, create, import_zarr
@@ -106,7 +106,7 @@ def explain_to(
         **options,
     )
     found = run(engine, partial(_opened, store, job, shard_size, engine == "ray"), progress, cores)
-    if (warned := what_warned(found)) is not None:
+    if speaks(engine) and (warned := what_warned(found)) is not None:
         warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
 
