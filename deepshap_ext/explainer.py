@@ -359,12 +359,14 @@ class Explainer:
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
     ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
         """The model's further arguments: constants, and those with a row a sample."""
-        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         if device not in self._moved:
             self._moved[device] = {
                 name: value.to(device) if isinstance(value, Tensor) else value
                 for name, value in self._constants.items()
             }
+        if isinstance(args, tuple) and not args and sample_kwargs is None:
+            return self._moved[device], {}
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         constants, rows = check_args(args, samples, dtype, device)
         rows |= check_sample_kwargs(sample_kwargs, self._constants, samples, dtype, device)
         return {**self._moved[device], **constants}, rows

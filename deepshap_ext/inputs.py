@@ -88,9 +88,9 @@ def check_rows(name: str, given: Sequence[Given]) -> None:
     for one in given:
         if one.tensor.dim() == 0:
             raise ValueError(f"{one.label} must have shape [samples, ...], got a single number")
-        if len(one.tensor) == 0:
+        if one.tensor.shape[0] == 0:
             raise ValueError(f"{one.label} must have at least one sample, got shape {list(one.tensor.shape)}")
-        if len(one.tensor) != len(given[0].tensor):
+        if one.tensor.shape[0] != given[0].tensor.shape[0]:
             raise ValueError(
                 f"{name}: all inputs must have the same number of samples, got {[len(each.tensor) for each in given]}; what is the same "
                 f"for all samples, such as a graph's edges, goes into kwargs, and the nodes of one graph are one sample, nodes[None]"

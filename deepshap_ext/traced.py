@@ -5,8 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+
+from .lowered import function_of
 
 #: Values by the names of the nodes that made them.
 Values = dict[str, Tensor]
@@ -280,7 +280,4 @@ def _stage(
     ]
     graph.output(tuple(new[node] for node in gives))
     module = GraphModule(traced, graph)
-    # The function that the module's forward is, with its attributes at hand: a module takes a microsecond to find each.
-    held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    run = partial(type(module).forward, SimpleNamespace(**{name: getattr(module, name) for name in held}))
-    return Stage([node.name for node in takes], [node.name for node in gives], module, run)
+    return Stage([node.name for node in takes], [node.name for node in gives], module, function_of(module))
