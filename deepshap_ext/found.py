@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import ops
 from .arguments import flag
-from .capture.layout import Layout
+from .capture.layout import BATCH_FIRST, Layout
 from .combination import Combination
 from .moments import Each, Moments, OverBaselines, over_baselines
 from .pairs import Pairs
@@ -222,6 +222,8 @@ def _sides(
 
 def by_input(tensor: Tensor, layout: Layout, repeats: int, inputs: int) -> Tensor:
     """``[K, inputs, repeats, *features]`` from ``K`` tensors of this layout, whose first ``inputs * repeats`` rows are the inputs'."""
+    if layout == BATCH_FIRST:
+        return tensor[:, : inputs * repeats].unflatten(1, (inputs, repeats))
     inside = replace(layout, dim=layout.dim + 1)
     split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
     return split.squeeze(inside.dim + 1)[:, : inputs * repeats].unflatten(1, (inputs, repeats))

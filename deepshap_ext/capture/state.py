@@ -55,7 +55,10 @@ class State:
             kind: type = type(value)
             how = _KINDS.get(kind)
             if how is not None:
-                waiting += self._keep(value, how)
+                if value:
+                    waiting += self._keep(value, how)
+                else:
+                    self._empty.append(value)
                 continue
             container, has_attributes, slots = _kinds(kind)
             if issubclass(kind, Tensor):
@@ -73,9 +76,6 @@ class State:
 
     def _keep(self, held: Any, how: _Kind) -> list[Any]:
         """Keep the contents of an object; returns those of them that are to be looked into."""
-        if type(held) in _KINDS and not held:
-            self._empty.append(held)
-            return []
         content = how.read(held)
         self._filled.append((held, how, content))
         return [item for item in content if type(item) not in _ATOMS] if how.leads_on else []
@@ -190,6 +190,9 @@ _NOTHING = object()
 
 def _write_dict(base: type[dict[Any, Any]], value: dict[Any, Any], content: Content) -> None:
     """Keys in their order, at first, then as many values: only what differs is touched, for other threads may read the rest."""
+    if not content:
+        base.clear(value)
+        return
     half = len(content) // 2
     keys, items = content[:half], content[half:]
     before = dict(zip(keys, items, strict=True))
