@@ -111,7 +111,11 @@ def of_outputs(
 ) -> list[Found]:
     """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the rest as :func:`of_pairs` takes it."""
     # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
-    found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(len(chosen)))
+    number = len(chosen)
+    if number == 1:
+        found = pairs.multipliers(chosen.expand(len(rows), -1), rows)
+    else:
+        found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(number))
     made = [multipliers.detach() for multipliers in found]
     return of_pairs(wanted, made, pairs, rows, weights, layouts, repeats, inputs)
 

@@ -99,7 +99,12 @@ class State:
         """Whether all is as it was, but for attributes of these names."""
         if any(self._empty):
             return False
-        return all(_same(how.read(held), before, how, ignoring) for held, how, before in self._filled)
+        for held, how, before in self._filled:
+            after = how.read(held)
+            same = len(after) == len(before) and all(map(operator.is_, after, before))
+            if not same and not _equal(after, before, how, ignoring):
+                return False
+        return True
 
     def restore(self) -> None:
         """Write back what has changed."""
@@ -111,12 +116,10 @@ class State:
             _KINDS[type(held)].write(held, ())
 
 
-def _same(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
-    """Whether contents are the same objects, or equal where they are copies or have no parts."""
+def _equal(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
+    """Whether contents that are not the same objects are equal where they are copies or have no parts."""
     if len(after) != len(before):
         return False
-    if all(map(operator.is_, after, before)):
-        return True
     if not how.leads_on:
         return all(map(_equal_copies, after, before))
     half = len(before) // 2
