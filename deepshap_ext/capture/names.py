@@ -145,6 +145,28 @@ def is_of_torch(function: Any) -> bool:
     return str(home).partition(".")[0] in _OWN
 
 
+#: Where torch's functions are found by their names; what is in several of these is known as in the first.
+_NAMESPACES: dict[str, Any] = {
+    "torch.special": torch.special,
+    "torch.fft": torch.fft,
+    "torch.linalg": torch.linalg,
+    "torch.Tensor": torch.Tensor,
+    "torch.nn.functional": torch.nn.functional,
+    "torch.functional": torch.functional,
+    "torch": torch,
+}
+
+
+def _title(function: Any, name: str) -> str | None:
+    """What :func:`torch.overrides.resolve_name` says of most functions, without the tenth of a second that its table takes to make."""
+    if name.startswith("_") and not name.startswith("__"):
+        # It may be public under another name.
+        return None
+    return next(
+        (f"{title}.{name}" for title, space in _NAMESPACES.items() if getattr(space, name, None) is function), None
+    )
+
+
 #: Of torch's own functions that were seen.
 _KNOWN: dict[Any, Operation] = {}
 
@@ -166,7 +188,11 @@ def _of_torch(function: Any) -> Operation:
         raw = getattr(function, "__name__", type(function).__name__)
         module = getattr(function, "__module__", None) or ""
         # This package's own have names that say what they are.
-        title = resolve_name(function) or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
+        title = (
+            _title(function, raw)
+            or resolve_name(function)
+            or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
+        )
     name = _BY_TITLE.get(title, raw)
     in_place = False
     if name.startswith("__") and name.endswith("__"):
