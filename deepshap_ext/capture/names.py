@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -117,6 +118,11 @@ class Operation:
     name: Any
     title: str
     in_place: bool
+
+    @cached_property
+    def spelling(self) -> str:
+        """The last part of the title."""
+        return self.title.rpartition(".")[2]
 
 
 def operation(function: Any) -> Operation:
