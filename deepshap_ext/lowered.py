@@ -20,7 +20,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
         getattr(_aten, name).default: getattr(torch, name)
         for name in """
         abs addmm bmm cat clone convolution cos cumsum embedding erf exp gather index_select mm native_layer_norm neg permute relu
-        rsqrt sigmoid sin sqrt square stack t tanh tril unsqueeze
+        rsqrt sigmoid sin sqrt stack t tanh tril unsqueeze
         """.split()
     },
     **{getattr(_aten, name).Tensor: getattr(torch, name) for name in "add div eq ge gt le lt mul ne sub".split()},

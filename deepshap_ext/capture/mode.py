@@ -160,7 +160,8 @@ class Capture(TorchFunctionMode):
             return self._into(called, function, args, kwargs)
         if active:
             function = identity
-        if any(map(is_wrapped, active)) and self._needs_rule(called, args, kwargs):
+        wrapped = [tensor for tensor in dependent if is_wrapped(tensor) and self.carries(tensor)]
+        if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
         if called.name in CONVERSIONS and (numbers := self._numbers(*args[:1])) is not None:
             return self._converted(called, function, args, kwargs, dependent, active, numbers)
