@@ -192,6 +192,14 @@ class Explainer:
             first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
+
+        Returns:
+            An :class:`Attribution`, which has the shapes.
+
+        Raises:
+            ValueError, TypeError: an argument breaks its contract.
+            AdditivityError: values do not add up, where ``check_additivity`` is True.
+            ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on X or on the baselines.
         """
         if out is not None:
             return self._into(
@@ -273,6 +281,10 @@ class Explainer:
                 :func:`deepshap_ext.scale.explain_to` takes it.
             rows: how many samples at a time; None: as many as take 64 MiB with their own baselines.
             more: further arguments of :meth:`attribute`, and ``seed`` of :func:`deepshap_ext.scale.explain_to`.
+
+        Raises:
+            ValueError, TypeError, ExplanationError: as :meth:`attribute`, when the rows that they are about are reached; the message
+                begins with these.
         """
         from .scale.job import Job
 
@@ -287,9 +299,19 @@ class Explainer:
         args: Sequence[Any] = (),
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """Mean of the model's output over baselines ``[R, *features]``, one number an output, for the model as it is now.
+        """Mean of the model's output over baselines, for the model as it is now.
 
-        ``weights``, ``args``, ``sample_kwargs``: as in :meth:`attribute`, with a row a baseline.
+        Args:
+            baselines: ``[R, *features]``, as :meth:`attribute` takes them.
+            weights: of the baselines, ``[R]``.
+            args, sample_kwargs: as :meth:`attribute` takes them, with a row a baseline.
+
+        Returns:
+            ``[*outputs]``, one number an output, on the model's device.
+
+        Raises:
+            ValueError, TypeError: an argument breaks its contract.
+            ExplanationError: the model cannot be explained, or its output for the baselines is not finite.
         """
         (given, _), weights = weighted("baselines", baselines, weights)
         check_rows("baselines", given)

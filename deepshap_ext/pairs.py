@@ -189,8 +189,9 @@ class Pairs:
 
 
 class Sides:
-    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``).
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs and of the baselines.
 
+    ``x`` and ``r`` are lists of them, with all rows of either side, wherever the batch lies; :meth:`pair` gives those that belong together.
     ``grads``: the multipliers of all outputs of the operation, in order.
     """
 
@@ -203,7 +204,8 @@ class Sides:
         self.r: Sequence[Tensor] = pairs.baselines.tape.entries[entry.number].kept
 
     def report_gap(self, gap: float) -> None:
-        """Tell how far the multipliers of a pair are from adding up, where a rule cannot do better."""
+        """Tell how far the multipliers of a pair are from adding up, in units of the explained output, where a rule cannot do better; where
+        values do not add up, the message then names the operation with its largest ``gap``."""
         gaps, name = self._pairs.gaps, str(self._entry)
         gaps[name] = max(gap, gaps.get(name, 0.0))
 

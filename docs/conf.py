@@ -7,10 +7,11 @@ version = release = version_of("deepshap_ext")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 3
+maximum_signature_line_length = 80
 nitpicky = True
 # Other projects' pages would have to be fetched to link their names.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|shap|captum|collections|typing|zarr|pathlib|os)\..*")
+    (r"py:.*", r"(torch|numpy|shap|captum|collections|typing|zarr|pathlib|os|contextlib)\..*")
 ]
 
 html_theme = "furo"
