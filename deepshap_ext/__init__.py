@@ -1,5 +1,7 @@
 """DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
 
+__version__ = "0.2.0"
+
 from . import players as players
 from . import rules as rules
 from .attribution import Attribution
