@@ -493,6 +493,8 @@ class Capture(TorchFunctionMode):
                 )
         joins = self._join(called, others)
         entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
+        if self._whole is not None:
+            entry.culprit = f"{self._whole.title} in {self._module_path()}"
         in_place = target is not None and target is application.operands[0]
         result = Applied.apply(  # type: ignore[no-untyped-call]
             self.tape, self.running, application, entry, in_place, *application.operands
