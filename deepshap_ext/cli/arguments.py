@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
 from typing import Any
 
+from .. import __version__
 from ..scale.engines import ENGINES
 from . import explain, info, show, verify
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         "deepshap-ext", description="DeepSHAP values of many samples, in a store that a run can be continued in."
     )
-    found.add_argument("--version", action="version", version=f"deepshap_ext {version('deepshap_ext')}")
+    found.add_argument("--version", action="version", version=f"deepshap_ext {__version__}")
     commands = found.add_subparsers(required=True, metavar="COMMAND")
     _explain(commands)
     _verify(commands)

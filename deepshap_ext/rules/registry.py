@@ -87,6 +87,10 @@ class Application:
         stand_for: the call's own tensors, where the operands were made from them (converted to another dtype, say).
         rebuild: makes what the model is to be given of an output that is a flat tuple of tensors.
         roundoffs: ``roundoffs(*operands)`` returns rounding errors of the operation that its operands do not show; see :class:`Roundoff`.
+        scale: one number a channel (dimension 1): the multipliers of the only operand are ``grad`` times these. Where that operand is the
+            result of an application that ``takes_scale``, and nothing else reads it, that one is told (``sides.scale``) and multiplies by
+            it, and ``grad`` is handed on to it as it is.
+        takes_scale: see ``scale``.
     """
 
     operands: Sequence[Tensor]
@@ -96,6 +100,8 @@ class Application:
     stand_for: Sequence[Tensor] = ()
     rebuild: Callable[[Any], Any] | None = None
     roundoffs: Callable[..., Sequence[Roundoff]] | None = None
+    scale: Tensor | None = None
+    takes_scale: bool = False
 
 
 Rule = Callable[..., Application | None]

@@ -7,11 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..additivity import Check
+from ..additivity import Check, numbered_from
 from ..arguments import is_integer, shown, size_or_none
 from ..attribution import Attribution
 from ..capture.dependence import tensors_in
@@ -77,6 +76,7 @@ class Job:
         self._seed = seed
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
         self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
+        self._check_players(options.get("players"))
         self._target_by_row = isinstance(target, list) or bool(leading(target))
         if self._target_by_row and _length(target) != len(self.inputs):
             raise ValueError(
@@ -113,9 +113,8 @@ class Job:
         if self._target_by_row and not isinstance(target, (list, Tensor)):
             target = np.asarray(target)
         try:
-            return self.explainer.attribute(
-                x, target, check_additivity=self._check, first_sample=rows.start, seed=self._seed, **given
-            )
+            with numbered_from(rows.start):
+                return self.explainer.attribute(x, target, check_additivity=self._check, seed=self._seed, **given)
         except Exception as error:
             if not isinstance(error, ExplanationError) and type(error) not in (ValueError, TypeError):
                 raise
@@ -190,6 +189,17 @@ class Job:
         own = self.explainer._background
         return fingerprint(list(own.tensors), own.weights, self.explainer._rows)
 
+    def _check_players(self, players: Any) -> None:
+        """How many players there are, and so what shape values have, must not depend on the samples that are explained at once."""
+        if players is None:
+            return
+        parts = players if isinstance(players, (list, tuple)) else [players]
+        if any(len(leading(part) or ()) == len(shape) for part, shape in zip(parts, self.inputs.shapes, strict=False)):
+            raise ValueError(
+                f"players must have the features' shape, the same for all samples, where these are explained some at a time, got "
+                f"{shown(players)}"
+            )
+
     def _by_row(self, label: str, value: Any) -> Any:
         """A further argument: a :class:`Source` if it has a row a sample."""
         if not leading(value):
@@ -217,9 +227,9 @@ def _named(value: Any) -> Any:
     """A simple value itself, else what it is called and its fingerprint."""
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
-    if callable(value) and not isinstance(value, torch.Tensor):
-        return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
-    return str(value)
+    if isinstance(value, tuple) and all(map(is_integer, value)):
+        return str(value)
+    return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
 
 
 def _row_described(value: Any) -> Any:

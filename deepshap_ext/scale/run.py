@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
-from .engines import Engine, run
+from .engines import Engine, run, speaks
 from .job import Job
 from .keep import Keep, bytes_a_sample
 from .store import Store, StoreError, create, import_zarr
@@ -105,7 +106,7 @@ def explain_to(
         **options,
     )
     found = run(engine, partial(_opened, store, job, shard_size, engine == "ray"), progress, cores)
-    if (warned := what_warned(found)) is not None:
+    if speaks(engine) and (warned := what_warned(found)) is not None:
         warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
 
@@ -155,7 +156,7 @@ def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int
     made = {
         "job": described,
         "max_memory": job.explainer._max_memory or _some_memory(first.output.device),
-        "versions": {name: version(name) for name in ("deepshap_ext", "torch", "zarr")},
+        "versions": {"deepshap_ext": __version__, "torch": version("torch"), "zarr": version("zarr")},
     }
     create(place, len(job), min(shard_size, len(job)), min(block, shard_size), columns, made)
 
