@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import deepshap_ext
-from deepshap_ext import Application, DeepExplainer, ops
+from deepshap_ext import Application, DeepExplainer, ops, pairs
 
 
 def _cuda_error() -> Exception:
@@ -169,16 +169,16 @@ def test_out_of_memory_in_the_backward() -> None:
     model, x, background = spread(FunctionNet()).double(), digits(6, torch.float64), digits(5, torch.float64)
     explainer = DeepExplainer(model, background)
     expected = explainer.attribute(x).values
-    plain = torch.autograd.grad
+    plain = pairs._engine_run_backward
 
-    def grad(*args: Any, **kwargs: Any) -> Any:
+    def backward(*args: Any, **kwargs: Any) -> Any:
         if limit["left"]:
             limit["left"] -= 1
             raise _cuda_error()
         return plain(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.autograd, "grad", grad)
+        patch.setattr(pairs, "_engine_run_backward", backward)
         found = explainer.attribute(x).values
     assert limit["left"] == 0
     assert_same(found, expected)
