@@ -1,5 +1,7 @@
 """DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
 
+__version__ = "0.2.0"
+
 from . import players as players
 from . import rules as rules
 from .attribution import Attribution
@@ -13,7 +15,8 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .explainer import Explainer
-from .rules.registry import Application
+from .pairs import Sides
+from .rules.registry import Application, Context, Roundoff
 from .rules.user import Registration, register_rule
 from .shap import DeepExplainer
 
@@ -21,6 +24,7 @@ __all__ = [
     "AdditivityError",
     "Application",
     "Attribution",
+    "Context",
     "ControlFlowError",
     "DeepExplainer",
     "Explainer",
@@ -28,7 +32,10 @@ __all__ = [
     "MixedSamplesError",
     "OutOfMemoryError",
     "Registration",
+    "Roundoff",
+    "Sides",
     "UnsupportedOperationError",
     "build_info",
+    "players",
     "register_rule",
 ]

@@ -33,13 +33,15 @@ class Job:
 
     Args:
         explainer: an :class:`deepshap_ext.Explainer`, or a :class:`deepshap_ext.DeepExplainer` with its background.
-        X: as :class:`Source` takes it.
+        X: samples ``[N, *features]``: a tensor, a numpy array or memory map, a data frame, an h5py dataset, a zarr array or whatever else
+            has a shape and slices; a list of such for several inputs; or a torch ``Dataset`` of tensors, or of tuples of them.
         target: as :meth:`deepshap_ext.Explainer.attribute` takes it.
         baselines: ``[R, *features]`` for all samples; each sample's own ``[N, R, *features]``, anything with slices like X; or a function
             ``baselines(x, seeds)`` of samples ``[n, *features]``, as X has them, and as many seeds, integers that depend on ``seed`` and
             the sample's index alone, which returns ``[n, R, *features]``. For several inputs lists of such.
         weights: as :meth:`deepshap_ext.Explainer.attribute` takes them.
         args, sample_kwargs: further arguments of the model; what has a row a sample may be anything with slices, like X.
+        check_additivity: as :meth:`deepshap_ext.Explainer.attribute` takes it.
         seed: a non-negative integer; the function's seeds depend on it, and what ``passes`` draw.
         keep: what a store keeps of the attributions; None: all of it.
         options: further options of :meth:`deepshap_ext.Explainer.attribute`.
@@ -90,7 +92,12 @@ class Job:
         return len(self.inputs)
 
     def explain(self, rows: slice) -> Attribution:
-        """The attributions of these samples."""
+        """The attributions of the samples ``rows``.
+
+        Raises:
+            ValueError, TypeError, deepshap_ext.ExplanationError: as :meth:`deepshap_ext.Explainer.attribute`; the message begins with the
+                rows.
+        """
         x = self.inputs.read(rows)
         given: dict[str, Any] = {}
         if self.background is not None:
@@ -114,7 +121,8 @@ class Job:
             raise type(error)(f"X[{rows.start}:{rows.stop}]: {error}") from error
 
     def parts(self, size: int | None = None) -> Iterator[tuple[slice, Attribution]]:
-        """All samples in their order, ``size`` at a time, with their attributions; None: see :meth:`block_size`."""
+        """All samples in their order, ``size`` at a time, with their attributions; None: as many as take 64 MiB with their own
+        baselines."""
         number = size_or_none("rows", size)
         number = number or self.block_size(self.explain(slice(0, 1)))
         return self._parts(number)

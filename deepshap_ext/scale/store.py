@@ -63,8 +63,10 @@ class Column:
 class Store:
     """An existing store of attributions at ``path``.
 
+    It has ``rows`` samples in ``shards`` shards of ``shard_size``; ``made`` says how: versions, options and fingerprints.
+
     Raises:
-        StoreError: there is none.
+        StoreError: there is none, or one of a format that this version does not read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -91,7 +93,7 @@ class Store:
         return -(-self.rows // self.shard_size)
 
     def slice_of(self, shard: int) -> slice:
-        """The samples of a shard."""
+        """The samples of the ``shard``."""
         first = shard * self.shard_size
         return slice(first, min(self.rows, first + self.shard_size))
 
@@ -141,7 +143,7 @@ class Store:
             ) from error
 
     def read(self, name: str, shard: int) -> Array:
-        """The rows of a shard that is done, of the column ``name``.
+        """The rows ``[samples, ...]`` of the ``shard``, which must be done, of the array ``name``: ``values``, ``output`` and so on.
 
         Raises:
             StoreError: they are missing or corrupt.
