@@ -1,8 +1,8 @@
-"""Prints the tests to run after a change, the nearest first: what `make check` runs of what differs from main, or here from the last commit.
+"""Prints the tests to run after a change, the nearest first; `make check` runs them.
 
     python scripts/changed_tests.py [BASE]
 
-Near a changed file are the test files that changed themselves, those named after it, those that import it, and then those of its folder.
+Changed is what differs from BASE: where this branch left main, or on main the last commit. Near a changed file are the test files that changed themselves, those named after it, those that import it, and then those of its folder.
 """
 
 import re
@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = {path: (ROOT / path).read_text() for path in sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py"))}
+TESTS = {
+    path: (ROOT / path).read_text()
+    for path in sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py"))
+}
 #: By the beginning of a changed file's path, the longest that there is.
 FOLDERS = {
     "README.md": "tests/test_readme.py",
@@ -20,7 +23,7 @@ FOLDERS = {
     "csrc/math/": "tests/math/ tests/ops/",
     "csrc/": "tests/ops/",
     "deepshap_ext/": "tests/test_explainer_values.py tests/test_explainer_additivity.py tests/test_native.py",
-    "deepshap_ext/capture/": "tests/capture/ tests/test_explainer_models.py tests/test_explainer_unchanged.py tests/test_explainer_refusals.py",
+    "deepshap_ext/capture/": "tests/capture/ tests/test_explainer_models.py tests/test_explainer_unchanged.py",
     "deepshap_ext/captum/": "tests/test_captum.py",
     "deepshap_ext/cli/": "tests/test_cli.py",
     "deepshap_ext/ops/": "tests/ops/",
@@ -32,7 +35,9 @@ FOLDERS = {
 
 
 def git(*arguments: str) -> list[str]:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[
+        :-1
+    ]
 
 
 def base() -> str:
@@ -48,7 +53,11 @@ def near(changed: str) -> Iterator[str]:
     yield from (test for test in TESTS if re.fullmatch(rf"test_(\w+_)?{path.stem}", Path(test).stem))
     if path.suffix == ".py":
         folder = ".".join(path.parent.parts).removeprefix("tests").strip(".")
-        module = rf"from {folder}\.{path.stem} import|from {folder} import .*\b{path.stem}\b" if folder else rf"from {path.stem} import"
+        module = (
+            rf"from {folder}\.{path.stem} import|from {folder} import .*\b{path.stem}\b"
+            if folder
+            else rf"from {path.stem} import"
+        )
         yield from (test for test, text in TESTS.items() if re.search(rf"^\s*({module})", text, re.MULTILINE))
     beginnings = [beginning for beginning in FOLDERS if changed.startswith(beginning)]
     for tests in FOLDERS[max(beginnings, key=len)].split() if beginnings else []:

@@ -28,4 +28,6 @@ with contextlib.redirect_stdout(printed):
     exec(compile(code, "README.md", "exec"), {"__name__": "example"})
 if printed.getvalue() != expected:
     sys.exit(f"the README's first example must print\n{expected}\ngot\n{printed.getvalue()}")
-print(f"deepshap_ext {deepshap_ext.__version__} from {deepshap_ext.__file__}: the README's first example prints what it says")
+print(
+    f"deepshap_ext {deepshap_ext.__version__} from {deepshap_ext.__file__}: the README's first example prints what it says"
+)

@@ -1,3 +1,5 @@
+"""Loading the native libraries: what is missing or from another build is an error that says how to build it."""
+
 import sys
 
 import pytest
@@ -45,7 +47,8 @@ def test_a_library_of_other_sources(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "_load", lambda name: None)
     monkeypatch.setattr(loading, "OPS", (*loading.OPS, "an_op_of_tomorrow"))
     with pytest.raises(
-        ImportError, match=r"_cpu.so was built from other sources, which have no an_op_of_tomorrow; rebuild it with `pip"
+        ImportError,
+        match=r"_cpu.so was built from other sources, which have no an_op_of_tomorrow; rebuild it with `pip",
     ):
         loading.load_libraries()
 
