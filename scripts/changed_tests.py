@@ -2,7 +2,8 @@
 
     python scripts/changed_tests.py [BASE]
 
-Changed is what differs from BASE: where this branch left main, or on main the last commit. Near a changed file are the test files that changed themselves, those named after it, those that import it, and then those of its folder.
+Changed is what differs from BASE: where this branch left main, or on main the last commit. Near to a changed file are the test files
+that changed themselves, those named after it, those that import it, and then those of its folder.
 """
 
 import re
