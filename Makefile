@@ -1,11 +1,12 @@
 # make demo    train a small network on real digits, explain it, compare with shap; writes out/digits.png
-# make gallery draw the pictures of docs/gallery.md into out
+# make gallery draw the pictures of the documentation into docs/images
+# make docs    the documentation as a site, out/docs/index.html (needs Python 3.11)
 # make test    the whole test suite
 # make check   style, types, and a minute of the tests near to what changed; none of those marked slow
 # make lint    style and types of everything
 # make format  rewrite everything in that style
 # make wheel   sdist and wheel in dist, tried in an environment without compilers and without this checkout
-# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md
+# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md and README's table
 # make clean   remove what was built; make distclean removes .venv as well
 #
 # Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery test check lint format wheel bench clean distclean FORCE
+.PHONY: help demo gallery docs test check lint format wheel bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,7 +36,11 @@ demo: $(BUILT)
 	$(BIN)/python examples/digits.py
 
 gallery: $(BUILT)
-	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
+	for example in tour digits image layers tokens tabular series motif store baselines; do \
+		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
+
+docs: $(BUILT)
+	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
@@ -65,9 +70,10 @@ wheel: $(INSTALLED)
 # Three quarters of an hour on two idle cores.
 bench: $(BUILT)
 	$(BIN)/python benchmarks/peers_bugs.py
-	for question in startup kernels scaling floor peers; do \
+	for question in startup kernels scaling floor peers replay; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build dist out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
@@ -105,5 +111,5 @@ $(SETTINGS): FORCE | $(INSTALLED)
 	[[ -f $@ && "$$settings" == "$$(cat $@)" ]] || echo "$$settings" >$@
 
 $(BUILT): $(INSTALLED) $(SETTINGS) pyproject.toml setup.py CMakeLists.txt $(native)
-	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint,docs]'
 	@touch $@

@@ -1,6 +1,6 @@
 """What does accuracy cost? The dial's distance to exact Shapley values by what it takes, beside other estimators on the same nets.
 
-    python benchmarks/dial.py [names ...] [--plot docs/dial.png]
+    python benchmarks/dial.py [names ...] [--plot docs/images/dial.png]
     python benchmarks/dial.py --time
 
 Explains the predicted class (or the regression) of samples against a baseline each, for the nets of benchmarks/quality.py, of 10 or 12

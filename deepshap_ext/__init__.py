@@ -15,7 +15,8 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .explainer import Explainer
-from .rules.registry import Application
+from .pairs import Sides
+from .rules.registry import Application, Context, Roundoff
 from .rules.user import Registration, register_rule
 from .shap import DeepExplainer
 
@@ -23,6 +24,7 @@ __all__ = [
     "AdditivityError",
     "Application",
     "Attribution",
+    "Context",
     "ControlFlowError",
     "DeepExplainer",
     "Explainer",
@@ -30,7 +32,10 @@ __all__ = [
     "MixedSamplesError",
     "OutOfMemoryError",
     "Registration",
+    "Roundoff",
+    "Sides",
     "UnsupportedOperationError",
     "build_info",
+    "players",
     "register_rule",
 ]

@@ -7,9 +7,12 @@ from .ops.loading import BUILD, loaded
 
 
 def build_info() -> dict[str, Any]:
-    """The facts of the native build, and `libraries`: the paths of those loaded, by name.
+    """What the native libraries were built with, and which of them this process has loaded.
 
-    A build without CUDA kernels has an empty `cuda_version`; `_cuda` is not among the libraries where torch has no CUDA.
+    Returns:
+        A dict of ``cuda_version``, that of nvcc, None for a build without CUDA kernels; ``cuda_architectures``, a list as CMake names them;
+        ``compiler``; ``torch_target``, the oldest torch that they load into; ``libraries``, the paths of those loaded, by name, among which
+        ``_cuda`` is not where torch has no CUDA.
 
     Raises:
         ImportError: the package was built for another Python than this one.

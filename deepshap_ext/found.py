@@ -185,12 +185,13 @@ def _averaged(
 def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     """The contributions' own sums, and those of their absolute values."""
 
-    def of(tensor: Tensor) -> OverBaselines:
-        first = 3 if isinstance(values, Each) else 2
-        summed = tensor.double().unsqueeze(-1).flatten(first).sum(first)
+    first = 3 if isinstance(values, Each) else 2
+    flat = values.value.double().unsqueeze(-1).flatten(first)
+
+    def of(summed: Tensor) -> OverBaselines:
         return Each(summed) if isinstance(values, Each) else Moments(values.weight, summed)
 
-    return of(values.value), of(values.value.abs())
+    return of(flat.sum(first)), of(flat.abs().sum(first))
 
 
 def _by_pair(wanted: Wanted, values: Tensor, contributions: Tensor, m: Tensor, weights: Tensor) -> Found:

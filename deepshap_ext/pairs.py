@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_gradient_edge
 
 from . import ops
+from .batched import over_rows
+from .capture.fold import fold
 from .capture.graph import Cut, beside_cuts, led_past
 from .capture.hooks import Pass
 from .capture.layout import Layout
@@ -30,12 +32,15 @@ class Pairs:
 
     def __init__(self, inputs: Pass, baselines: Pass, layouts: Layouts, pairing: Pairing) -> None:
         alone = pairing == "alone"
+        fold(inputs)
         self.inputs = inputs
         self.baselines = baselines
         self.layouts = layouts.by_row() if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
         self.row: Tensor = torch.empty(0, device="cpu")
+        #: How many cotangents run at once.
+        self.cotangents = 1
         #: How far what was integrated is from adding up, by entry: the largest gap of any pair, in units of the explained output.
         self.gaps: dict[str, float] = {}
 
@@ -46,19 +51,24 @@ class Pairs:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
         baselines ``rows`` ``[V]``."""
         self.inputs.capture.running.pairs = self
+        self.cotangents = len(rows)
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
 
-        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        edges = tuple(self.inputs.edges)
+
+        def one(cotangent: Tensor, row: Tensor) -> list[Tensor]:
             self.row = row
-            found = torch.autograd.grad([start], self.inputs.edges, [cotangent], retain_graph=True, allow_unused=True)
-            return tuple(
+            # torch.autograd.grad without its checks, which take longer than a small backward: graph kept, no graph of its own, and what
+            # does not lead to the output has no gradient.
+            found = _engine_run_backward((start,), (cotangent,), True, False, edges, True, accumulate_grad=False)
+            return [
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
-            )
+            ]
 
         try:
-            return list(torch.func.vmap(one)(cotangents, rows))
+            return over_rows(one, cotangents, rows)
         finally:
             self.inputs.capture.running.pairs = None
 
@@ -147,7 +157,7 @@ class Pairs:
                 continue
             for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                 wrong.append(self._differing(x, r, layout, unread=True).any())
-        return torch.stack(wrong).any()
+        return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
@@ -189,8 +199,9 @@ class Pairs:
 
 
 class Sides:
-    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``).
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs and of the baselines.
 
+    ``x`` and ``r`` are lists of them, with all rows of either side, wherever the batch lies; :meth:`pair` gives those that belong together.
     ``grads``: the multipliers of all outputs of the operation, in order.
     """
 
@@ -202,8 +213,19 @@ class Sides:
         self.x: Sequence[Tensor] = entry.kept
         self.r: Sequence[Tensor] = pairs.baselines.tape.entries[entry.number].kept
 
+    @property
+    def scale(self) -> Tensor | None:
+        """``[channels]``: what the multipliers of the output are still to be multiplied by (see :class:`deepshap_ext.Application`)."""
+        return self._entry.taken
+
+    @property
+    def cotangents(self) -> int:
+        """How many multipliers of the output are computed at once: all are of the shape of the one that the rule is given."""
+        return self._pairs.cotangents
+
     def report_gap(self, gap: float) -> None:
-        """Tell how far the multipliers of a pair are from adding up, where a rule cannot do better."""
+        """Tell how far the multipliers of a pair are from adding up, in units of the explained output, where a rule cannot do better; where
+        values do not add up, the message then names the operation with its largest ``gap``."""
         gaps, name = self._pairs.gaps, str(self._entry)
         gaps[name] = max(gap, gaps.get(name, 0.0))
 

@@ -232,9 +232,11 @@ class Replaying:
             given.append(cycled(rows, sizes.baselines))
         values.update(trace.given(COTANGENTS, given))
         trace.run(PAIR_PASS, values)
-        tensors = iter(trace.result("found", values))
-        found = [one.map(lambda _: next(tensors)[:outputs, :inputs]) for one in trace.template]
-        return [one.of_first(number, total) for one in found]
+        tensors = trace.result("found", values)
+        if (outputs, inputs) != (sizes.outputs, sizes.inputs):
+            tensors = [tensor[:outputs, :inputs] for tensor in tensors]
+        each = iter(tensors)
+        return [one.map(lambda _: next(each)).of_first(number, total) for one in trace.template]
 
 
 def _without_trace(explanation: Explanation) -> str | None:

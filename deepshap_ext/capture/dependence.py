@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 from torch.multiprocessing.reductions import StorageWeakRef
 
 
@@ -33,7 +35,7 @@ class Dependence:
     """
 
     def __init__(self) -> None:
-        self._storages: dict[int, Mark] = {}
+        self._storages: dict[int | None, Mark] = {}
         #: Whether any mark is random: most models have none.
         self.has_random = False
 
@@ -52,21 +54,24 @@ class Dependence:
         return self._storages[storage_key(tensor)]
 
     def __contains__(self, tensor: Tensor) -> bool:
-        return tensor.layout == torch.strided and storage_key(tensor) in self._storages
+        return storage_key(tensor) in self._storages
 
     def of(self, value: Any) -> list[Tensor]:
         """The tensors in a call's arguments that depend on the input."""
-        return [tensor for tensor in tensors_in(value) if tensor in self]
+        known = self._storages
+        return [tensor for tensor in tensors_in(value) if storage_key(tensor) in known]
 
 
-def storage_key(tensor: Tensor) -> int:
-    """The identity of the memory that the tensor is a view of."""
-    return int(plain(tensor).untyped_storage()._cdata)
+def storage_key(tensor: Tensor) -> int | None:
+    """The identity of the memory that the tensor is a view of; None for a sparse one, which has none of its own."""
+    if is_wrapped(tensor):
+        tensor = plain(tensor)
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
 
 
 def plain(tensor: Tensor) -> Tensor:
     """The tensor under the wrappers of `torch.func` transforms that a model runs inside its forward."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    while is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
 
@@ -74,18 +79,17 @@ def plain(tensor: Tensor) -> Tensor:
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts, in order."""
     found: list[Tensor] = []
-    _collect(value, found)
+    _collect((value,), found)
     return found
 
 
-def _collect(value: Any, found: list[Tensor]) -> None:
-    if isinstance(value, Tensor):
-        found.append(value)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _collect(item, found)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _collect(item, found)
-    elif isinstance(value, slice):
-        _collect((value.start, value.stop, value.step), found)
+def _collect(values: Iterable[Any], found: list[Tensor]) -> None:
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            _collect(value, found)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)
+        elif isinstance(value, slice):
+            _collect((value.start, value.stop, value.step), found)

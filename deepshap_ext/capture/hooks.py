@@ -147,6 +147,8 @@ class ModelHooks:
         #: As the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
         self._tensors = TensorState(())
+        #: Whether nothing has run since the model was prepared.
+        self._is_fresh = False
 
     def __enter__(self) -> ModelHooks:
         try:
@@ -181,9 +183,8 @@ class ModelHooks:
         undo = self._undo = Undo()
         _ACTIVE.append(self)
         torch_state.leave_inference_mode(undo)
-        generators = ProgramGenerators({parameter.device for parameter in self._model.parameters()})
-        undo.note_here(generators.put_back)
         self._state = State([self._model, self.call.constants])
+        undo.note_here(ProgramGenerators({tensor.device for tensor in self._state.tensors}).put_back)
         tensors = self._tensors = TensorState(self._state.tensors)
         undo.note(tensors.restore)
         undo.note(self._state.restore)
@@ -212,6 +213,7 @@ class ModelHooks:
             else:
                 layer.module.register_forward_hook(partial(self._see_outputs, number))
         self._start = self._state.again()
+        self._is_fresh = True
 
     def _prepare_module(self, module: nn.Module) -> None:
         rule = self._rules.get(type(module))
@@ -356,6 +358,9 @@ class ModelHooks:
     def _start_afresh(self) -> None:
         """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
         self._interrupts.deliver()
+        if self._is_fresh:
+            self._is_fresh = False
+            return
         self._written.put_back()
         self._written.clear()
         self._tensors.put_back()

@@ -39,10 +39,10 @@ from ..rules.linear import (
 from ..rules.lookup import ELEMENTWISE, converted, is_integer
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
-from .applied import Applied, Running, output_of
+from .applied import Running, output_of, run_by_rule
 from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
 from .codes import CONVERSIONS, DECIDED, ROUNDINGS, Codes, keeps_codes
-from .dependence import Dependence, plain, tensors_in
+from .dependence import Dependence, is_wrapped, plain, tensors_in
 from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
@@ -50,7 +50,7 @@ from .names import Operation, is_of_torch, operation
 from .saved import saved_tensors
 from .step import Step, Watch
 from .tape import Entry, Tape
-from .writes import Contents, undeclared
+from .writes import Contents, only_makes, undeclared
 
 #: Hooks that a model gives its tensors as it runs, to clip gradients or to look at them: they are training's backward's.
 WATCHING = frozenset("register_hook register_post_accumulate_grad_hook".split())
@@ -147,8 +147,8 @@ class Capture(TorchFunctionMode):
             return self._into(called, function, args, kwargs)
         if active:
             function = identity
-        wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
-        if wrapped and self._needs_rule(called, args, kwargs):
+        inside = any(is_wrapped(tensor) and self.carries(tensor) for tensor in dependent)
+        if inside and self._needs_rule(called, args, kwargs):
             self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
         if called.name in CONVERSIONS and (numbers := self._numbers(*args[:1])) is not None:
             return self._converted(called, function, args, kwargs, dependent, active, numbers)
@@ -160,15 +160,16 @@ class Capture(TorchFunctionMode):
             elif any(plain(tensor) in self.codes for tensor in dependent):
                 self._refuse(called, f"runs inside {TRANSFORMS}, where explained integers cannot be followed")
         if active and called.name in self.rules:
-            return self._with_rule(called, function, args, kwargs)
-        if active and self._needs_rule(called, args, kwargs):
+            return self._with_rule(called, function, args, kwargs, dependent)
+        without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        if without_rule:
             body = DECOMPOSITIONS.get(called.name) or (body_of if is_of_torch(function) else self._users_body)(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs, ours=called.name in DECOMPOSITIONS)
             if self.options.on_unsupported == "integrate":
                 given, named = self._constants((args, kwargs))
                 return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
-        return self._as_it_is(called, function, args, kwargs, dependent, active)
+        return self._as_it_is(called, function, args, kwargs, dependent, active, without_rule)
 
     def _numbers(self, value: Any = None) -> Tensor | None:
         """What carries multipliers to a tensor that is converted: itself, or what it was rounded from."""
@@ -190,7 +191,8 @@ class Capture(TorchFunctionMode):
         numbers: Tensor,
     ) -> Any:
         """Convert numbers to another dtype; integers made of them are codes, whose twin carries the multipliers on."""
-        result = self._as_it_is(called, function, args, kwargs, dependent, active)
+        without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        result = self._as_it_is(called, function, args, kwargs, dependent, active, without_rule)
         if is_integer(result):
             self.codes[result] = self._apply(called, converted(numbers, result), (), {})
         return result
@@ -265,6 +267,8 @@ class Capture(TorchFunctionMode):
     def _before_writes(self, called: Operation, function: Any, args: Any, kwargs: Any) -> None:
         """Keep what the operation writes into: for the pair pass, and for the user unless this pass itself has made it."""
         if called.name in METADATA:
+            return
+        if only_makes(called, function, kwargs):
             return
         for tensor in (*written_by(called, function, args, kwargs), *undeclared(called, args, kwargs)):
             self.tape.before_write(tensor)
@@ -362,13 +366,20 @@ class Capture(TorchFunctionMode):
             return self._call(called, partial(call, function), args, kwargs, opaque=True)
 
     def _as_it_is(
-        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
+        self,
+        called: Operation,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        dependent: list[Tensor],
+        active: list[Tensor],
+        without_rule: bool,
     ) -> Any:
-        """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
+        """Run an operation without a rule: linear, or constant while both sides agree, or refused (``without_rule``)."""
         written = written_by(called, function, args, kwargs)
         step = called.name in STEPS
         joins = []
-        if active and not step:
+        if not step and 0 < len(active) < len(dependent):
             joins = self._join(called, [tensor for tensor in dependent if not tensor.requires_grad])
         run = IN_MEMORY_ORDER.get(function, function)
         if active and self._parts_written and called.name in SEVERAL_VIEWS:
@@ -381,7 +392,10 @@ class Capture(TorchFunctionMode):
         else:
             # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
             result = run(*given, **kwargs)
-        if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
+        if written:
+            # What was written into may carry multipliers now.
+            without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        if without_rule:
             result = connected(result, active)
         made = [*tensors_in(result), *written]
         if active and self._watch is not None:
@@ -435,7 +449,7 @@ class Capture(TorchFunctionMode):
         finally:
             self._whole = outer
 
-    def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
+    def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         left_out = "inplace", "out"
         arguments = {("input" if key == "self" else key): kwargs[key] for key in kwargs if key not in left_out}
         given, named = self._constants((args, arguments))
@@ -444,9 +458,9 @@ class Capture(TorchFunctionMode):
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
-            dependent = self.dependence.of((args, kwargs))
-            return self._as_it_is(called, function, args, kwargs, dependent, dependent)
-        return self._apply(called, application, args, kwargs)
+            without_rule = self._needs_rule(called, args, kwargs)
+            return self._as_it_is(called, function, args, kwargs, dependent, dependent, without_rule)
+        return self._apply(called, application, args, kwargs, dependent)
 
     def _constants(self, value: Any) -> Any:
         """A call's arguments as a rule may keep them: the model may write into its constants."""
@@ -475,12 +489,20 @@ class Capture(TorchFunctionMode):
                 given.copy_(part)
         return out if isinstance(out, Tensor) else type(result)(out)
 
-    def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
-        """Run an operation under its rule."""
+    def _apply(
+        self,
+        called: Operation,
+        application: Application,
+        args: Any,
+        kwargs: Any,
+        dependent: list[Tensor] | None = None,
+    ) -> Any:
+        """Run an operation under its rule; ``dependent``: those of its arguments that are, where that is known."""
         if not isinstance(application, Application):
             raise TypeError(f"the rule for {called.title} must return an Application or None, got {shown(application)}")
         target = args[0] if called.in_place or kwargs.get("inplace") else None
-        dependent = self.dependence.of((args, kwargs))
+        if dependent is None:
+            dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):
             self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
@@ -491,16 +513,22 @@ class Capture(TorchFunctionMode):
                     called,
                     f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input",
                 )
-        joins = self._join(called, others)
-        entry = Entry(called.title, self._module_path(), [], application.multipliers, application.parameters)
-        in_place = target is not None and target is application.operands[0]
-        result = Applied.apply(  # type: ignore[no-untyped-call]
-            self.tape, self.running, application, entry, in_place, *application.operands
+        joins = self._join(called, others) if others else []
+        entry = Entry(
+            called.title,
+            self._module_path(),
+            [],
+            application.multipliers,
+            application.parameters,
+            scale=application.scale,
+            takes_scale=application.takes_scale,
         )
+        in_place = target is not None and target is application.operands[0]
+        result = run_by_rule(self.tape, self.running, application, entry, in_place, application.operands)
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        made = list(tensors_in(result))
+        made = tensors_in(result)
         for join in joins:
             join.nodes = nodes_of(made, [] if target is None else [target])
         if self._watch is not None:
@@ -584,9 +612,11 @@ class Capture(TorchFunctionMode):
         """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers; or with a sparse
         factor, which autograd's backward for batches does not take."""
         if called.name == "einsum":
-            values = list(tensors_in(args))
+            values = tensors_in(args)
         else:
-            factors = FACTORS.get(called.name, {})
+            factors = FACTORS.get(called.name)
+            if factors is None:
+                return False
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
         if any(isinstance(value, Tensor) and value.layout != torch.strided for value in values):
             return True
@@ -604,7 +634,7 @@ class Capture(TorchFunctionMode):
                 self.meetings.update(dict.fromkeys(nodes_of(made, made), self._place(called)))
         decision = None
         for tensor in made:
-            if tensor.layout != torch.strided:
+            if tensor.layout is not torch.strided:
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
             passive = not tensor.requires_grad
             if passive and decision is None:

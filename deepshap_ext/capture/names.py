@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -122,10 +121,14 @@ class Operation:
 
 def operation(function: Any) -> Operation:
     """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
+    known = _KNOWN.get(function)
+    if known is not None:
+        return known
     if isinstance(function, type) and issubclass(function, torch.autograd.Function):
         return Operation(function, f"autograd.Function {function.__name__}", False)
     if is_of_torch(function):
-        return _of_torch(function)
+        _KNOWN[function] = _of_torch(function)
+        return _KNOWN[function]
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return Operation(function, f"{getattr(function, '__module__', '')}.{name}", False)
 
@@ -142,7 +145,10 @@ def is_of_torch(function: Any) -> bool:
     return str(home).partition(".")[0] in _OWN
 
 
-@cache
+#: Of torch's own functions that were seen.
+_KNOWN: dict[Any, Operation] = {}
+
+
 def _of_torch(function: Any) -> Operation:
     if isinstance(function, (OpOverload, OpOverloadPacket)):
         qualified = function._schema.name if isinstance(function, OpOverload) else function._qualified_op_name

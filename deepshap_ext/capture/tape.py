@@ -21,7 +21,8 @@ class Entry:
     own: it is linear as long as ``kept``, which depend on the input and carry no gradient, are the same on both sides. ``value`` is
     what Python code read from an input-dependent tensor (``item()``, ``bool()``) or the constant arguments of a rule. ``past``: ``kept``
     come from the model's inputs past the explained layer. ``culprit``: what a message names instead of the operation, the comparison
-    that made a mask, say. ``nodes``: the places in the autograd graph of what a linear operation made of ``kept``.
+    that made a mask, say. ``nodes``: the places in the autograd graph of what a linear operation made of ``kept``. ``scale`` and
+    ``takes_scale``: as of :class:`deepshap_ext.rules.registry.Application`. ``taken``: the scale that it takes over.
     """
 
     title: str
@@ -32,6 +33,9 @@ class Entry:
     past: bool = False
     culprit: str | None = None
     nodes: Sequence[Node] = ()
+    scale: Tensor | None = None
+    takes_scale: bool = False
+    taken: Tensor | None = None
     versions: list[int] = field(default_factory=list)
     number: int = -1
 

@@ -14,7 +14,7 @@ import torch
 
 from ..additivity import Check
 from ..scale import Job, Keep, Store, StoreError, open_store
-from ..scale.engines import Engine, local_rank, started_as_rank
+from ..scale.engines import Engine, local_rank, speaks, started_as_rank
 from ..scale.engines import run as run_on
 from ..scale.run import what_warned
 from .errors import CommandError
@@ -29,7 +29,7 @@ _CHECKS: dict[str, Check] = {"raise": True, "warn": False, "ignore": "ignore"}
 def run(arguments: argparse.Namespace) -> int:
     engine: Engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
     store = run_on(engine, partial(opened, arguments), not arguments.quiet, arguments.cores)
-    if (warned := what_warned(store)) is not None:
+    if speaks(engine) and (warned := what_warned(store)) is not None:
         print(f"deepshap-ext: warning: {warned}", file=sys.stderr)
     return 0
 

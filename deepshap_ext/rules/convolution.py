@@ -31,8 +31,8 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
-#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer. Its fast kernels take paddings up to
-#: about so many elements. `benchmarks/transposed.py` measures what comes of it.
+#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer, as cuDNN's strided ones are.
+#: oneDNN's fast kernels take paddings up to about so many elements. `benchmarks/transposed.py` measures what comes of it.
 BLOCK = 16
 WIDE = 8
 
@@ -62,7 +62,7 @@ def transposed_convolution(
                 spread = spread.unsqueeze(3 + 2 * dim)
             return _interleaved(F.pad(spread, [side for s in reversed(stride) for side in (0, s - 1, 0, 0)]), size)
         patches = kernel == stride and not any(padding)
-        if patches or (on_cpu and weight.shape[1] < BLOCK):
+        if patches or weight.shape[1] < BLOCK:
             return _by_phases(grad, weight, stride, padding, size)
     # How far the weight, turned round, reaches beyond grad.
     beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
@@ -104,10 +104,15 @@ def _by_phases(
         at = 2 + 2 * dim
         weight = F.pad(weight, [0, 0] * (weight.dim() - at - 1) + [0, 1]).index_select(at, taps.flatten())
         weight = weight.unflatten(at, taps.shape)
-        edges.append((-low, -(-n // s) - 1 + high - (grad.shape[2 + dim] - 1)))
+        positions = -(-n // s)
+        edges.append((-low, positions - 1 + high - (grad.shape[2 + dim] - 1), positions))
     within = range(2, 2 + 2 * dims, 2)
     kernels = weight.permute(1, *within, 0, *(dim + 1 for dim in within)).flatten(0, dims)
-    phases = _CONVOLVE[dims - 1](F.pad(grad, [side for edge in reversed(edges) for side in edge]), kernels)
+    # As much padding on both sides as the wider one needs: what is too much is left out of the result, which is smaller than a padded grad.
+    padding = [max(before, behind, 0) for before, behind, _ in edges]
+    phases = _CONVOLVE[dims - 1](grad, kernels, None, 1, padding)
+    for dim, (before, _, positions) in enumerate(edges, 2):
+        phases = phases.narrow(dim, padding[dim - 2] - before, positions)
     phases = phases.unflatten(1, (-1, *stride))  # [N, channels, *stride, *positions]
     return _interleaved(phases.permute(0, 1, *(at for dim in range(2, 2 + dims) for at in (dims + dim, dim))), size)
 
@@ -117,6 +122,22 @@ def _interleaved(phases: Tensor, size: Sequence[int]) -> Tensor:
     for dim, n in enumerate(size, 2):
         phases = phases.flatten(dim, dim + 1).narrow(dim, 0, n)
     return phases
+
+
+def _scaled(grad: Tensor, weight: Tensor, sides: Any, of_weight: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The gradient and the weight in its dtype, whichever has fewer elements times the scale of the output's channels, if there is one.
+
+    ``of_weight`` makes of one number a channel one for each of the weight's first two dimensions, or 1 where a dimension has all alike.
+    """
+    if sides.scale is not None:
+        within = [1] * (weight.dim() - 2)
+        if weight.numel() <= grad.numel() * sides.cotangents:
+            factors = of_weight(sides.scale.to(weight.dtype))
+            weight = weight * factors.view(*factors.shape, *within)
+        else:
+            grad = grad * sides.scale.to(grad.dtype).view(-1, *within)
+    # Autocast convolves in another dtype than the weight has.
+    return grad, weight.to(grad.dtype)
 
 
 def _register(dims: int) -> None:
@@ -153,10 +174,11 @@ def _register(dims: int) -> None:
             return convolve(x, weight, bias, steps, edges, spread, groups), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            # Autocast convolves in another dtype than the weight has.
-            return [transposed_convolution(grad, weight.to(grad.dtype), size, steps, edges, groups, spread)]
+            grad, scaled = _scaled(grad, weight, sides, lambda scale: scale.unsqueeze(1))
+            return [transposed_convolution(grad, scaled, size, steps, edges, groups, spread)]
 
-        return Application([operand], forward, multipliers, stand_for=[input])
+        # Batch norm has its channels where a convolution of one sample without a batch has its first dimension.
+        return Application([operand], forward, multipliers, stand_for=[input], takes_scale=input.dim() == dims + 2)
 
     @rule(f"conv_transpose{dims}d")
     def transposed(
@@ -178,9 +200,13 @@ def _register(dims: int) -> None:
             return transpose(x, weight, *rest), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-            return [convolve(grad, weight.to(grad.dtype), None, stride, padding, dilation, groups)]
+            inputs = len(weight) // groups
+            grad, scaled = _scaled(
+                grad, weight, sides, lambda scale: scale.view(groups, -1).repeat_interleave(inputs, 0)
+            )
+            return [convolve(grad, scaled, None, stride, padding, dilation, groups)]
 
-        return Application([input], forward, multipliers)
+        return Application([input], forward, multipliers, takes_scale=input.dim() == dims + 2)
 
 
 for _dims in (1, 2, 3):

@@ -41,16 +41,16 @@ def _affine(
     scale = torch.rsqrt(running_var + eps)
     if weight is not None:
         scale = scale * weight
-    scale = scale.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
+    by_channel = scale.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps), []
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         # Autograd's own is right but transposes under vmap.
-        return [grad * scale]
+        return [grad * by_channel]
 
-    return Application([input], forward, multipliers)
+    return Application([input], forward, multipliers, scale=scale)
 
 
 def _normalize(

@@ -405,6 +405,7 @@ PRODUCTS = {
     "conv1d: same": Sample((2, 7), lambda x: F.conv1d(x, const(4, 2, 5), padding="same")),
     "conv1d: dilated": Sample((2, 24), lambda x: F.conv1d(x, const(16, 2, 3), padding=10, dilation=10)),
     "conv1d: strides over few channels": Sample((2, 17), lambda x: F.conv1d(x, const(3, 2, 10), const(3), 5, 3)),
+    "conv1d: strides and more padding than weight": Sample((2, 8), lambda x: F.conv1d(x, const(3, 2, 2), None, 3, 4)),
     "conv1d: patches": Sample((2, 7), lambda x: F.conv1d(x, const(3, 2, 3), const(3), 3)),
     "conv2d": Sample((4, 6, 7), lambda x: F.conv2d(x, const(6, 2, 3, 2), const(6), (2, 1), (1, 0), 2, 2)),
     "conv2d: depthwise": Sample((4, 5, 5), lambda x: F.conv2d(x, const(8, 1, 3, 3), None, 2, 1, 1, 4)),
@@ -413,6 +414,7 @@ PRODUCTS = {
     "conv2d: strides over few channels": Sample(
         (2, 7, 8), lambda x: F.conv2d(x, const(3, 2, 3, 4), None, (2, 3), (1, 2))
     ),
+    "conv2d: a first layer": Sample((3, 8, 7), lambda x: F.conv2d(x, const(4, 3, 7, 7), None, 2, 3)),
     "conv2d: strides beyond the kernel": Sample((2, 7, 8), lambda x: F.conv2d(x, const(3, 2, 2, 1), None, (3, 2))),
     "conv2d: strided points": Sample((2, 5, 6), lambda x: F.conv2d(x, const(3, 2, 1, 1), None, (2, 3))),
     "conv2d: valid": Sample((2, 5, 5), lambda x: F.conv2d(x, const(3, 2, 3, 3), padding="valid")),
