@@ -40,7 +40,7 @@ gallery: $(BUILT)
 		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
 
 docs: $(BUILT)
-	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
+	$(BIN)/python -m sphinx -q -a -E -W --keep-going -d out/doctrees docs out/docs
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
