@@ -538,6 +538,8 @@ class Capture(TorchFunctionMode):
             scale=application.scale,
             takes_scale=application.takes_scale,
         )
+        if self._whole is not None:
+            entry.culprit = f"{self._whole.title} in {self._module_path()}"
         in_place = target is not None and target is application.operands[0]
         result = run_by_rule(self.tape, self.running, application, entry, in_place, application.operands)
         if target is not None and not in_place:

@@ -20,7 +20,7 @@ from ..memory import available_memory
 from .engines import Engine, run, speaks
 from .job import Job
 from .keep import Keep, bytes_a_sample
-from .store import Store, StoreError, create, import_zarr
+from .store import Store, StoreError, create, import_zarr, path_of
 
 #: Bytes of a shard in the store, and its samples, at most, unless the user says how many.
 SHARD_BYTES = 32 << 20
@@ -125,7 +125,7 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     size_or_none("shard_size", shard_size)
     job.keep.check(job.options)
     described = job.described()
-    place = Path(path)
+    place = path_of(path)
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         _create(place, job, described, shard_size)
     store = Store(place)

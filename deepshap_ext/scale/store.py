@@ -34,6 +34,17 @@ class StoreError(RuntimeError):
     """The store cannot be used: it was made for something else, is not whole, or cannot be written."""
 
 
+def path_of(store: Any) -> Path:
+    """Where a store is to lie, which must be a file system: a store is made by renaming a folder, which object stores have none of."""
+    if not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"store must be a path, got {shown(store)}")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(store)):
+        raise ValueError(
+            f"store must be a path on a file system, got {str(store)!r}: write it to one and copy the folder, which zarr reads anywhere"
+        )
+    return Path(store)
+
+
 @dataclass(frozen=True)
 class Column:
     """An array of the store: a row ``[*shape]`` of this ``dtype`` for every sample, or one for every shard (``by_shard``); ``dims``: what
@@ -59,7 +70,7 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = path_of(path)
         try:
             #: What the store says of how it was made.
             self.made: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"][KEY]

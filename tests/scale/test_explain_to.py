@@ -59,6 +59,10 @@ def in_memory_map(array: np.ndarray, folder: Path) -> Any:
     return np.load(folder / "x.npy", mmap_mode="r")
 
 
+def in_object_store(array: np.ndarray, folder: Path) -> Any:
+    return zarr.create_array(f"memory://{folder.name}/x.zarr", data=array, chunks=(5, *array.shape[1:]))
+
+
 def in_dataset(array: np.ndarray, folder: Path) -> Any:
     return torch.utils.data.TensorDataset(torch.from_numpy(array))
 
@@ -69,6 +73,7 @@ PLACES: dict[str, Callable[[np.ndarray, Path], Any]] = {
     "memory map": in_memory_map,
     "hdf5": in_hdf5,
     "zarr": in_zarr,
+    "zarr in an object store": in_object_store,
     "dataset": in_dataset,
 }
 
@@ -333,6 +338,15 @@ def test_what_was_left_by_a_process_killed_as_it_made_the_store_is_removed(tmp_p
     others.write_text("mine")
     explain_to(tmp_path / "store", Explainer(network()), X, 1, baselines=BASELINES)
     assert {path.name for path in tmp_path.iterdir()} == {"store", others.name}
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/values.zarr", "memory://values.zarr", zarr.storage.MemoryStore()])
+def test_a_store_lies_on_a_file_system(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: explain_to(place, Explainer(network()), X, 1, baselines=BASELINES), lambda: verify(place)):
+        with pytest.raises((ValueError, TypeError), match="store must be a path"):
+            use()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
