@@ -305,7 +305,7 @@ class Explanation:
         weights = self.baselines.weights[first : first + count]
         own = self.baselines.own or self.pairing != "grid"
         each = self.wanted.each
-        rows = targets.repeat_interleave(repeats, 0)
+        rows = targets.repeat_interleave(repeats, 0) if repeats > 1 else targets
         if len(rows) < len(met.output):
             # Inputs are in the batch again, since the model needs two rows or a graph as many as it was traced with.
             rows = cycled(rows, len(met.output))
