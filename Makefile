@@ -2,6 +2,7 @@
 # make gallery draw the pictures of the documentation into docs/images
 # make docs    the documentation as a site, out/docs/index.html (needs Python 3.11)
 # make test    the whole test suite
+# make check   style, types, and a minute of the tests near to what changed; none of those marked slow
 # make lint    style and types of everything
 # make format  rewrite everything in that style
 # make wheel   sdist and wheel in dist, tried in an environment without compilers and without this checkout
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery docs test lint format wheel bench clean distclean FORCE
+.PHONY: help demo gallery docs test check lint format wheel bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,10 +40,17 @@ gallery: $(BUILT)
 		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
 
 docs: $(BUILT)
-	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
+	$(BIN)/python -m sphinx -q -a -E -W --keep-going -d out/doctrees docs out/docs
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
+
+# A minute of tests that pass is enough: 124 is timeout's status.
+check: lint
+	@tests="$$($(BIN)/python scripts/changed_tests.py)"; [[ -n $$tests ]] || { echo "no test is near to what changed"; exit; }; \
+	status=0; timeout --signal INT 60 $(BIN)/python -m pytest -q -x -m "not slow" $$tests || status=$$?; \
+	((status != 124)) || { echo "no failure in a minute: make test runs all of"; echo "$$tests"; exit; }; \
+	((status == 5)) || exit $$status
 
 lint: $(BUILT)
 	$(BIN)/ruff check .

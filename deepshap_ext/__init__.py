@@ -1,4 +1,7 @@
-"""DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
+"""DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core.
+
+Public is what ``__all__`` says, here and in ``captum``, ``players``, ``scale`` and ``tangermeme``; everything else is internal.
+"""
 
 __version__ = "0.2.0"
 

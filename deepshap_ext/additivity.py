@@ -87,9 +87,9 @@ def check_additivity(
 
     ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
     """
-    if check == "ignore":
-        return
     explained = balance.explained
+    if check == "ignore" or _adds_up(balance, tolerance):
+        return
     problems = _not_finite(balance)
     if not problems:
         problems = [
@@ -123,6 +123,16 @@ def check_additivity(
             f"the attributions do not add up: {message}. check_additivity=False returns them all the same"
         )
     warnings.warn(f"the attributions do not add up: {message}", stacklevel=5)
+
+
+def _adds_up(balance: Balance, tolerance: float | None) -> bool:
+    """Whether there is nothing to say, at a glance: no gap is larger than needs no second look, and all numbers are finite."""
+    explained = balance.explained
+    if explained.inexact or not all(cut.whole for cut in explained.cuts):
+        return False
+    return all(
+        float((balance.gaps(cut).abs() - _allowed(balance, cut, tolerance)).max()) <= 0 for cut in explained.cuts
+    )
 
 
 def gaps_of_pairs(explained: Explained, cut: Cut) -> Tensor:
@@ -159,17 +169,11 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
     Each output of each sample is held to its own difference. Where that and the rounding of the outputs and of the values themselves do
     not account for a gap, the sample's passes are looked at: what they round is estimated, and allowed too.
     """
-    explained = balance.explained
-    dtype = explained.precision
-    if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
-        # Its mantissa has as many bits as half precision's.
-        dtype = torch.float16
-    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
-    difference, gap = balance.difference.abs(), balance.gaps(cut).abs()
-    rounded = torch.maximum(balance.outputs.abs(), balance.expected.abs()) + _total_size(explained, cut)
-    allowed = torch.add(4 * torch.finfo(dtype).eps * rounded, difference, alpha=tolerance)
+    explained, difference = balance.explained, balance.difference.abs()
+    gap, allowed = balance.gaps(cut).abs(), _allowed(balance, cut, tolerance)
     if (gap <= allowed).all():
         return []
+    tolerance = TOLERANCES[_precision(explained)] if tolerance is None else tolerance
     excess = _excess(gap, allowed)
     suspects = excess.amax(1).argsort(descending=True, stable=True)[: int((excess > 0).any(1).sum())]
     looked_at = 0
@@ -189,6 +193,23 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
                 f"the difference (additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
             ]
     return []
+
+
+def _precision(explained: Explained) -> torch.dtype:
+    """The dtype whose rounding is allowed for."""
+    dtype = explained.precision
+    if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
+        # Its mantissa has as many bits as half precision's.
+        return torch.float16
+    return dtype
+
+
+def _allowed(balance: Balance, cut: Cut, tolerance: float | None) -> Tensor:
+    """``[N, K]``: the gap of a cut's layers that needs no second look; float64."""
+    dtype = _precision(balance.explained)
+    rounded = torch.maximum(balance.outputs.abs(), balance.expected.abs()) + _total_size(balance.explained, cut)
+    share = TOLERANCES[dtype] if tolerance is None else tolerance
+    return torch.add(4 * torch.finfo(dtype).eps * rounded, balance.difference.abs(), alpha=share)
 
 
 def _total_size(explained: Explained, cut: Cut) -> Tensor:

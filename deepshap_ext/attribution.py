@@ -68,8 +68,7 @@ def attribution(
     each = explained.baseline_outputs.value.dim() == 3
     shape = (samples, *outputs)
     output = explained.outputs.reshape(shape)
-    expected = explained.baseline_outputs.value.movedim(0, -1).to(dtype)
-    expected = expected.reshape(*expected.shape[:-1], *outputs)
+    expected = _outputs_last(explained.baseline_outputs.value, outputs).to(dtype)
     deltas: dict[int, Tensor] = {}
     for cut in explained.cuts:
         gap = gaps_of_pairs(explained, cut) if each else balance.gaps(cut)
@@ -107,5 +106,7 @@ def _shapes(value: Any) -> str:
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
     """``[N, ..., *outputs]`` from ``[K, N, ...]``."""
+    if not outputs:
+        return values[0]
     last = values.movedim(0, -1)
     return last.reshape(*last.shape[:-1], *outputs)

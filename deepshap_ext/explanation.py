@@ -229,7 +229,8 @@ class Explanation:
             if graph is None or repeats != repeated:
                 repeated = repeats
                 own_output = None if self.engine.compared else self._hooks.own_output(rows)
-                graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
+                each = [tensor.repeat_interleave(repeats, 0) for tensor in rows] if repeats > 1 else rows
+                graph = self._hooks.run(each)
                 if own_output is not None:
                     self._compare(graph, own_output)
                 audit(graph)

@@ -77,8 +77,7 @@ def taken(name: str, value: Any) -> tuple[list[Given], bool]:
     for number, item in enumerate(values):
         label = f"{name}[{number}]" if listed else name
         given.append(Given(label, as_tensor(label, item), not isinstance(item, Tensor), columns_of(item)))
-    devices = sorted({str(one.tensor.device) for one in given})
-    if len(devices) > 1:
+    if len(given) > 1 and len(devices := sorted({str(one.tensor.device) for one in given})) > 1:
         raise ValueError(f"{name}: all tensors must be on one device, got {devices}")
     return given, listed
 

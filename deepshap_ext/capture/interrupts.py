@@ -6,10 +6,9 @@ statement can hold that off: it may come before the statement begins or while it
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import signal
 import threading
-from _signal import getsignal
-from _signal import signal as set_signal
 from collections.abc import Callable
 from contextlib import _GeneratorContextManager, suppress
 from types import CodeType, FrameType
@@ -39,10 +38,10 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _NUMBERS:
-            handler = getsignal(number)
+            handler = _signal.getsignal(number)
             if callable(handler):
                 self._ours[number] = handler, self._stand_in(handler)
-                set_signal(number, self._ours[number][1])
+                _signal.signal(number, self._ours[number][1])
 
     def release(self) -> None:
         """Put the handlers back; one that the program has meanwhile replaced itself stays."""
@@ -52,8 +51,8 @@ class Interrupts:
             try:
                 while self._ours:
                     number, (handler, ours) = next(reversed(self._ours.items()))
-                    if getsignal(number) is ours:
-                        set_signal(number, handler)
+                    if _signal.getsignal(number) is ours:
+                        _signal.signal(number, handler)
                     del self._ours[number]
             except BaseException as error:
                 raised = error

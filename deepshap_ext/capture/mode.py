@@ -115,20 +115,33 @@ class Capture(TorchFunctionMode):
         called = operation(function)
         if called.name in WATCHING:
             return RemovableHandle(OrderedDict())
-        run = self._call if self._on else self._unfollowed
+        given = tensors_in((args, kwargs))
+        run = partial(self._call, given=given) if self._on else self._unfollowed
         result = run(called, function, args, kwargs)
-        self._contents.made(function, args, kwargs, result)
+        self._contents.made(function, given, result)
         return result
 
-    def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
-        """Run an operation; what is made of an ``opaque`` one's inside is its own."""
+    def _call(
+        self,
+        called: Operation,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        given: list[Tensor] | None = None,
+        opaque: bool = False,
+    ) -> Any:
+        """Run an operation; what is made of an ``opaque`` one's inside is its own. ``given``: the tensors in its arguments, if known."""
         if function is SET_GRAD_MODE:
             # The model's torch.no_grad changes nothing that it computes.
             return None
         identity = as_identity(function) if self._whole is None else function
         if called.name in METADATA:
             return (identity if identity is not function and self.carries(args[0]) else function)(*args, **kwargs)
-        dependent = self.dependence.of(args[:1] if called.name in SHAPED_LIKE else (args, kwargs))
+        if called.name in SHAPED_LIKE:
+            given = tensors_in(args[:1])
+        elif given is None:
+            given = tensors_in((args, kwargs))
+        dependent = self.dependence.among(given)
         self._before_writes(called, function, args, kwargs)
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
@@ -523,6 +536,8 @@ class Capture(TorchFunctionMode):
             scale=application.scale,
             takes_scale=application.takes_scale,
         )
+        if self._whole is not None:
+            entry.culprit = f"{self._whole.title} in {self._module_path()}"
         in_place = target is not None and target is application.operands[0]
         result = run_by_rule(self.tape, self.running, application, entry, in_place, application.operands)
         if target is not None and not in_place:

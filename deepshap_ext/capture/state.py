@@ -55,7 +55,10 @@ class State:
             kind: type = type(value)
             how = _KINDS.get(kind)
             if how is not None:
-                waiting += self._keep(value, how)
+                if value:
+                    waiting += self._keep(value, how)
+                else:
+                    self._empty.append(value)
                 continue
             container, has_attributes, slots = _kinds(kind)
             if issubclass(kind, Tensor):
@@ -73,9 +76,6 @@ class State:
 
     def _keep(self, held: Any, how: _Kind) -> list[Any]:
         """Keep the contents of an object; returns those of them that are to be looked into."""
-        if type(held) in _KINDS and not held:
-            self._empty.append(held)
-            return []
         content = how.read(held)
         self._filled.append((held, how, content))
         return [item for item in content if type(item) not in _ATOMS] if how.leads_on else []
@@ -99,7 +99,12 @@ class State:
         """Whether all is as it was, but for attributes of these names."""
         if any(self._empty):
             return False
-        return all(_same(how.read(held), before, how, ignoring) for held, how, before in self._filled)
+        for held, how, before in self._filled:
+            after = how.read(held)
+            same = len(after) == len(before) and all(map(operator.is_, after, before))
+            if not same and not _equal(after, before, how, ignoring):
+                return False
+        return True
 
     def restore(self) -> None:
         """Write back what has changed."""
@@ -111,12 +116,10 @@ class State:
             _KINDS[type(held)].write(held, ())
 
 
-def _same(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
-    """Whether contents are the same objects, or equal where they are copies or have no parts."""
+def _equal(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
+    """Whether contents that are not the same objects are equal where they are copies or have no parts."""
     if len(after) != len(before):
         return False
-    if all(map(operator.is_, after, before)):
-        return True
     if not how.leads_on:
         return all(map(_equal_copies, after, before))
     half = len(before) // 2
@@ -190,6 +193,9 @@ _NOTHING = object()
 
 def _write_dict(base: type[dict[Any, Any]], value: dict[Any, Any], content: Content) -> None:
     """Keys in their order, at first, then as many values: only what differs is touched, for other threads may read the rest."""
+    if not content:
+        base.clear(value)
+        return
     half = len(content) // 2
     keys, items = content[:half], content[half:]
     before = dict(zip(keys, items, strict=True))

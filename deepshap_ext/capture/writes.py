@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -46,16 +46,16 @@ class Contents:
     def __contains__(self, tensor: Tensor) -> bool:
         return any(part.untyped_storage()._cdata in self._storages for part in _dense(tensor))
 
-    def made(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Leave out what an operation of torch has made: memory that none of its arguments has. Properties may have it from before."""
+    def made(self, function: Any, given: Sequence[Tensor], result: Any) -> None:
+        """Leave out what an operation of torch has made: memory that none of the tensors ``given`` to it has. What properties return may
+        have been there before."""
         made = [result] if type(result) is Tensor else tensors_in(result)
         if not made or isinstance(function, types.MethodWrapperType) or not _is_of_torch(function):
             return
-        new = [tensor for tensor in made if storage_key(tensor) not in self._made]
-        given = {storage_key(tensor) for tensor in tensors_in((args, kwargs))} if new else set()
-        for tensor in new:
+        before = set(map(storage_key, given))
+        for tensor in made:
             key = storage_key(tensor)
-            if key is not None and key not in given:
+            if key is not None and key not in self._made and key not in before:
                 self._made[key] = StorageWeakRef(plain(tensor).untyped_storage())
 
     def before_write(self, tensor: Tensor) -> None:

@@ -1,3 +1,5 @@
+"""Loading the native libraries: what is missing or from another build is an error that says how to build it."""
+
 import sys
 
 import pytest
