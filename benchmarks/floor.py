@@ -1,6 +1,7 @@
 """What a network must cost at least, and what deepshap_ext adds to it.
 
-    python benchmarks/floor.py [names ...] [--full] [--repeats 7] [--device cpu] [--profile] [--results benchmarks/results]
+    python benchmarks/floor.py [names ...] [--full] [--precision ieee] [--repeats 7] [--device cpu] [--profile]
+                               [--results benchmarks/results]
 
 Two floors, neither of which explains anything:
 
@@ -32,18 +33,19 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import NETWORKS, Job, in_float32, job
+from networks import NETWORKS, PRECISIONS, Job, in_precision, job
 from results import machine, save
 from timing import Contender, additivity_error, compare
 from torch import Tensor, nn
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import Explainer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="networks; all by default")
     parser.add_argument("--full", action="store_true", help="the sizes for a GPU")
+    parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of a GPU's float32")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="start no new round of a network after that long"
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="also write floor.json into this folder")
     arguments = parser.parse_args()
 
-    in_float32()
+    in_precision(arguments.precision)
     print(f"{machine(arguments.device)}\n")
     if not arguments.profile:
         print("| | pairs' floor | grid's | kept | deepshap_ext | / pairs' | / grid's | / kept | additivity error |")
@@ -74,7 +76,7 @@ def main() -> None:
 
 def measure(name: str, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """A network's line of the table, and its record."""
-    in_float32()
+    in_precision(arguments.precision)
     it = job(name, arguments.full, arguments.device)
     rows = compare(contenders(it), arguments.repeats, arguments.device, seconds_at_most=arguments.seconds)
     *floors, ours = rows
@@ -239,11 +241,8 @@ def free_rules(model: nn.Module) -> nn.Module:
 
 def explain(it: Job) -> Any:
     """A call of deepshap_ext on the job, its explainer made already: values ``[B, *features]`` or ``[B, *features, K]``."""
-    if it.per_sample:
-        explainer = DeepExplainer(it.model, it.baselines[0])
-        return lambda: explainer.attribute(it.X, target=it.target, baselines=it.baselines).values
-    explainer = DeepExplainer(it.model, it.baselines)
-    return lambda: explainer.attribute(it.X, target=it.target).values
+    explainer = Explainer(it.model)
+    return lambda: explainer.attribute(it.X, it.target, baselines=it.baselines).values
 
 
 def sums(values: Tensor, it: Job) -> Tensor:

@@ -50,7 +50,8 @@ class Network:
 
 @dataclass
 class Job:
-    """``baselines``: ``[R, *features]``, or ``[B, R, *features]`` where each input has its own."""
+    """``baselines``: ``[R, *features]``, or ``[B, R, *features]`` where each input has its own. ``max_memory``: bytes that deepshap_ext may
+    take."""
 
     name: str
     network: Network
@@ -58,6 +59,7 @@ class Job:
     model: nn.Module
     X: Tensor
     baselines: Tensor
+    max_memory: int | None = None
 
     @property
     def target(self) -> int | None:
@@ -71,9 +73,9 @@ class Job:
         outputs = "all outputs" if self.target is None else "one output"
         whose = " of its own" if self.per_sample else ""
         shape = " x ".join(map(str, self.X.shape[1:]))
-        return (
-            f"{self.network.title}: {len(self.X)} inputs x {self.size.baselines} baselines{whose} of {shape}, {outputs}"
-        )
+        many = f"{len(self.X)} inputs x {self.size.baselines} baselines{whose} of {shape}"
+        tf32 = ", TF32" if self.X.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32" else ""
+        return f"{self.network.title}: {many}, {outputs}{tf32}"
 
     def pairs(self, inputs: slice) -> tuple[Tensor, Tensor]:
         """Some of the inputs and their baselines, a row a pair."""
@@ -113,10 +115,14 @@ def job(name: str, full: bool, device: torch.device, **size: Any) -> Job:
     return Job(name, network, chosen, model, X.to(device), baselines.to(device))
 
 
-def in_float32() -> None:
-    """No TF32: its ten bits are not enough for values to add up to."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+#: What a GPU's convolutions and matrix products of float32 numbers take of their mantissas: all, or the ten bits of TF32, which is
+#: torch's default for convolutions.
+PRECISIONS = ("ieee", "tf32")
+
+
+def in_precision(precision: str) -> None:
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = precision
 
 
 def lively(model: nn.Module) -> nn.Module:

@@ -1,7 +1,8 @@
 """deepshap_ext, captum, shap and tangermeme on the same networks, inputs, baselines and outputs: time, memory, additivity.
 
-    python benchmarks/peers.py [names ...] [--full] [--inputs B] [--baselines R] [--explainers deepshap_ext shap ...] [--repeats 3]
-                               [--seconds 60] [--device cpu] [--results benchmarks/results]
+    python benchmarks/peers.py [names ...] [--full] [--inputs B] [--baselines R] [--explainers deepshap_ext shap ...] [--compile]
+                               [--max-memory MIB] [--precision ieee] [--repeats 3] [--seconds 60] [--device cpu]
+                               [--results benchmarks/results]
 
 The explainers of those who have one are made before the clock starts. Peers get what suits them best: captum's ``DeepLiftShap`` for shared
 baselines and its ``DeepLift`` on pairs where each input has its own, which ``DeepLiftShap`` cannot, in calls of as many inputs as fit
@@ -31,7 +32,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import NETWORKS, Job, in_float32, job
+from networks import NETWORKS, PRECISIONS, Job, in_precision, job
 from results import machine, save
 from timing import Contender, Row, additivity_error, compare, peak_memory
 from torch import Tensor, nn
@@ -46,6 +47,9 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, help="as many as this, not as the table has")
     parser.add_argument("--baselines", type=int, help="likewise")
     parser.add_argument("--explainers", nargs="+", choices=list(EXPLAINERS), metavar="NAME", help="all by default")
+    parser.add_argument("--compile", action="store_true", help="deepshap_ext also with compile=True")
+    parser.add_argument("--max-memory", type=int, help="MiB that deepshap_ext may take, where times are measured")
+    parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of a GPU's float32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="start no new round of a network after that long")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -54,17 +58,21 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     size = {key: value for key in ("inputs", "baselines") if (value := getattr(arguments, key)) is not None}
+    max_memory = arguments.max_memory and arguments.max_memory * 2**20
     if arguments.peak:
         print(peak(arguments.peak, arguments.names[0], arguments.full, device, size))
         return
 
-    in_float32()
+    in_precision(arguments.precision)
     print(machine(device))
+    chosen = arguments.explainers or [name for name in EXPLAINERS if name != COMPILED]
+    if arguments.compile:
+        chosen.insert(1, COMPILED)
     measured = []
     for name in arguments.names or NETWORKS:
-        it = job(name, arguments.full, device, **size)
+        it = replace(job(name, arguments.full, device, **size), max_memory=max_memory)
         peaks: dict[str, int] = {}
-        some = contenders(it, arguments.explainers or EXPLAINERS, peaks)
+        some = contenders(it, chosen, peaks)
         rows = compare(some, arguments.repeats, device, seconds_at_most=arguments.seconds)
         rows = [row for row in rows if not (row.crash and row.name.endswith(ALONE))]  # it crashes in one call, too
         if device.type != "cuda":
@@ -92,8 +100,12 @@ def contenders(it: Job, names: Iterable[str], peaks: dict[str, int]) -> list[Con
     names = [name for name in names if not (it.X.is_cuda and name.endswith(ALONE))]
     for name in names:
         with suppress(ModuleNotFoundError):  # a row will say so
-            import_module(name.removesuffix(ALONE))  # no part of the first call
-    return [Contender(name, Lazy(name, it, peaks), gap) for name in names]
+            import_module(name.partition(",")[0])  # no part of the first call
+    made = {name: Lazy(name, it, peaks) for name in names}
+    if COMPILED in made:
+        with suppress(Exception):  # a row will say so
+            made[COMPILED]()  # seconds of compiling, which are no part of a call
+    return [Contender(name, work, gap) for name, work in made.items()]
 
 
 class Lazy:
@@ -128,14 +140,18 @@ def sums(values: Tensor, it: Job) -> Tensor:
 # --- the explainers: each returns a call that gives values [B, *features], or [B, *features, K] for all outputs ---------------
 
 
-def deepshap_ext(it: Job) -> Work:
-    from deepshap_ext import DeepExplainer
+def deepshap_ext(it: Job, compile: bool = False) -> Work:
+    from deepshap_ext import Explainer
 
-    if it.per_sample:
-        explainer = DeepExplainer(it.model, it.baselines[0])
-        return lambda: explainer.attribute(it.X, target=it.target, baselines=it.baselines).values
-    explainer = DeepExplainer(it.model, it.baselines)
-    return lambda: explainer.attribute(it.X, target=it.target).values
+    explainer = Explainer(it.model, max_memory=it.max_memory, compile=compile)
+    return lambda: explainer.attribute(it.X, it.target, baselines=it.baselines).values
+
+
+def compiled(it: Job) -> Work:
+    """With ``compile=True``, which the first call traces for and the second one compiles."""
+    work = deepshap_ext(it, compile=True)
+    work()
+    return work
 
 
 def captum(it: Job) -> Work:
@@ -195,10 +211,11 @@ def one_input_a_call(explainer: Callable[[Job], Work]) -> Callable[[Job], Work]:
     return lambda it: explainer(replace(it, size=replace(it.size, step=1)))
 
 
-ALONE = ", one input a call"
+ALONE, COMPILED = ", one input a call", "deepshap_ext, compile=True"
 
 EXPLAINERS = {
     "deepshap_ext": deepshap_ext,
+    COMPILED: compiled,
     "captum": captum,
     f"captum{ALONE}": one_input_a_call(captum),
     "shap": shap,

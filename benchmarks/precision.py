@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import in_float32, job
+from networks import in_precision, job
 from results import machine, save
 from timing import additivity_error
 from torch import Tensor
@@ -35,14 +35,14 @@ def main() -> None:
     print(f"{machine(device)}\n\n| | precision | distance to float64 | additivity error |\n|---|---|---|---|")
     measured = []
     for name in arguments.names or NAMES:
-        in_float32()
+        in_precision("ieee")
         exact, _ = explain(name, torch.float64, device)
         kinds = [(str(dtype)[6:], dtype) for dtype in DTYPES] + (
             [("tf32", torch.float32)] if device.type == "cuda" else []
         )
         for kind, dtype in kinds:
             if kind == "tf32":
-                torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"
+                in_precision("tf32")
             found, gap = explain(name, dtype, device)
             distance = float((found - exact).abs().max() / exact.abs().max())
             print(f"| {name} | {kind} | {distance:.0e} | {gap:.0e} |", flush=True)

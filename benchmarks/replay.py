@@ -1,6 +1,7 @@
 """Explanations that are traced and replayed, or compiled, against the same run eagerly.
 
-    python benchmarks/replay.py [NETWORK ...] [--compiled] [--full] [--repeats 5] [--device cpu] [--results benchmarks/results]
+    python benchmarks/replay.py [NETWORK ...] [--compiled] [--full] [--precision ieee] [--repeats 5] [--device cpu]
+                                [--results benchmarks/results]
 
 Ratios are medians over interleaved rounds. The first call's cost is on top of an eager call's: seconds of tracing, and of compiling.
 """
@@ -18,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from networks import NETWORKS, Job, job
+from networks import NETWORKS, PRECISIONS, Job, in_precision, job
 from results import machine, save
 from timing import Contender, compare
 
@@ -30,12 +31,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=["small", *NETWORKS])
     parser.add_argument("--compiled", action="store_true", help="also through torch.compile")
     parser.add_argument("--full", action="store_true", help="the sizes for a GPU")
+    parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of a GPU's float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--results", type=Path, help="also write replay.json into this folder")
     arguments = parser.parse_args()
     if arguments.device.type == "cpu":
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    in_precision(arguments.precision)
     print(f"{machine(arguments.device)}\n")
     print("| | | a call | eager / it | first call | apart from eager |\n|---|---|---|---|---|---|")
     found = []
@@ -43,9 +46,9 @@ def main() -> None:
         # The small one: what a call costs beside the work.
         size = {"inputs": 10, "baselines": 20} if name == "small" else {}
         it = job("mlp" if name == "small" else name, arguments.full, arguments.device, **size)
-        found.append(measured(it, arguments.compiled, arguments.repeats, arguments.device))
+        found.append({"name": name, **measured(it, arguments.compiled, arguments.repeats, arguments.device)})
     if arguments.results:
-        save(arguments.results / "replay.json", arguments.device, found)
+        print(f"\nwrote {save(arguments.results, 'replay', arguments.device, found)}")
 
 
 def measured(it: Job, compiled: bool, repeats: int, device: torch.device) -> dict[str, Any]:

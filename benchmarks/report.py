@@ -23,6 +23,7 @@ from results import RESULTS
 
 COLORS = {
     "deepshap_ext": "#1b6ca8",
+    "deepshap_ext, compile=True": "#7fb2d9",
     "captum": "#e07b39",
     "captum, one input a call": "#f0b48f",
     "shap": "#8a8a8a",
@@ -35,9 +36,9 @@ INTRODUCTION = """# Benchmarks
 Written by `python benchmarks/report.py` from what the benchmarks measured; `make bench` measures anew and writes this page. Times are
 medians of rounds in which all contenders take their turns, ratios are medians of each round's ratio.
 """
-GPU_HAS_NOT_RUN = """
-The CUDA kernels compile for sm_80, sm_90, sm_100 and sm_120 and, on the host, pass the tests of the operations
-(`tests/test_emulation.py`); they **have not run on a GPU yet**. `scripts/check_gpu.sh` measures there.
+NO_GPU = """
+Nothing on this page was measured on a GPU. The CUDA kernels compile for sm_80, sm_90, sm_100 and sm_120 and, on the host, pass the tests of
+the operations (`tests/test_emulation.py`); `scripts/check_gpu.sh` tests and measures them on a GPU.
 """
 Record = dict[str, Any]
 
@@ -56,7 +57,7 @@ def main() -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [INTRODUCTION]
     if not any(found["machine"]["type"] == "cuda" for answers in devices.values() for found in answers.values()):
-        parts.append(GPU_HAS_NOT_RUN)
+        parts.append(NO_GPU)
     for device, answers in devices.items():
         for question, (title, write) in QUESTIONS.items():
             if question in answers:
@@ -220,6 +221,19 @@ def startup(measured: Sequence[Record], picture: Picture) -> str:
     return markdown(["", "median"], [[one["name"], seconds(one["median"])] for one in measured])
 
 
+def replay(measured: Sequence[Record], picture: Picture) -> str:
+    lines = [
+        [
+            one["job"], row["name"], row["crash"] or seconds(row["median"]), number(over(one["rows"][0], row)),
+            "" if row is one["rows"][0] else seconds(one["first"][row["name"]]), f"{row['error']:.0e}",
+        ]
+        for one in measured
+        for row in one["rows"]
+    ]  # fmt: skip
+    head = ["", "", "a call", "eager / it", "first calls", "apart from eager"]
+    return markdown(head, lines)
+
+
 def precision(measured: Sequence[Record], picture: Picture) -> str:
     head = ["", "precision", "distance to float64", "additivity error"]
     rows = [[one["name"], one["precision"], f"{one['distance']:.0e}", f"{one['error']:.0e}"] for one in measured]
@@ -232,6 +246,7 @@ QUESTIONS: dict[str, tuple[str, Callable[[Sequence[Record], Picture], str]]] = {
     "kernels": ("The kernels", kernels),
     "scaling": ("Scaling", scaling),
     "startup": ("Start-up", startup),
+    "replay": ("Replay", replay),
     "precision": ("Precision", precision),
 }
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+import deepshap_ext
+
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("deepshap_ext", "torch", "shap", "captum", "tangermeme")
+PEERS = ("torch", "shap", "captum", "tangermeme")
 
 
 def machine(device: torch.device) -> str:
@@ -31,8 +33,8 @@ def device_name(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
+    found: dict[str, str | None] = {"deepshap_ext": deepshap_ext.__version__}
+    for name in PEERS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,14 +1,18 @@
 """What a store costs: time beside plain ``attribute``, and memory by the number of samples.
 
-    python benchmarks/scale.py [--rows 1000000] [--sequences 12] [--repeats 5] [--folder FOLDER] [--device cpu]
+    python benchmarks/scale.py [--rows 1000000] [--sequences 24] [--shards 5000] [--repeats 5] [--folder FOLDER] [--device cpu]
 
 Time: an MLP 30-128-128-1 on ROWS rows against 10 baselines, and BPNet with 64 filters on SEQUENCES sequences of 2,114 base pairs against 20
 shuffles each, whose plain ``attribute`` has everything in memory. ``explain_to`` reads the same arrays and writes a store in FOLDER, a
-new one each time. Both take turns, and a ratio is the median of the rounds' own ratios.
+new one each time. Both take turns, and a ratio is the median of the rounds' own ratios. ``explain_to`` explains one sample more than there
+are, to know what shapes the store's arrays have: of few sequences that counts.
+
+Shards: what one costs in itself, written, asked for, listed and cleaned up behind, of SHARDS shards of a row each.
 
 Memory: how far the resident memory of a process of its own grows beyond what it was before ``explain_to``, with rows that lie in a zarr
-array: for a tenth of ROWS, and for ROWS. The explainer's passes have 64 MiB (``max_memory``): with more, the C library keeps more of what
-they free, and takes longer to come to the most that it keeps.
+array: for a tenth of ROWS and for ROWS where the explainer's passes have 64 MiB (``max_memory``), and for ROWS and ten times as many with
+the memory that they take by default. With more memory the C library keeps more of what they free, and takes longer to come to the most
+that it keeps.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ import torch
 import zarr
 from networks import BPNet, mlp, one_hot, shuffled
 from results import machine
-from timing import Contender, compare, peak_memory
+from timing import Contender, compare, peak_memory, seconds
 from torch import Tensor
 
 from deepshap_ext import Explainer
-from deepshap_ext.scale import explain_to
+from deepshap_ext.scale import Job, explain_to, finish, open_store
 
 BASELINES = 10
 
@@ -40,7 +44,8 @@ BASELINES = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--sequences", type=int, default=12)
+    parser.add_argument("--sequences", type=int, default=24)
+    parser.add_argument("--shards", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the stores are; a temporary folder by default")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -54,13 +59,16 @@ def main() -> None:
         sequences = one_hot(arguments.sequences, 4, 2114)
         shuffles = torch.stack([shuffled(sequence, 20) for sequence in sequences])
         time(f"BPNet, {arguments.sequences} sequences x 20", BPNet(64, 9), sequences, shuffles, place, arguments)
-        numbers = []
-        for rows in (arguments.rows // 10, arguments.rows):
-            zarr.create_array(place / f"{rows}.zarr", data=table[:rows].numpy(), chunks=(10_000, 30))
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                numbers.append(process.submit(memory, place, rows).result())
-            print(f"memory, {rows} rows: {numbers[-1] / 2**20:.0f} MiB")
-        print(f"memory, growth: {(numbers[1] - numbers[0]) / 2**20:.0f} MiB")
+        shards(table, place / "shards", arguments.shards)
+        for max_memory, few in ((64 << 20, arguments.rows // 10), (None, arguments.rows)):
+            numbers = []
+            for rows in (few, 10 * few):
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                    numbers.append(process.submit(memory, place, rows, max_memory).result() >> 20)
+            print(
+                f"memory, max_memory={max_memory}: {few} rows {numbers[0]} MiB, {10 * few} rows {numbers[1]} MiB, growth "
+                f"{numbers[1] - numbers[0]} MiB"
+            )
 
 
 def time(name: str, model: Any, X: Tensor, baselines: Tensor, place: Path, arguments: argparse.Namespace) -> None:
@@ -76,15 +84,37 @@ def time(name: str, model: Any, X: Tensor, baselines: Tensor, place: Path, argum
     print(f"{name}: plain {plain.median:.2f} s, store {stored.median:.2f} s, ratio {stored.ratio(plain):.3f}")
 
 
-def memory(place: Path, rows: int) -> int:
+def shards(table: Tensor, store: Path, number: int) -> None:
+    """Print what a shard costs beside its explanation."""
+    job = Job(Explainer(mlp()), table[:number], 0, baselines=table[:BASELINES].clone())
+    made = open_store(store, job, shard_size=1)
+    arrays = job.keep.arrays(job.explain(slice(0, 1)))
+
+    def write() -> None:
+        for shard in range(number):
+            made.write(shard, arrays)
+
+    works = {
+        "written": write,
+        "asked for": lambda: [made.is_done(shard) for shard in range(number)],
+        "listed": made.missing,
+        "cleaned up behind": lambda: finish(made),
+    }
+    costs = (f"{what} {1e6 * seconds(work, torch.device('cpu')) / number:.0f} us" for what, work in works.items())
+    print(f"a shard, of {number}: {', '.join(costs)}")
+
+
+def memory(place: Path, rows: int, max_memory: int | None) -> int:
     """Bytes that ``explain_to`` takes at most."""
     torch.manual_seed(0)
-    explainer, baselines = Explainer(mlp(), max_memory=64 << 20), torch.randn(BASELINES, 30)
+    explainer, baselines = Explainer(mlp(), max_memory=max_memory), torch.randn(BASELINES, 30)
     explainer.attribute(baselines, 0, baselines=baselines)
-    X = zarr.open_array(place / f"{rows}.zarr", mode="r")
-    return peak_memory(
-        lambda: explain_to(place / f"memory{rows}", explainer, X, 0, baselines=baselines), torch.device("cpu")
-    )
+    shutil.rmtree(place / "x", ignore_errors=True)
+    shutil.rmtree(place / "store", ignore_errors=True)
+    X = zarr.create_array(place / "x", shape=(rows, 30), chunks=(10_000, 30), dtype="float32")
+    for first in range(0, rows, 10_000):
+        X[first : first + 10_000] = torch.randn(min(10_000, rows - first), 30).numpy()
+    return peak_memory(lambda: explain_to(place / "store", explainer, X, 0, baselines=baselines), torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from networks import in_float32, lively
+from networks import in_precision, lively
 from results import machine, save
 from timing import Contender, additivity_error, compare, peak_memory
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--peak", type=json.loads, help="print the peak memory of this job, and nothing else")
     arguments = parser.parse_args()
     device, budget = arguments.device, arguments.budget * 2**20
-    in_float32()
+    in_precision("ieee")
     if arguments.peak:
         print(peak(arguments.peak, budget, device))
         return

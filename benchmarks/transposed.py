@@ -1,9 +1,9 @@
 """The multipliers of convolutions, by torch's transposed convolution and as the rule computes them.
 
-    python benchmarks/transposed.py [--repeats 7] [--device cpu] [--tf32]
+    python benchmarks/transposed.py [--repeats 7] [--device cpu] [--precision ieee]
 
 Layers are of kinds that networks have: a first layer, blocks, patches, heads. Each explains about as many pairs as the planner takes on a
-CPU, 64 times as many on a GPU. ``--tf32``: in torch's default on GPUs, where what both compute is not compared.
+CPU, 64 times as many on a GPU. In TF32 what both compute is not compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 import torch.nn.functional as F
-from networks import in_float32
+from networks import PRECISIONS, in_precision
 from results import machine
 from timing import Contender, compare
 from torch import Tensor, nn
@@ -46,11 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--tf32", action="store_true", help="in TensorFloat-32, unchecked")
+    parser.add_argument("--precision", choices=PRECISIONS, default="ieee", help="of a GPU's float32")
     arguments = parser.parse_args()
     device = arguments.device
-    if not arguments.tf32:
-        in_float32()
+    in_precision(arguments.precision)
     memory = WARM if device.type == "cpu" else 64 * WARM
     print(f"{machine(device)}\n\n| | transposed convolution | the rule | ratio |\n|---|---|---|---|")
     for layer, size in LAYERS:
@@ -73,7 +72,7 @@ def main() -> None:
             return float((found - expected).abs().max() / expected.abs().max())
 
         rows = compare([Contender("torch", torchs), Contender("rule", ours, error)], arguments.repeats, device)
-        if not (arguments.tf32 or (rows[1].error is not None and rows[1].error < 1e-5)):
+        if not (arguments.precision == "tf32" or (rows[1].error is not None and rows[1].error < 1e-5)):
             raise RuntimeError(f"{layer}: the rule is off by {rows[1].error}: {rows[1].crash}")
         print(
             f"| {layer} of {list(size)} | {rows[0].time_text} | {rows[1].time_text} | {rows[1].ratio(rows[0]):.2f} |",

@@ -1,4 +1,9 @@
-"""DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core."""
+"""DeepSHAP and DeepLIFT attributions for PyTorch models, with a C++/CUDA core.
+
+Public is what ``__all__`` says, here and in ``captum``, ``players``, ``scale`` and ``tangermeme``; everything else is internal.
+"""
+
+__version__ = "0.2.0"
 
 from . import players as players
 from . import rules as rules
@@ -13,7 +18,8 @@ from .errors import (
     UnsupportedOperationError,
 )
 from .explainer import Explainer
-from .rules.registry import Application
+from .pairs import Sides
+from .rules.registry import Application, Context, Roundoff
 from .rules.user import Registration, register_rule
 from .shap import DeepExplainer
 
@@ -21,6 +27,7 @@ __all__ = [
     "AdditivityError",
     "Application",
     "Attribution",
+    "Context",
     "ControlFlowError",
     "DeepExplainer",
     "Explainer",
@@ -28,7 +35,10 @@ __all__ = [
     "MixedSamplesError",
     "OutOfMemoryError",
     "Registration",
+    "Roundoff",
+    "Sides",
     "UnsupportedOperationError",
     "build_info",
+    "players",
     "register_rule",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +32,19 @@ STANDARD_ERRORS = 6.0
 #: the gaps of its layers.
 Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
 
+#: The number of the first sample in messages.
+_first: ContextVar[int] = ContextVar("first", default=0)
+
+
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """In this context messages number the samples from ``first`` on: what is explained is a part of a whole."""
+    token = _first.set(first)
+    try:
+        yield
+    finally:
+        _first.reset(token)
+
 
 def checked(check: Any) -> Check:
     """The argument ``check_additivity``."""
@@ -42,24 +57,47 @@ def checked(check: Any) -> Check:
     return "ignore"
 
 
+class Balance:
+    """What the values of an explanation should add up to and do, of its ``N`` inputs and ``K`` outputs.
+
+    ``outputs``, ``expected`` and ``difference``, ``[N, K]`` float64: the explained outputs, their mean over the baselines, and what the
+    first are more than the second.
+    """
+
+    def __init__(self, explained: Explained) -> None:
+        self.explained = explained
+        self.outputs, self.expected = explained.outputs.double(), explained.expected
+        self.difference = self.outputs - self.expected
+        self._gaps: dict[tuple[int, ...], Tensor] = {}
+
+    def gaps(self, cut: Cut) -> Tensor:
+        """``[N, K]``: the values of a cut's layers summed, less what they should add up to; float64."""
+        layers = tuple(cut.layers)
+        if layers not in self._gaps:
+            weights = self.explained.weights
+            totals = [found.totals.mean(weights).t() for found in _found(self.explained, cut)]
+            self._gaps[layers] = _summed(totals) - self.difference
+        return self._gaps[layers]
+
+
 def check_additivity(
-    explained: Explained, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding, first: int
+    balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding
 ) -> None:
     """Raise or warn where values do not add up, and say where they cannot.
 
     ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
-    ``first``: the number of the first sample in messages.
     """
-    if check == "ignore":
+    explained = balance.explained
+    if check == "ignore" or _adds_up(balance, tolerance):
         return
-    problems = _not_finite(explained, first)
+    problems = _not_finite(balance)
     if not problems:
         problems = [
-            f"{title} takes different decisions for sample(s) {_listing(rows, first)} and for their baselines, and what these add to the "
+            f"{title} takes different decisions for sample(s) {_listing(rows)} and for their baselines, and what these add to the "
             f"output belongs to no input: {integrate_instead(title)}"
             for title, rows in explained.inexact.items()
         ]
-    # Nothing leads past the model's own inputs.
+    # Only a layer can be bypassed: whatever the model computes comes from its own inputs.
     partial = [cut for cut in explained.cuts if not cut.whole] if layers != 0 else []
     if partial:
         numbers = ", ".join(str(layer) for cut in partial for layer in cut.layers)
@@ -75,7 +113,7 @@ def check_additivity(
         )
     if not problems:
         whole = [cut for cut in explained.cuts if cut.whole or layers == 0]
-        problems = [gap for cut in whole for gap in _gap(explained, cut, tolerance, rounding, first)]
+        problems = [gap for cut in whole for gap in _gap(balance, cut, tolerance, rounding)]
         problems += integrals_at_fault(explained.integrals) if problems else []
     if not problems:
         return
@@ -87,14 +125,18 @@ def check_additivity(
     warnings.warn(f"the attributions do not add up: {message}", stacklevel=5)
 
 
-def gaps(explained: Explained, cut: Cut) -> Tensor:
-    """``[N, K]``: the values of a cut's layers summed, less what they should add up to; float64."""
-    totals = [found.totals.mean(explained.weights).t() for found in _found(explained, cut)]
-    return _summed(totals) - (explained.outputs.double() - explained.expected)
+def _adds_up(balance: Balance, tolerance: float | None) -> bool:
+    """Whether there is nothing to say, at a glance: no gap is larger than needs no second look, and all numbers are finite."""
+    explained = balance.explained
+    if explained.inexact or not all(cut.whole for cut in explained.cuts):
+        return False
+    return all(
+        float((balance.gaps(cut).abs() - _allowed(balance, cut, tolerance)).max()) <= 0 for cut in explained.cuts
+    )
 
 
 def gaps_of_pairs(explained: Explained, cut: Cut) -> Tensor:
-    """``[N, R, K]``: likewise for each baseline, where every one's own values were asked for."""
+    """``[N, R, K]``: the gaps for each baseline, where every one's own values were asked for."""
     totals = torch.stack([found.totals.value for found in _found(explained, cut)]).sum(0)
     outputs = explained.outputs.t().unsqueeze(2).double()
     return (totals - (outputs - explained.baseline_outputs.value)).movedim(0, 2)
@@ -105,41 +147,33 @@ def _found(explained: Explained, cut: Cut) -> list[Found]:
     return [found for layer in cut.layers for found in explained.found[explained.layers[layer]]]
 
 
-def _not_finite(explained: Explained, first: int) -> list[str]:
+def _not_finite(balance: Balance) -> list[str]:
     """Whose explained outputs are not finite."""
-    if all_finite(explained.outputs) and all_finite(explained.expected):
+    if all_finite(balance.difference):
         return []
     samples, baselines = (
-        set((~tensor.isfinite()).any(1).nonzero()[:, 0].tolist()) for tensor in (explained.outputs, explained.expected)
+        set((~tensor.isfinite()).any(1).nonzero()[:, 0].tolist()) for tensor in (balance.outputs, balance.expected)
     )
     whose = []
     if samples:
-        whose.append(f"sample(s) {_listing(samples, first)}")
+        whose.append(f"sample(s) {_listing(samples)}")
     if baselines:
-        of_some = f" of sample(s) {_listing(baselines, first)}" if len(baselines) < len(explained.expected) else ""
+        of_some = f" of sample(s) {_listing(baselines)}" if len(baselines) < len(balance.expected) else ""
         whose.append(f"the baselines{of_some}")
     return [f"the model's output is not finite for {' and '.join(whose)}"] if whose else []
 
 
-def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Rounding, first: int) -> list[str]:
+def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding) -> list[str]:
     """The gap of additivity that is furthest beyond what is allowed, if any is.
 
     Each output of each sample is held to its own difference. Where that and the rounding of the outputs and of the values themselves do
     not account for a gap, the sample's passes are looked at: what they round is estimated, and allowed too.
     """
-    dtype = explained.precision
-    if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
-        # Its mantissa has as many bits as half precision's.
-        dtype = torch.float16
-    tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
-    outputs, expected = explained.outputs.double(), explained.expected
-    difference = (outputs - expected).abs()
-    gap = gaps(explained, cut).abs()
-    eps = torch.finfo(dtype).eps
-    rounded = torch.maximum(outputs.abs(), expected.abs()) + _total_size(explained, cut)
-    allowed = tolerance * difference + 4 * eps * rounded
+    explained, difference = balance.explained, balance.difference.abs()
+    gap, allowed = balance.gaps(cut).abs(), _allowed(balance, cut, tolerance)
     if (gap <= allowed).all():
         return []
+    tolerance = TOLERANCES[_precision(explained)] if tolerance is None else tolerance
     excess = _excess(gap, allowed)
     suspects = excess.amax(1).argsort(descending=True, stable=True)[: int((excess > 0).any(1).sum())]
     looked_at = 0
@@ -154,11 +188,28 @@ def _gap(explained: Explained, cut: Cut, tolerance: float | None, rounding: Roun
             sample = int(rows[place])
             off, apart, bound = (float(tensor[sample, column]) for tensor in (gap, difference, allowed))
             return [
-                f"sample {first + sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, "
+                f"sample {_first.get() + sample}, output {int(explained.targets[sample, column])} is off by {off:.3g}, "
                 f"{off / max(apart, 1e-300):.3g} of its output difference {apart:.3g}, where {bound:.3g} is allowed: {tolerance:.3g} of "
                 f"the difference (additivity_tolerance=) and {bound - tolerance * apart:.3g} for the rounding of the passes"
             ]
     return []
+
+
+def _precision(explained: Explained) -> torch.dtype:
+    """The dtype whose rounding is allowed for."""
+    dtype = explained.precision
+    if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
+        # TF32's mantissa has as many bits as half precision's.
+        return torch.float16
+    return dtype
+
+
+def _allowed(balance: Balance, cut: Cut, tolerance: float | None) -> Tensor:
+    """``[N, K]``: the gap of a cut's layers that needs no second look; float64."""
+    dtype = _precision(balance.explained)
+    rounded = torch.maximum(balance.outputs.abs(), balance.expected.abs()) + _total_size(balance.explained, cut)
+    share = TOLERANCES[dtype] if tolerance is None else tolerance
+    return torch.add(4 * torch.finfo(dtype).eps * rounded, balance.difference.abs(), alpha=share)
 
 
 def _total_size(explained: Explained, cut: Cut) -> Tensor:
@@ -181,6 +232,6 @@ def _tf32() -> bool:
     return tf32(backends.cudnn.conv) or tf32(backends.cuda.matmul)
 
 
-def _listing(rows: set[int], first: int) -> str:
-    shown = [first + row for row in sorted(rows)]
+def _listing(rows: set[int]) -> str:
+    shown = [_first.get() + row for row in sorted(rows)]
     return ", ".join(map(str, shown[:5])) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .additivity import gaps, gaps_of_pairs
-from .explained import Explained
+from .additivity import Balance, gaps_of_pairs
 from .structure import Structure
 
 
@@ -54,28 +53,26 @@ class Attribution:
 
 
 def attribution(
-    explained: Explained,
+    balance: Balance,
     structure: Structure,
     others: float | None,
     outputs: tuple[int, ...],
     all_outputs: bool,
 ) -> Attribution:
-    """What is to be returned of what was explained; a sample's explained outputs have the shape ``outputs``.
+    """What is to be returned of what was explained, as its ``balance`` has it; a sample's explained outputs have the shape ``outputs``.
 
     ``others``: what the variances of the values are divided by where their standard errors are wanted.
     """
-    samples, dtype = len(explained.outputs), explained.outputs.dtype
+    explained = balance.explained
+    samples, dtype = explained.outputs.shape[0], explained.outputs.dtype
     each = explained.baseline_outputs.value.dim() == 3
     shape = (samples, *outputs)
     output = explained.outputs.reshape(shape)
-    expected = explained.baseline_outputs.value.movedim(0, -1).to(dtype)
-    expected = expected.reshape(*expected.shape[:-1], *outputs)
-    difference = (output.unsqueeze(1) if each else output) - expected
-    deltas: list[Tensor] = [difference] * len(explained.layers)
+    expected = _outputs_last(explained.baseline_outputs.value, outputs).to(dtype)
+    deltas: dict[int, Tensor] = {}
     for cut in explained.cuts:
-        gap = gaps_of_pairs(explained, cut) if each else gaps(explained, cut)
-        for layer in cut.layers:
-            deltas[layer] = gap.to(dtype).reshape(difference.shape)
+        gap = gaps_of_pairs(explained, cut) if each else balance.gaps(cut)
+        deltas.update(dict.fromkeys(cut.layers, gap.to(dtype).reshape(expected.shape)))
 
     def of(what: Callable[[Any], Tensor | None]) -> Any:
         tensors = [what(found) for found in explained.found]
@@ -92,7 +89,7 @@ def attribution(
         values=of(lambda found: found.values.value),
         output=output,
         expected_value=expected,
-        convergence_delta=tuple(deltas) if structure.several else deltas[0],
+        convergence_delta=tuple(deltas[layer] for layer in sorted(deltas)) if structure.several else deltas[0],
         standard_error=None if others is None else of(lambda found: (found.values.variance / others).sqrt()),
         multipliers=of(lambda found: None if found.multipliers is None else found.multipliers.value),
         activations=on_one_side([one.inputs for one in explained.activations]),
@@ -109,5 +106,7 @@ def _shapes(value: Any) -> str:
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
     """``[N, ..., *outputs]`` from ``[K, N, ...]``."""
+    if values.shape[0] == 1:
+        return values.reshape(*values.shape[1:], *outputs)
     last = values.movedim(0, -1)
     return last.reshape(*last.shape[:-1], *outputs)

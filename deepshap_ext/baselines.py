@@ -28,7 +28,7 @@ class Baselines:
 
     @property
     def number(self) -> int:
-        return len(self.weights)
+        return self.weights.shape[0]
 
     @property
     def degrees_of_freedom(self) -> float:

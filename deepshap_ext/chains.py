@@ -29,7 +29,10 @@ class Chains(Explanation):
     def __init__(self, engine: Engine, points: Sequence[Sequence[Tensor]], targets: Tensor) -> None:
         first = Baselines([tensor.unsqueeze(1) for tensor in points[0]], torch.ones(1, dtype=torch.float64), True)
         wanted = Wanted(multipliers=True)
-        super().__init__(engine, points[-1], first, lambda outputs, here: targets[here], "aligned", wanted, False)
+        number = targets.shape[1]
+        super().__init__(
+            engine, points[-1], first, lambda outputs, here: targets[here], number, "aligned", wanted, False
+        )
         self._points = points
 
     def _chunk(self, here: slice, chunks: Chunks) -> Explained:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from .traced import Stage
 
@@ -41,23 +41,35 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
 
 
 def _pointwise(module: GraphModule) -> GraphModule:
-    """The graph with relu's multipliers in operations of torch's, which Inductor joins with those around them."""
+    """The graph with the multipliers of relu and its like in operations of torch's, which Inductor joins with those around them."""
     graph = copy.deepcopy(module.graph)
     for node in graph.nodes:
-        if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] == "relu":
+        if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
             with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.call_function(of_relu, _operands(node)))
+                node.replace_all_uses_with(graph.call_function(rescaled, node.args))
             graph.erase_node(node)
-    return GraphModule(module, graph)
+    made = GraphModule(module, graph)
+    # torch.compile writes attributes on the tensors of a module: on these, which share the memory of the model's own.
+    for name, parameter in list(made.named_parameters(recurse=False, remove_duplicate=False)):
+        delattr(made, name)
+        made.register_buffer(name, parameter.detach())
+    for name, buffer in list(made.named_buffers(recurse=False, remove_duplicate=False)):
+        made.register_buffer(name, buffer.detach())
+    return made
 
 
-def _operands(node: Node) -> tuple[Any, ...]:
-    grad, x, r, rows, _, _, outer, batch, pairing = node.args
-    return grad, x, r, rows, outer, batch, pairing
-
-
-def of_relu(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch: int, pairing: str) -> Tensor:
-    """What :func:`deepshap_ext.ops.rescale` gives for relu, of finite numbers."""
+def rescaled(
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    rows: Tensor,
+    function: str,
+    parameters: Sequence[float],
+    outer: int,
+    batch: int,
+    pairing: str,
+) -> Tensor:
+    """What :func:`deepshap_ext.ops.rescale` gives for a function of ``SLOPES``, of finite numbers."""
     inner = x.numel() // (outer * batch)
     baselines = r.reshape(outer, -1, inner)
     if pairing == "grid":
@@ -66,9 +78,28 @@ def of_relu(grad: Tensor, x: Tensor, r: Tensor, rows: Tensor, outer: int, batch:
         theirs = baselines.unsqueeze(0)
     else:
         theirs = baselines.unflatten(1, (batch, -1)).index_select(2, rows).movedim(2, 0)
-    mine = x.reshape(outer, batch, inner)
     wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    mine, theirs = mine.to(wide), theirs.to(wide)
-    apart = mine - theirs
-    slope = torch.where(apart == 0, (mine > 0).to(wide), (mine.relu() - theirs.relu()) / apart)
+    slope = SLOPES[function](x.reshape(outer, batch, inner).to(wide), theirs.to(wide), *parameters)
     return (grad.reshape(len(grad), outer, batch, inner).to(wide) * slope).to(grad.dtype).reshape(grad.shape)
+
+
+def _of_relu(x: Tensor, r: Tensor) -> Tensor:
+    return _slope(x, r, x.relu(), r.relu(), x > 0)
+
+
+def _of_hardtanh(x: Tensor, r: Tensor, least: float, most: float) -> Tensor:
+    return _slope(x, r, x.clamp(least, most), r.clamp(least, most), (x > least) & (x < most))
+
+
+def _of_leaky_relu(x: Tensor, r: Tensor, slope: float) -> Tensor:
+    return slope + (1 - slope) * _of_relu(x, r)
+
+
+def _slope(x: Tensor, r: Tensor, f_x: Tensor, f_r: Tensor, rises: Tensor) -> Tensor:
+    """The quotient of differences; where there is none, 1 or 0 as the function ``rises``. For functions whose values are exact."""
+    apart = x - r
+    return torch.where(apart == 0, rises.to(x.dtype), (f_x - f_r) / apart)
+
+
+#: Slopes between the sides, of functions whose plain quotient loses no digits.
+SLOPES: dict[str, Callable[..., Tensor]] = {"relu": _of_relu, "hardtanh": _of_hardtanh, "leaky_relu": _of_leaky_relu}

@@ -175,9 +175,12 @@ class Engine:
         warm = WARM if self.device.type == "cpu" else budget
         return plan(self.probed.costs, Limits(budget, warm, self._batch_size), work)
 
-    def budget(self) -> int:
-        """Bytes that may be used."""
+    def budget(self, work: Work | None = None) -> int:
+        """Bytes that may be used, for this work."""
         if self._max_memory is None:
+            if work is not None and self.plan(work, WARM).do(work):
+                # How much is free takes longer to find out than small work takes.
+                return WARM
             # Half of what is free: torch's own workspaces and other programs take some.
             return available_memory(self.device) // 2
         return max(1, self._max_memory // HEAP) if self.device.type == "cpu" else self._max_memory

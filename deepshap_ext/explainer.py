@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .additivity import Check, checked
+from .additivity import Balance, Check, checked
 from .additivity import check_additivity as check_that_values_add_up
 from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_none
 from .attribution import Attribution, attribution
@@ -147,7 +148,6 @@ class Explainer:
         players: Any = None,
         seed: int = 0,
         legs: int | None = None,
-        first_sample: int = 0,
         out: Any = None,
     ) -> Attribution:
         """DeepSHAP values as tensors on the model's device; with more ``passes``, values nearer to exact Shapley values.
@@ -183,15 +183,22 @@ class Explainer:
                 do not look.
             passes: how many passes of DeepSHAP each sample and baseline may cost. With 4 or more the values are nearer to the exact
                 Shapley values, and exact where all coalitions of the players that differ are no more than three a pass. Standard errors
-                are then those of the distance to the exact values for these baselines. See docs/dial.md.
+                are then those of the distance to the exact values for these baselines. See docs/guides/accuracy.md.
             players: which features are one player, in a coalition together or not at all: integers from 0 on, of the features' shape, or
                 of X's for players of each sample; for several inputs a list. Values are then those of the players, ``[N, players]``,
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
             seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
             legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
-            first_sample: the number of X's first sample in messages about additivity, where X is a part of a whole.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
+
+        Returns:
+            An :class:`Attribution`, which has the shapes.
+
+        Raises:
+            ValueError, TypeError: an argument breaks its contract.
+            AdditivityError: values do not add up, where ``check_additivity`` is True.
+            ExplanationError: the model cannot be explained, its subclasses say why; or it does not run on X or on the baselines.
         """
         if out is not None:
             return self._into(
@@ -242,7 +249,8 @@ class Explainer:
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
         choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        explanation = Explanation(engine, inputs, theirs, choose, kind, wanted, self._progress, self._replay)
+        number = math.prod(outputs)
+        explanation = Explanation(engine, inputs, theirs, choose, number, kind, wanted, self._progress, self._replay)
         layers = len(self._layers) if self._several_layers or not self._layers else None
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
@@ -250,15 +258,17 @@ class Explainer:
         def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
             return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
 
-        check_that_values_add_up(explained, check, self._tolerance, layers, rounding, first_sample)
+        balance = Balance(explained)
+        check_that_values_add_up(balance, check, self._tolerance, layers, rounding)
         # Of weights that are not equal, as if there were as many equal ones as say the same.
         others = theirs.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(own, check, self._tolerance, layers, rounding, first_sample)
+            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding)
+            balance = Balance(explained)
             structure, others = Structure(listed and players is None), 1.0 if standard_error else None
-        return attribution(explained, structure, others, outputs, target is None)
+        return attribution(balance, structure, others, outputs, target is None)
 
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
@@ -273,6 +283,10 @@ class Explainer:
                 :func:`deepshap_ext.scale.explain_to` takes it.
             rows: how many samples at a time; None: as many as take 64 MiB with their own baselines.
             more: further arguments of :meth:`attribute`, and ``seed`` of :func:`deepshap_ext.scale.explain_to`.
+
+        Raises:
+            ValueError, TypeError, ExplanationError: as :meth:`attribute`, when the rows that they are about are reached; the message
+                begins with these.
         """
         from .scale.job import Job
 
@@ -287,9 +301,19 @@ class Explainer:
         args: Sequence[Any] = (),
         sample_kwargs: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """Mean of the model's output over baselines ``[R, *features]``, one number an output, for the model as it is now.
+        """Mean of the model's output over baselines, for the model as it is now.
 
-        ``weights``, ``args``, ``sample_kwargs``: as in :meth:`attribute`, with a row a baseline.
+        Args:
+            baselines: ``[R, *features]``, as :meth:`attribute` takes them.
+            weights: of the baselines, ``[R]``.
+            args, sample_kwargs: as :meth:`attribute` takes them, with a row a baseline.
+
+        Returns:
+            ``[*outputs]``, one number an output, on the model's device.
+
+        Raises:
+            ValueError, TypeError: an argument breaks its contract.
+            ExplanationError: the model cannot be explained, or its output for the baselines is not finite.
         """
         (given, _), weights = weighted("baselines", baselines, weights)
         check_rows("baselines", given)
@@ -335,12 +359,14 @@ class Explainer:
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
     ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
         """The model's further arguments: constants, and those with a row a sample."""
-        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         if device not in self._moved:
             self._moved[device] = {
                 name: value.to(device) if isinstance(value, Tensor) else value
                 for name, value in self._constants.items()
             }
+        if isinstance(args, tuple) and not args and sample_kwargs is None:
+            return self._moved[device], {}
+        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
         constants, rows = check_args(args, samples, dtype, device)
         rows |= check_sample_kwargs(sample_kwargs, self._constants, samples, dtype, device)
         return {**self._moved[device], **constants}, rows

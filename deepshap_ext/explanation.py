@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ ROUNDED_BASELINES = 4
 
 @dataclass
 class Explanation:
-    """The explanation of the outputs that ``choose`` takes.
+    """The explanation of the outputs that ``choose`` takes, so many of each input.
 
     ``wanted``: what is taken of the pairs. ``progress``: show a bar. ``replay``: what traces chunks and keeps the traces, if that is to be.
     """
@@ -44,6 +43,7 @@ class Explanation:
     inputs: Sequence[Tensor]
     baselines: Baselines
     choose: Choose
+    outputs: int
     pairing: Pairing
     wanted: Wanted
     progress: bool
@@ -55,8 +55,6 @@ class Explanation:
         self._reference: Pass | None = None
         self._fits, self._layouts_tried = True, False
         self.begun = False
-        some = torch.zeros(1, math.prod(engine.output_shape), device=self.inputs[0].device)
-        self.outputs = self.choose(some, slice(0, 1)).shape[1]
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
         pairs = len(self.inputs[0]) * self.baselines.number * self.outputs
@@ -84,7 +82,7 @@ class Explanation:
     def budget(self) -> int:
         """Bytes that may be used, as found out when it is first asked for."""
         if self._limit is None:
-            self._limit = self.engine.budget()
+            self._limit = self.engine.budget(self._work(len(self.inputs[0])))
         return self._limit
 
     def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
@@ -185,8 +183,11 @@ class Explanation:
         return True
 
     def _plan(self, inputs: int) -> Chunks:
+        return self.engine.plan(self._work(inputs), self.budget)
+
+    def _work(self, inputs: int) -> Work:
         alone = self.pairing == "alone"
-        work = Work(
+        return Work(
             1 if alone else inputs,
             1 if alone else self.baselines.number,
             self.outputs,
@@ -194,7 +195,6 @@ class Explanation:
             self.pairing in ("aligned", "alone"),
             self.wanted.by_pair,
         )
-        return self.engine.plan(work, self.budget)
 
     def _try_chunk(self, here: slice, chunks: Chunks) -> Explained | None:
         """The chunk explained, or None if it does not fit into memory and a smaller one may."""
@@ -229,7 +229,8 @@ class Explanation:
             if graph is None or repeats != repeated:
                 repeated = repeats
                 own_output = None if self.engine.compared else self._hooks.own_output(rows)
-                graph = self._hooks.run([tensor.repeat_interleave(repeats, 0) for tensor in rows])
+                each = [t.repeat_interleave(repeats, 0) if repeats > 1 else t.contiguous() for t in rows]
+                graph = self._hooks.run(each)
                 if own_output is not None:
                     self._compare(graph, own_output)
                 audit(graph)
@@ -304,7 +305,7 @@ class Explanation:
         weights = self.baselines.weights[first : first + count]
         own = self.baselines.own or self.pairing != "grid"
         each = self.wanted.each
-        rows = targets.repeat_interleave(repeats, 0)
+        rows = targets.repeat_interleave(repeats, 0) if repeats > 1 else targets
         if len(rows) < len(met.output):
             # Inputs are in the batch again, since the model needs two rows or a graph as many as it was traced with.
             rows = cycled(rows, len(met.output))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import ops
 from .arguments import flag
-from .capture.layout import Layout
+from .capture.layout import BATCH_FIRST, Layout
 from .combination import Combination
 from .moments import Each, Moments, OverBaselines, over_baselines
 from .pairs import Pairs
@@ -111,7 +111,11 @@ def of_outputs(
 ) -> list[Found]:
     """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the rest as :func:`of_pairs` takes it."""
     # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
-    found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(len(chosen)))
+    number = len(chosen)
+    if number == 1:
+        found = pairs.multipliers(chosen.expand(len(rows), -1), rows)
+    else:
+        found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(number))
     made = [multipliers.detach() for multipliers in found]
     return of_pairs(wanted, made, pairs, rows, weights, layouts, repeats, inputs)
 
@@ -185,12 +189,13 @@ def _averaged(
 def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     """The contributions' own sums, and those of their absolute values."""
 
-    def of(tensor: Tensor) -> OverBaselines:
-        first = 3 if isinstance(values, Each) else 2
-        summed = tensor.double().unsqueeze(-1).flatten(first).sum(first)
+    first = 3 if isinstance(values, Each) else 2
+    flat = values.value.double().unsqueeze(-1).flatten(first)
+
+    def of(summed: Tensor) -> OverBaselines:
         return Each(summed) if isinstance(values, Each) else Moments(values.weight, summed)
 
-    return of(values.value), of(values.value.abs())
+    return of(flat.sum(first)), of(flat.abs().sum(first))
 
 
 def _by_pair(wanted: Wanted, values: Tensor, contributions: Tensor, m: Tensor, weights: Tensor) -> Found:
@@ -221,6 +226,8 @@ def _sides(
 
 def by_input(tensor: Tensor, layout: Layout, repeats: int, inputs: int) -> Tensor:
     """``[K, inputs, repeats, *features]`` from ``K`` tensors of this layout, whose first ``inputs * repeats`` rows are the inputs'."""
+    if layout == BATCH_FIRST:
+        return tensor[:, : inputs * repeats].unflatten(1, (inputs, repeats))
     inside = replace(layout, dim=layout.dim + 1)
     split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
     return split.squeeze(inside.dim + 1)[:, : inputs * repeats].unflatten(1, (inputs, repeats))

@@ -30,10 +30,13 @@ class Given:
 
 def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
     """The device of the model's parameters and buffers; that of the background where it has none."""
-    held = (
-        tensor for module in model.modules() for tensor in (*module._parameters.values(), *module._buffers.values())
-    )
-    devices = {tensor.device for tensor in held if tensor is not None}
+    devices = {
+        tensor.device
+        for module in _modules(model)
+        for held in (module._parameters, module._buffers)
+        for tensor in held.values()
+        if tensor is not None
+    }
     if len(devices) > 1:
         raise ValueError(f"model: all parameters and buffers must be on one device, got {sorted(map(str, devices))}")
     device = devices.pop() if devices else data[0].tensor.device
@@ -44,7 +47,24 @@ def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
 
 def dtypes_of(model: nn.Module) -> list[torch.dtype]:
     """The floating-point dtypes of the model's parameters, in their order."""
-    return [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    return [
+        parameter.dtype
+        for module in _modules(model)
+        for parameter in module._parameters.values()
+        if parameter is not None and parameter.is_floating_point()
+    ]
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """The model's modules in the order of ``model.modules()``, whose nested generators take several times as long."""
+    found: dict[nn.Module, None] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found[module] = None
+            waiting += [child for child in reversed(module._modules.values()) if child is not None]
+    return list(found)
 
 
 def taken(name: str, value: Any) -> tuple[list[Given], bool]:
@@ -57,8 +77,7 @@ def taken(name: str, value: Any) -> tuple[list[Given], bool]:
     for number, item in enumerate(values):
         label = f"{name}[{number}]" if listed else name
         given.append(Given(label, as_tensor(label, item), not isinstance(item, Tensor), columns_of(item)))
-    devices = sorted({str(one.tensor.device) for one in given})
-    if len(devices) > 1:
+    if len(given) > 1 and len(devices := sorted({str(one.tensor.device) for one in given})) > 1:
         raise ValueError(f"{name}: all tensors must be on one device, got {devices}")
     return given, listed
 
@@ -68,9 +87,9 @@ def check_rows(name: str, given: Sequence[Given]) -> None:
     for one in given:
         if one.tensor.dim() == 0:
             raise ValueError(f"{one.label} must have shape [samples, ...], got a single number")
-        if len(one.tensor) == 0:
+        if one.tensor.shape[0] == 0:
             raise ValueError(f"{one.label} must have at least one sample, got shape {list(one.tensor.shape)}")
-        if len(one.tensor) != len(given[0].tensor):
+        if one.tensor.shape[0] != given[0].tensor.shape[0]:
             raise ValueError(
                 f"{name}: all inputs must have the same number of samples, got {[len(each.tensor) for each in given]}; what is the same "
                 f"for all samples, such as a graph's edges, goes into kwargs, and the nodes of one graph are one sample, nodes[None]"

@@ -82,10 +82,11 @@ def keep_freed_memory(budget: int) -> None:
     Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
     heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
     takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken or freed since the last time
-    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps. Other allocators take no notice.
+    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps; not for a single block, which is
+    little where anything is kept. Other allocators take no notice.
     """
     blocks = min(budget // WARM, 16)
-    if not blocks:
+    if not blocks or (blocks == 1 and _last):
         return
 
     def block(size: int) -> torch.UntypedStorage:

@@ -50,8 +50,9 @@ def expected_outputs(
 
     def of(tensor: Tensor) -> Tensor:
         behind = tensor.shape[2:]
-        of_all = tensor.expand(-1, len(targets), *behind)
-        return of_all.gather(0, chosen.view(*chosen.shape, *[1] * len(behind)).expand(-1, -1, *behind))
+        of_all = tensor if baselines is not None else tensor.expand(-1, len(targets), *behind)
+        places = chosen.view(*chosen.shape, *[1] * len(behind)).expand(-1, -1, *behind) if behind else chosen
+        return of_all.gather(0, places)
 
     return averaged.map(of)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,15 +34,12 @@ class Moments:
 
     def of_first(self, number: int, weight: Tensor) -> Moments:
         """The moments over the first baselines, of this total weight, where the others had none."""
-        return replace(self, weight=weight)
+        return Moments(weight, self.value, self.variance)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Moments:
         """``function`` of every tensor."""
-        return replace(
-            self,
-            value=function(self.value),
-            variance=None if self.variance is None else function(self.variance),
-        )
+        value = function(self.value)
+        return Moments(self.weight, value, None if self.variance is None else function(self.variance))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_gradient_edge
 
 from . import ops
+from .batched import over_rows
 from .capture.fold import fold
 from .capture.graph import Cut, beside_cuts, led_past
 from .capture.hooks import Pass
@@ -54,16 +55,20 @@ class Pairs:
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
 
-        def one(cotangent: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+        edges = tuple(self.inputs.edges)
+
+        def one(cotangent: Tensor, row: Tensor) -> list[Tensor]:
             self.row = row
-            found = torch.autograd.grad([start], self.inputs.edges, [cotangent], retain_graph=True, allow_unused=True)
-            return tuple(
+            # torch.autograd.grad without its checks, which take longer than a small backward: graph kept, no graph of its own, and what
+            # does not lead to the output has no gradient.
+            found = _engine_run_backward((start,), (cotangent,), True, False, edges, True, accumulate_grad=False)
+            return [
                 torch.zeros_like(tensor) if grad is None else grad
                 for grad, tensor in zip(found, self.inputs.explained, strict=True)
-            )
+            ]
 
         try:
-            return list(torch.func.vmap(one)(cotangents, rows))
+            return over_rows(one, cotangents, rows)
         finally:
             self.inputs.capture.running.pairs = None
 
@@ -152,7 +157,7 @@ class Pairs:
                 continue
             for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
                 wrong.append(self._differing(x, r, layout, unread=True).any())
-        return torch.stack(wrong).any()
+        return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
         if one.title != other.title or one.module != other.module:
@@ -166,16 +171,17 @@ class Pairs:
                 f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
                 f"explained"
             )
-        rows = self.samples, len(self.baselines.output)
         for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
-            if layout is not None and any(
-                t.shape[layout.dim] != count * layout.before * layout.after
-                for t, count in zip((x, r), rows, strict=True)
-                if t.dim() > layout.dim
-            ):
-                raise ControlFlowError(f"{one.called} has a number of elements that depends on the values of the input")
-            shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
-            if shapes[0] != shapes[1]:
+            if layout is None:
+                alike = x.shape == r.shape
+            else:
+                for side, rows in ((x, self.samples), (r, self.baselines.output.shape[0])):
+                    if side.dim() > layout.dim and side.shape[layout.dim] != rows * layout.before * layout.after:
+                        raise ControlFlowError(
+                            f"{one.called} has a number of elements that depends on the values of the input"
+                        )
+                alike = layout.per_sample(x.shape) == layout.per_sample(r.shape)
+            if not alike:
                 raise ControlFlowError(
                     f"{one.called} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
                 )
@@ -194,8 +200,9 @@ class Pairs:
 
 
 class Sides:
-    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs (``x``) and of the baselines (``r``).
+    """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs and of the baselines.
 
+    ``x`` and ``r`` are lists of them, with all rows of either side, wherever the batch lies; :meth:`pair` gives those that belong together.
     ``grads``: the multipliers of all outputs of the operation, in order.
     """
 
@@ -218,7 +225,8 @@ class Sides:
         return self._pairs.cotangents
 
     def report_gap(self, gap: float) -> None:
-        """Tell how far the multipliers of a pair are from adding up, where a rule cannot do better."""
+        """Tell how far the multipliers of a pair are from adding up, in units of the explained output, where a rule cannot do better; where
+        values do not add up, the message then names the operation with its largest ``gap``."""
         gaps, name = self._pairs.gaps, str(self._entry)
         gaps[name] = max(gap, gaps.get(name, 0.0))
 

@@ -37,6 +37,11 @@ class Chunks:
     baselines: int
     outputs: int
 
+    def do(self, work: Work) -> bool:
+        """Whether they do all of the work at once."""
+        pairs = 1 if work.aligned else work.baselines
+        return self == Chunks(work.inputs, work.baselines, pairs, work.outputs)
+
     @property
     def smallest(self) -> bool:
         return self.inputs == self.taped == self.outputs == 1

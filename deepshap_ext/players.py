@@ -14,10 +14,21 @@ from torch import Tensor
 from .arguments import is_integer, shown
 from .arrays import columns_of
 
+__all__ = ["columns", "patches", "words"]
+
 
 def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
-    """Of images of this ``shape``, whose last two dimensions are rows and columns of pixels: all channels of a patch of ``size`` pixels, or
-    of ``(rows, columns)`` of them. Players run along the rows of patches; the last ones may be smaller.
+    """Of images: all pixels of a patch, in all channels.
+
+    Args:
+        shape: of one image, ``(..., rows, columns)``.
+        size: of a patch in pixels, or ``(rows, columns)`` of it.
+
+    Returns:
+        int64 of this ``shape``. Players run along the rows of patches; the last ones may be smaller.
+
+    Raises:
+        ValueError: the shape has fewer than two dimensions, or the size is not positive.
     """
     height, width = size if isinstance(size, tuple) else (size, size)
     if len(shape) < 2:
@@ -30,8 +41,17 @@ def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
 
 
 def words(word_ids: Sequence[Any]) -> Tensor:
-    """Of tokens: all of a word. ``word_ids``: of each token its word, as ``word_ids()`` of Hugging Face's encodings gives them, with None
-    for a token of none, which is a player by itself; or a list of them, of as many tokens each, for players of each sample.
+    """Of tokens: all of a word.
+
+    Args:
+        word_ids: of each token its word, as ``word_ids()`` of Hugging Face's encodings gives them, with None for a token of none, which
+            is a player by itself; or a list of such, of as many tokens each, for players of each sample.
+
+    Returns:
+        int64 ``[tokens]``, or ``[N, tokens]``.
+
+    Raises:
+        ValueError: there is no token, or samples have different numbers of them.
     """
     if not word_ids:
         raise ValueError("word_ids must have at least one token, got none")
@@ -44,8 +64,17 @@ def words(word_ids: Sequence[Any]) -> Tensor:
 
 
 def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]:
-    """Of a data frame's columns, or of their names: all of which ``group`` returns the same, such as those that one category was encoded in
-    (``lambda name: name.split("_")[0]``). Also what it returned, in the order of the players: their names.
+    """Of a data frame's columns: all of which ``group`` returns the same, such as those that one category was encoded in.
+
+    Args:
+        frame: the data frame, or the names of its columns.
+        group: from a name to what it belongs to: ``lambda name: name.split("_")[0]``.
+
+    Returns:
+        int64 ``[columns]``, and the players' names: what ``group`` returned, in their order.
+
+    Raises:
+        ValueError: there is no column.
     """
     names = columns_of(frame) or list(map(str, frame))
     if not names:

@@ -109,9 +109,11 @@ class DeepExplainer(Explainer):
 
         Returns:
             ``[N, *features, outputs]``, a list of such arrays for several inputs and of these for several layers, ``[N, players,
-            outputs]`` with ``players``; with
-            ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs' indices, a tensor
-            ``[N, ranked_outputs]``.
+            outputs]`` with ``players``; with ``ranked_outputs`` the pair of ``[N, *features, ranked_outputs]`` and the explained outputs'
+            indices, a tensor ``[N, ranked_outputs]``.
+
+        Raises:
+            ValueError, TypeError, AdditivityError, ExplanationError: as :meth:`Explainer.attribute`.
         """
         target = ranked(ranked_outputs, output_rank_order)
         found = self.attribute(
@@ -154,6 +156,10 @@ class DeepExplainer(Explainer):
 
         For several inputs ``feature_names`` and ``display_data`` are lists, with None for an input that has none. The values of
         ``(model, layer)`` are those of what the layer is given: they have neither, and no data.
+
+        Raises:
+            ImportError: shap is not installed.
+            ValueError, TypeError, AdditivityError, ExplanationError: as :meth:`Explainer.attribute`.
         """
         explanation_class()
         flag("channels_last", channels_last)
@@ -185,10 +191,14 @@ class DeepExplainer(Explainer):
         out: Any = None,
         **more: Any,
     ) -> Attribution:
-        """DeepSHAP values as tensors on the model's device: :meth:`Explainer.attribute`, against the background unless ``baselines`` and
-        their ``weights`` are given.
+        """DeepSHAP values as tensors on the model's device: :meth:`Explainer.attribute` with the background as baselines.
 
-        ``sample_kwargs``: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
+        Args:
+            X, target, out: as :meth:`Explainer.attribute` takes them.
+            baselines: others than the background.
+            weights: those of these baselines; the background has its own.
+            sample_kwargs: the samples' rows ``[N, ...]`` of the keyword arguments that the explainer was made with.
+            more: further arguments of :meth:`Explainer.attribute`.
         """
         if out is not None:
             asked = {"baselines": baselines, "weights": weights, "sample_kwargs": sample_kwargs, **more}
@@ -209,7 +219,10 @@ class DeepExplainer(Explainer):
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any = None, rows: int | None = None, **more: Any
     ) -> Iterator[tuple[slice, Attribution]]:
-        """Samples' attributions, some at a time: :meth:`Explainer.iterate`, against the background unless ``baselines`` are given."""
+        """Samples' attributions, some at a time: :meth:`Explainer.iterate`, against the background unless ``baselines`` are given.
+
+        ``X``, ``target``, ``rows``, ``more``: as that takes them.
+        """
         return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
     def _taken(self, X: Any) -> tuple[list[Given], bool]:

@@ -21,6 +21,8 @@ from .explainer import Explainer
 from .one_hot import check_one_hot, packed_like, unpacked
 from .rules.hooked import Hook, Hooked
 
+__all__ = ["deep_lift_shap", "hypothetical_attributions"]
+
 try:
     from tangermeme.ersatz import dinucleotide_shuffle
     from tangermeme.results import AttributionReferencesResult
@@ -49,7 +51,7 @@ def hypothetical_attributions(multipliers: tuple[Tensor], X: tuple[Tensor], refe
     """What each character would contribute where another one is: ``m[c] - sum_b m[b] r[b]`` in every position.
 
     It would, if it had the multiplier ``m[c]`` that it has for this sequence. Of the character that is there it is the position's
-    contribution, ``sum_b m[b] (x[b] - r[b])``.
+    contribution, ``sum_b m[b] (x[b] - r[b])``. What TF-MoDISco (arXiv 1811.00416) takes beside the contributions.
 
     Args:
         multipliers: a tuple of one tensor ``[pairs, characters, length]``; X and references likewise.
@@ -118,7 +120,7 @@ def deep_lift_shap(
         verbose: show a progress bar.
 
     Returns:
-        On the CPU, a tensor like X: the contributions of the characters that are there, and 0 for others. All characters' with
+        A tensor like X, on the CPU, of the contributions of the characters that are there, and 0 for others. All characters' with
         ``hypothetical``; multipliers ``[N, n, characters, length]`` with ``raw_outputs``. With ``return_references`` an
         ``AttributionReferencesResult``, of this and the references.
 

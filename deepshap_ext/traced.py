@@ -13,6 +13,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 
+from .lowered import function_of
+
 #: Values by the names of the nodes that made them.
 Values = dict[str, Tensor]
 _aten = torch.ops.aten
@@ -24,7 +26,7 @@ class NotTraceableError(Exception):
 
 @dataclass
 class Stage:
-    """A part of a graph: the names of the values that it takes, and of those that it gives; ``run`` is its forward, or does the same."""
+    """A part of a graph: the names of the values that it takes, and of those that it gives; ``run`` does what its forward does."""
 
     takes: list[str]
     gives: list[str]
@@ -278,4 +280,4 @@ def _stage(
     ]
     graph.output(tuple(new[node] for node in gives))
     module = GraphModule(traced, graph)
-    return Stage([node.name for node in takes], [node.name for node in gives], module, module.forward)
+    return Stage([node.name for node in takes], [node.name for node in gives], module, function_of(module))

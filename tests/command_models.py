@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,13 @@ def permuted(x: Any, seeds: list[int]) -> np.ndarray:
 
 
 def dies_once(x: Any, seeds: list[int]) -> np.ndarray:
-    """The same; but the first process that is at the sample whose first feature is 7 dies there."""
+    """The same; but the first process that is at the sample whose first feature is 7 dies there, and the second one warns."""
     mark = Path(os.environ["DEEPSHAP_TEST_MARK"])
-    if (np.asarray(x)[:, 0] == 7).any() and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    if (np.asarray(x)[:, 0] == 7).any():
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        warnings.warn("somebody died here", stacklevel=1)
     return permuted(x, seeds)
 
 

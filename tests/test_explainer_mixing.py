@@ -78,6 +78,12 @@ def test_models_that_mix_samples_are_refused(function: Callable[[Tensor], Tensor
         DeepExplainer(model, background).attribute(x)
 
 
+def test_the_operation_is_named_as_the_model_calls_it() -> None:
+    """A maximum is taken apart into others here."""
+    with pytest.raises(MixedSamplesError, match=r"^torch\.Tensor\.amax in Function: changing one sample"):
+        DeepExplainer(Function(lambda x: x / x.amax(0)), torch.rand(4, 6))
+
+
 @pytest.mark.parametrize("name", ["centre", "flip", "softmax", "gram", "cumulate"])
 def test_mixing_is_named(name: str) -> None:
     with pytest.raises(MixedSamplesError, match=r"changing one sample of a batch changes|combines the samples"):

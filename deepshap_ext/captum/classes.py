@@ -75,7 +75,15 @@ class _DeepLift(GradientAttribution):
 
 
 class DeepLift(_DeepLift):
-    """DeepLIFT values of the model's inputs against one baseline, or each sample's own; as ``captum.attr.DeepLift``."""
+    """DeepLIFT values (arXiv 1704.02685) of the model's inputs against one baseline, or each sample's own; as ``captum.attr.DeepLift``.
+
+    Args:
+        model: a ``torch.nn.Module``, called as ``model(*inputs, *additional_forward_args)``.
+        multiply_by_inputs: whether values are contributions, multipliers times the inputs' difference from the baselines; False: the
+            multipliers.
+        eps: ignored: limits are exact.
+        options: of :class:`deepshap_ext.Explainer`.
+    """
 
     def __init__(self, model: nn.Module, multiply_by_inputs: bool = True, eps: float = 1e-10, **options: Any) -> None:
         super().__init__(model, multiply_by_inputs)
@@ -95,8 +103,28 @@ class DeepLift(_DeepLift):
         return_convergence_delta: bool = False,
         custom_attribution_func: Custom = None,
     ) -> Any:
-        """Values of the inputs' shapes and dtypes, and on request the deltas: ``[N]``, for :class:`DeepLiftShap` ``[N * R]``, a sample's
-        ``R`` one behind the other."""
+        """Values of the inputs.
+
+        Args:
+            inputs: a tensor ``[N, *features]``, or a tuple of such.
+            baselines: for each input one row for all samples, ``[1, *features]``, a row a sample, ``[N, *features]``, or a number for all
+                its elements; None for zeros. For :class:`DeepLiftShap` tensors ``[R, *features]`` that all samples are compared with, or
+                a function of the inputs, or of nothing, that returns them.
+            target: one output for all samples, an integer or a tuple of integers, or one a sample, a list or a tensor ``[N]``; None where
+                there is only one output.
+            additional_forward_args: further arguments of the model, one or a tuple; tensors have a row a sample.
+            return_convergence_delta: also return how far contributions are from adding up.
+            custom_attribution_func: from multipliers, inputs and baselines, tuples of tensors ``[pairs, *features]`` (or from the first one
+                or two of these), to what is returned in place of the contributions.
+
+        Returns:
+            A tensor or a tuple as the inputs are, of their shapes and dtypes; with ``return_convergence_delta`` the pair of this and the
+            deltas: ``[N]``, for :class:`DeepLiftShap` ``[N * R]``, a sample's ``R`` one behind the other.
+
+        Raises:
+            AssertionError: an argument breaks its contract.
+            deepshap_ext.ExplanationError: the model cannot be explained; its subclasses say why.
+        """
         delta, custom = return_convergence_delta, custom_attribution_func
         found = self._explain(self._explainer, inputs, baselines, target, additional_forward_args, custom, delta)
         values = like(inputs, found[0])
@@ -113,9 +141,16 @@ class DeepLift(_DeepLift):
         target: Any = None,
         additional_forward_args: Any = None,
     ) -> Tensor:
-        """``[N]``: the sums of ``attributions`` less what the outputs for ``end_point`` and for the baselines ``start_point`` differ by.
+        """How far attributions are from adding up; takes as long as explaining them.
 
-        Takes as long as explaining them.
+        Args:
+            attributions: of the inputs, ``[N, *features]`` or a tuple of such.
+            start_point: the baselines, as :meth:`attribute` takes them.
+            end_point: the inputs.
+            target, additional_forward_args: as :meth:`attribute` takes them.
+
+        Returns:
+            ``[N]``: the sums of ``attributions`` less what the outputs for the inputs and for the baselines differ by.
         """
         values, inputs = tensors("attributions", attributions), tensors("end_point", end_point)
         if any(len(one) != len(inputs[0]) for one in values):
@@ -132,7 +167,8 @@ class DeepLift(_DeepLift):
 
 
 class DeepLiftShap(DeepLift):
-    """DeepSHAP values of the model's inputs: means over baselines that all samples share; as ``captum.attr.DeepLiftShap``."""
+    """DeepSHAP values (arXiv 1705.07874, section 4.2) of the model's inputs: means over baselines that all samples share; as
+    ``captum.attr.DeepLiftShap``. Arguments are those of :class:`DeepLift`."""
 
     _all_baselines = True
 
@@ -154,7 +190,14 @@ class DeepLiftShap(DeepLift):
 
 
 class LayerDeepLift(DeepLift, LayerAttribution):
-    """DeepLIFT values of the tensors that a layer returns or is given; as ``captum.attr.LayerDeepLift``."""
+    """DeepLIFT values of the tensors that a layer returns or is given; as ``captum.attr.LayerDeepLift``.
+
+    Args:
+        model: as :class:`DeepLift` takes it.
+        layer: a module of the model.
+        multiply_by_inputs: as :class:`DeepLift` takes it.
+        options: of :class:`deepshap_ext.Explainer`; ``call=`` which run of a layer that runs more than once in a forward pass.
+    """
 
     def __init__(self, model: nn.Module, layer: nn.Module, multiply_by_inputs: bool = True, **options: Any) -> None:
         _DeepLift.__init__(self, model, multiply_by_inputs)
@@ -188,7 +231,14 @@ class LayerDeepLift(DeepLift, LayerAttribution):
         custom_attribution_func: Custom = None,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Values of the layer's tensor, or a tuple of those of its tensors, and on request the deltas as for inputs."""
+        """Values of the layer's tensor, or a tuple of those of its tensors, and on request the deltas as for inputs.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, return_convergence_delta, custom_attribution_func: as those of
+                :meth:`DeepLift.attribute`, with multipliers, inputs and baselines of the layer's tensors.
+            attribute_to_layer_input: whether the values are of what the layer is given, and not of what it returns.
+            grad_kwargs: ignored: what is not used has zeros.
+        """
         delta, custom = return_convergence_delta, custom_attribution_func
         explainer = self._of("input" if attribute_to_layer_input else "output")
         found = self._explain(explainer, inputs, baselines, target, additional_forward_args, custom, delta)
@@ -197,7 +247,8 @@ class LayerDeepLift(DeepLift, LayerAttribution):
 
 
 class LayerDeepLiftShap(LayerDeepLift, DeepLiftShap):
-    """DeepSHAP values of the tensors that a layer returns or is given; as ``captum.attr.LayerDeepLiftShap``."""
+    """DeepSHAP values of the tensors that a layer returns or is given; as ``captum.attr.LayerDeepLiftShap``. Arguments are those of
+    :class:`LayerDeepLift`."""
 
     @_public
     def attribute(
@@ -215,7 +266,13 @@ class LayerDeepLiftShap(LayerDeepLift, DeepLiftShap):
 
 
 class NeuronDeepLift(_DeepLift, NeuronAttribution):
-    """DeepLIFT values of the model's inputs for a neuron in place of the output; as ``captum.attr.NeuronDeepLift``."""
+    """DeepLIFT values of the model's inputs for a neuron in place of the output; as ``captum.attr.NeuronDeepLift``.
+
+    Args:
+        model, layer, multiply_by_inputs: as those of :class:`LayerDeepLift`.
+        call: which run of a layer that runs more than once in a forward pass.
+        options: of :class:`deepshap_ext.Explainer`.
+    """
 
     def __init__(
         self,
@@ -246,8 +303,11 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
     ) -> Any:
         """Values of the inputs' shapes and dtypes.
 
-        ``neuron_selector``: an index into a row of the layer's tensor, an integer or a tuple; with slices, the sum of what they select. Or
-        a function from the tensor ``[rows, ...]``, a tuple where the layer has several, to the neuron ``[rows]``.
+        Args:
+            inputs, baselines, additional_forward_args, custom_attribution_func: as those of :meth:`DeepLift.attribute`.
+            neuron_selector: an index into a row of the layer's tensor, an integer or a tuple; with slices, the sum of what they select. Or
+                a function from the tensor ``[rows, ...]``, a tuple where the layer has several, to the neuron ``[rows]``.
+            attribute_to_neuron_input: whether the neuron is one of what the layer is given, and not of what it returns.
         """
         at = "input" if attribute_to_neuron_input else "output"
         explainer, target = self._neuron(at, neuron_selector)
@@ -269,7 +329,8 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
 
 
 class NeuronDeepLiftShap(NeuronDeepLift):
-    """DeepSHAP values of the model's inputs for a neuron in place of the output; as ``captum.attr.NeuronDeepLiftShap``."""
+    """DeepSHAP values of the model's inputs for a neuron in place of the output; as ``captum.attr.NeuronDeepLiftShap``. Arguments are
+    those of :class:`NeuronDeepLift`."""
 
     _all_baselines = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..errors import UnsupportedOperationError
 from ..rules.registry import Application
-from .dependence import tensors_in
+from .dependence import is_wrapped, tensors_in
 from .tape import Entry, Tape
 
 
@@ -39,7 +40,7 @@ class Applied(torch.autograd.Function):
         except UnsupportedOperationError as error:
             raise UnsupportedOperationError(f"{entry.called} {error}") from None
         # Autograd lets nobody write into a view that a Function returns.
-        output = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor._is_view() else tensor, output)
+        output = _no_view(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _no_view, output)
         entry.kept = list(kept)
         tape.append(entry)
         ctx.running, ctx.entry = running, entry
@@ -49,7 +50,8 @@ class Applied(torch.autograd.Function):
             ctx.mark_dirty(operands[0])
             return operands[0].copy_(output)
         without = [t for t in tensors_in(output) if not (t.is_floating_point() or t.is_complex())]
-        ctx.mark_non_differentiable(*without)
+        if without:
+            ctx.mark_non_differentiable(*without)
         return output
 
     @staticmethod
@@ -60,6 +62,23 @@ class Applied(torch.autograd.Function):
             )
         multipliers = ctx.entry.multipliers(grads[0], ctx.running.pairs.sides(ctx.entry, grads))
         return (None, None, None, None, None, *multipliers)
+
+
+def _no_view(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor._is_view() else tensor
+
+
+#: ``Function.apply`` below its dealings with transforms of torch.func.
+_apply_directly = super(torch.autograd.Function, Applied).apply
+
+
+def run_by_rule(
+    tape: Tape, running: Running, application: Application, entry: Entry, in_place: bool, operands: Sequence[Tensor]
+) -> Any:
+    """Run an operation under its rule."""
+    transformed = torch._C._are_functorch_transforms_active() or any(map(is_wrapped, operands))
+    apply: Callable[..., Any] = Applied.apply if transformed else _apply_directly
+    return apply(tape, running, application, entry, in_place, *operands)
 
 
 def output_of(application: Application, *operands: Tensor) -> Any:

@@ -13,14 +13,14 @@ from torch.autograd.graph import Node
 from ..rules.attention import HELPERS
 from .dependence import plain, tensors_in
 from .names import Operation
-from .writes import declared
+from .writes import declared, only_makes
 
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
 
 def reads_value(called: Operation) -> bool:
     """Whether the call takes a tensor's value out of torch."""
-    return called.title.rpartition(".")[2] in _VALUE_READERS
+    return called.spelling in _VALUE_READERS
 
 
 def is_value(function: Any, result: Any, made: Sequence[Tensor]) -> bool:
@@ -47,6 +47,8 @@ def nodes_of(made: Sequence[Tensor], written: Sequence[Tensor]) -> list[Node]:
 
 def written_by(called: Operation, function: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that the call writes into."""
+    if only_makes(called, function, kwargs):
+        return []
     first = next(iter((*args, *kwargs.values())), None) if called.in_place or kwargs.get("inplace") else None
     return [*tensors_in(first), *tensors_in(kwargs.get("out")), *declared(function, args, kwargs)]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+#: Whether a tensor is a wrapper that a transform of ``torch.func`` puts around another.
+is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 @dataclass
@@ -33,13 +37,13 @@ class Dependence:
     """
 
     def __init__(self) -> None:
-        self._storages: dict[int, Mark] = {}
+        self._storages: dict[int | None, Mark] = {}
         #: Whether any mark is random: most models have none.
         self.has_random = False
 
     def mark(self, tensor: Tensor, explained: bool, random: str | None = None, decision: str | None = None) -> None:
         """Add the tensor's storage, or what it now holds as well; see :class:`Mark`."""
-        storage = plain(tensor).untyped_storage()
+        storage = (plain(tensor) if is_wrapped(tensor) else tensor).untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:
             known = self._storages[storage._cdata] = Mark(StorageWeakRef(storage))
@@ -52,21 +56,28 @@ class Dependence:
         return self._storages[storage_key(tensor)]
 
     def __contains__(self, tensor: Tensor) -> bool:
-        return tensor.layout == torch.strided and storage_key(tensor) in self._storages
+        return storage_key(tensor) in self._storages
 
     def of(self, value: Any) -> list[Tensor]:
         """The tensors in a call's arguments that depend on the input."""
-        return [tensor for tensor in tensors_in(value) if tensor in self]
+        return self.among(tensors_in(value))
+
+    def among(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the tensors that depend on the input."""
+        known = self._storages
+        return [tensor for tensor in tensors if storage_key(tensor) in known]
 
 
-def storage_key(tensor: Tensor) -> int:
-    """The identity of the memory that the tensor is a view of."""
-    return int(plain(tensor).untyped_storage()._cdata)
+def storage_key(tensor: Tensor) -> int | None:
+    """The identity of the memory that the tensor is a view of; None for a sparse one, which has none of its own."""
+    if is_wrapped(tensor):
+        tensor = plain(tensor)
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
 
 
 def plain(tensor: Tensor) -> Tensor:
     """The tensor under the wrappers of `torch.func` transforms that a model runs inside its forward."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    while is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
 
@@ -74,18 +85,17 @@ def plain(tensor: Tensor) -> Tensor:
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts, in order."""
     found: list[Tensor] = []
-    _collect(value, found)
+    _collect((value,), found)
     return found
 
 
-def _collect(value: Any, found: list[Tensor]) -> None:
-    if isinstance(value, Tensor):
-        found.append(value)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _collect(item, found)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _collect(item, found)
-    elif isinstance(value, slice):
-        _collect((value.start, value.stop, value.step), found)
+def _collect(values: Iterable[Any], found: list[Tensor]) -> None:
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            _collect(value, found)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)
+        elif isinstance(value, slice):
+            _collect((value.start, value.stop, value.step), found)

@@ -25,7 +25,7 @@ def fold(graph: Pass) -> None:
         if node.entry.scale is None:
             continue
         (source,) = node.next_functions
-        if source[0] in rules and source[0].entry.takes_scale and readers[source] == 1 and source not in explained:
+        if is_rule(source[0]) and source[0].entry.takes_scale and readers[source] == 1 and source not in explained:
             source[0].entry.taken, node.entry.scale = node.entry.scale, None
             node.entry.multipliers = _handed_on
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -159,7 +159,12 @@ def _stem(node: Node) -> str:
     if hasattr(node, "_forward_cls"):
         # Of a Function written in Python, which may have any name.
         return ""
-    return node.name().split("::")[-1].partition("Backward")[0]
+    return _stem_of(node.name())
+
+
+@cache
+def _stem_of(name: str) -> str:
+    return name.split("::")[-1].partition("Backward")[0]
 
 
 def separate(graph: Pass) -> None:

@@ -147,6 +147,8 @@ class ModelHooks:
         #: As the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
         self._tensors = TensorState(())
+        #: Whether nothing has run since the model was prepared.
+        self._is_fresh = False
 
     def __enter__(self) -> ModelHooks:
         try:
@@ -181,9 +183,8 @@ class ModelHooks:
         undo = self._undo = Undo()
         _ACTIVE.append(self)
         torch_state.leave_inference_mode(undo)
-        generators = ProgramGenerators({parameter.device for parameter in self._model.parameters()})
-        undo.note_here(generators.put_back)
         self._state = State([self._model, self.call.constants])
+        undo.note_here(ProgramGenerators({tensor.device for tensor in self._state.tensors}).put_back)
         tensors = self._tensors = TensorState(self._state.tensors)
         undo.note(tensors.restore)
         undo.note(self._state.restore)
@@ -212,6 +213,7 @@ class ModelHooks:
             else:
                 layer.module.register_forward_hook(partial(self._see_outputs, number))
         self._start = self._state.again()
+        self._is_fresh = True
 
     def _prepare_module(self, module: nn.Module) -> None:
         rule = self._rules.get(type(module))
@@ -230,8 +232,11 @@ class ModelHooks:
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
         # Restoring the module's attributes takes these hooks away again.
-        module.register_forward_pre_hook(self._enter_module, prepend=True)
-        module.register_forward_hook(self._leave_module, always_call=True)
+        before: Any = module._forward_pre_hooks
+        before[_HOOK] = self._enter_module
+        before.move_to_end(_HOOK, last=False)
+        module._forward_hooks[_HOOK] = self._leave_module
+        module._forward_hooks_always_called[_HOOK] = True
 
     def _put_back(self) -> None:
         self._running.clear()
@@ -357,6 +362,9 @@ class ModelHooks:
     def _start_afresh(self) -> None:
         """Take away what the pass before left in the modules, a count or a last state, or in tensors, if it failed."""
         self._interrupts.deliver()
+        if self._is_fresh:
+            self._is_fresh = False
+            return
         self._written.put_back()
         self._written.clear()
         self._tensors.put_back()
@@ -428,7 +436,8 @@ class ModelHooks:
                     )
                 self._capture.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
-                    # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
+                    # It carries no gradient (it comes from an embedding, say): made a leaf, it is explained with all that reads it, a skip
+                    # connection, too.
                     tensor.requires_grad_(True)
             # The edge stands for the tensor as it is now, whatever is written into it later. A mask of -inf that is the same on both
             # sides gives nothing.
@@ -477,7 +486,7 @@ class ModelHooks:
             raise ExplanationError(
                 f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
             )
-        if output[0].numel() == 0:
+        if output.numel() == 0:
             raise ExplanationError(
                 f"the model's output must have a number for each sample, got shape {list(output.shape)}"
             )
@@ -494,6 +503,10 @@ class ModelHooks:
                 "depend on it" + decided_by(decision)
             )
 
+
+#: The number of the hooks on every module, which are put there directly: registering one takes longer than a layer's pass. Torch's own
+#: numbers are positive.
+_HOOK = -1
 
 #: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
 _ONE_AT_A_TIME = threading.RLock()

@@ -6,6 +6,7 @@ statement can hold that off: it may come before the statement begins or while it
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import signal
 import threading
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from types import CodeType, FrameType
 from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any]
+
+#: The numbers of the signals, found out once. Handlers are read and set by the C functions under the signal module's own, which make a
+#: member of an enumeration of all that they return: a tenth of a millisecond for all signals.
+_NUMBERS = frozenset(map(int, signal.valid_signals()))
 
 
 class Interrupts:
@@ -32,11 +37,11 @@ class Interrupts:
     def hold(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
+        for number in _NUMBERS:
+            handler = _signal.getsignal(number)
             if callable(handler):
                 self._ours[number] = handler, self._stand_in(handler)
-                signal.signal(number, self._ours[number][1])
+                _signal.signal(number, self._ours[number][1])
 
     def release(self) -> None:
         """Put the handlers back; one that the program has meanwhile replaced itself stays."""
@@ -46,8 +51,8 @@ class Interrupts:
             try:
                 while self._ours:
                     number, (handler, ours) = next(reversed(self._ours.items()))
-                    if signal.getsignal(number) is ours:
-                        signal.signal(number, handler)
+                    if _signal.getsignal(number) is ours:
+                        _signal.signal(number, handler)
                     del self._ours[number]
             except BaseException as error:
                 raised = error

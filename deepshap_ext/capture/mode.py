@@ -40,10 +40,10 @@ from ..rules.linear import (
 from ..rules.lookup import ELEMENTWISE, converted, is_integer
 from ..rules.registry import DECOMPOSITIONS, Application, Options, Rule
 from . import source
-from .applied import Applied, Running, output_of
+from .applied import Running, output_of, run_by_rule
 from .calls import body_of, is_off, is_value, nodes_of, reads_value, without_overrides, written_by
 from .codes import CONVERSIONS, DECIDED, ROUNDINGS, Codes, keeps_codes
-from .dependence import Dependence, plain, tensors_in
+from .dependence import Dependence, is_wrapped, plain, tensors_in
 from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
@@ -52,7 +52,7 @@ from .parts import Parts
 from .saved import saved_tensors
 from .step import Step, Watch
 from .tape import Entry, Tape
-from .writes import Contents, undeclared
+from .writes import Contents, only_makes, undeclared
 
 #: Hooks that a model gives its tensors as it runs, to clip gradients or to look at them: they are training's backward's.
 WATCHING = frozenset("register_hook register_post_accumulate_grad_hook".split())
@@ -118,20 +118,33 @@ class Capture(TorchFunctionMode):
         called = operation(function)
         if called.name in WATCHING:
             return RemovableHandle(OrderedDict())
-        run = self._call if self._on else self._unfollowed
+        given = tensors_in((args, kwargs))
+        run = partial(self._call, given=given) if self._on else self._unfollowed
         result = run(called, function, args, kwargs)
-        self._contents.made(function, args, kwargs, result)
+        self._contents.made(function, given, result)
         return result
 
-    def _call(self, called: Operation, function: Any, args: Any, kwargs: Any, opaque: bool = False) -> Any:
-        """Run an operation; what is made of an ``opaque`` one's inside is its own."""
+    def _call(
+        self,
+        called: Operation,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        given: list[Tensor] | None = None,
+        opaque: bool = False,
+    ) -> Any:
+        """Run an operation; what is made of an ``opaque`` one's inside is its own. ``given``: the tensors in its arguments, if known."""
         if function is SET_GRAD_MODE:
             # The model's torch.no_grad changes nothing that it computes.
             return None
         identity = as_identity(function) if self._whole is None else function
         if called.name in METADATA:
             return (identity if identity is not function and self.carries(args[0]) else function)(*args, **kwargs)
-        dependent = self.dependence.of(args[:1] if called.name in SHAPED_LIKE else (args, kwargs))
+        if called.name in SHAPED_LIKE:
+            given = tensors_in(args[:1])
+        elif given is None:
+            given = tensors_in((args, kwargs))
+        dependent = self.dependence.among(given)
         self._before_writes(called, function, args, kwargs)
         if called.name in RANDOM and not is_off(called, args, kwargs):
             return self._random(called, function, args, kwargs, dependent, f"{self._place(called)} is random")
@@ -150,7 +163,7 @@ class Capture(TorchFunctionMode):
             return self._into(called, function, args, kwargs)
         if active:
             function = identity
-        wrapped = [tensor for tensor in dependent if plain(tensor) is not tensor and self.carries(tensor)]
+        wrapped = [tensor for tensor in dependent if is_wrapped(tensor) and self.carries(tensor)]
         if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
         if called.name in CONVERSIONS and (numbers := self._numbers(*args[:1])) is not None:
@@ -163,15 +176,16 @@ class Capture(TorchFunctionMode):
             elif any(plain(tensor) in self.codes for tensor in dependent):
                 self._refuse(called, f"runs inside {TRANSFORMS}, where explained integers cannot be followed")
         if active and called.name in self.rules:
-            return self._with_rule(called, function, args, kwargs)
-        if active and self._needs_rule(called, args, kwargs):
+            return self._with_rule(called, function, args, kwargs, dependent)
+        without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        if without_rule:
             body = DECOMPOSITIONS.get(called.name) or (body_of if is_of_torch(function) else self._users_body)(function)
             if body is not None:
                 return self._taken_apart(called, body, args, kwargs, ours=called.name in DECOMPOSITIONS)
             if self.options.on_unsupported == "integrate":
                 given, named = self._constants((args, kwargs))
                 return self._apply(called, integrate(function, given, named, active, opaque=opaque), args, kwargs)
-        return self._as_it_is(called, function, args, kwargs, dependent, active)
+        return self._as_it_is(called, function, args, kwargs, dependent, active, without_rule)
 
     def _numbers(self, value: Any = None) -> Tensor | None:
         """What carries multipliers to a tensor that is converted: itself, or what it was rounded from."""
@@ -193,7 +207,8 @@ class Capture(TorchFunctionMode):
         numbers: Tensor,
     ) -> Any:
         """Convert numbers to another dtype; integers made of them are codes, whose twin carries the multipliers on."""
-        result = self._as_it_is(called, function, args, kwargs, dependent, active)
+        without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        result = self._as_it_is(called, function, args, kwargs, dependent, active, without_rule)
         if is_integer(result):
             self.codes[result] = self._apply(called, converted(numbers, result), (), {})
         return result
@@ -268,6 +283,8 @@ class Capture(TorchFunctionMode):
     def _before_writes(self, called: Operation, function: Any, args: Any, kwargs: Any) -> None:
         """Keep what the operation writes into: for the pair pass, and for the user unless this pass itself has made it."""
         if called.name in METADATA:
+            return
+        if only_makes(called, function, kwargs):
             return
         for tensor in (*written_by(called, function, args, kwargs), *undeclared(called, args, kwargs)):
             self.tape.before_write(tensor)
@@ -345,7 +362,10 @@ class Capture(TorchFunctionMode):
 
     def carries(self, value: Any) -> bool:
         """See :class:`deepshap_ext.rules.registry.Context`, which the capture is for the rules."""
-        return isinstance(value, Tensor) and plain(value).requires_grad and value in self.dependence
+        if not isinstance(value, Tensor):
+            return False
+        # Constants do not require a gradient: most need no more than this look.
+        return (plain(value) if is_wrapped(value) else value).requires_grad and value in self.dependence
 
     def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
         """See :class:`deepshap_ext.rules.registry.Context`."""
@@ -366,14 +386,20 @@ class Capture(TorchFunctionMode):
             return self._call(called, partial(call, function), args, kwargs, opaque=True)
 
     def _as_it_is(
-        self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], active: list[Tensor]
+        self,
+        called: Operation,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        dependent: list[Tensor],
+        active: list[Tensor],
+        without_rule: bool,
     ) -> Any:
-        """Run an operation without a rule: linear, or constant while both sides agree, or refused."""
+        """Run an operation without a rule: linear, or constant while both sides agree, or refused (``without_rule``)."""
         written = written_by(called, function, args, kwargs)
         step = called.name in STEPS
-        joins = []
-        if active and not step:
-            joins = self._join(called, [tensor for tensor in dependent if not tensor.requires_grad])
+        passive = [tensor for tensor in dependent if not tensor.requires_grad] if active and not step else []
+        joins = self._join(called, passive) if passive else []
         run = IN_MEMORY_ORDER.get(function, function)
         if active and self._parts_written and called.name in SEVERAL_VIEWS:
             run = partial(single_views, function)
@@ -387,7 +413,10 @@ class Capture(TorchFunctionMode):
         else:
             # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
             result = run(*given, **kwargs)
-        if without_rule := bool(active) and self._needs_rule(called, args, kwargs):
+        if written:
+            # What was written into may carry multipliers now.
+            without_rule = bool(active) and self._needs_rule(called, args, kwargs)
+        if without_rule:
             result = connected(result, active)
         made = [*tensors_in(result), *written]
         if active and self._watch is not None:
@@ -444,7 +473,7 @@ class Capture(TorchFunctionMode):
         finally:
             self._whole = outer
 
-    def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any) -> Any:
+    def _with_rule(self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor]) -> Any:
         left_out = "inplace", "out"
         arguments = {("input" if key == "self" else key): kwargs[key] for key in kwargs if key not in left_out}
         given, named = self._constants((args, arguments))
@@ -453,9 +482,9 @@ class Capture(TorchFunctionMode):
         except UnsupportedOperationError as error:
             self._refuse(called, str(error))
         if application is None:
-            dependent = self.dependence.of((args, kwargs))
-            return self._as_it_is(called, function, args, kwargs, dependent, dependent)
-        return self._apply(called, application, args, kwargs)
+            without_rule = self._needs_rule(called, args, kwargs)
+            return self._as_it_is(called, function, args, kwargs, dependent, dependent, without_rule)
+        return self._apply(called, application, args, kwargs, dependent)
 
     def _constants(self, value: Any) -> Any:
         """A call's arguments as a rule may keep them: the model may write into its constants."""
@@ -484,12 +513,20 @@ class Capture(TorchFunctionMode):
                 given.copy_(part)
         return out if isinstance(out, Tensor) else type(result)(out)
 
-    def _apply(self, called: Operation, application: Application, args: Any, kwargs: Any) -> Any:
-        """Run an operation under its rule."""
+    def _apply(
+        self,
+        called: Operation,
+        application: Application,
+        args: Any,
+        kwargs: Any,
+        dependent: list[Tensor] | None = None,
+    ) -> Any:
+        """Run an operation under its rule; ``dependent``: those of its arguments that are, where that is known."""
         if not isinstance(application, Application):
             raise TypeError(f"the rule for {called.title} must return an Application or None, got {shown(application)}")
         target = args[0] if called.in_place or kwargs.get("inplace") else None
-        dependent = self.dependence.of((args, kwargs))
+        if dependent is None:
+            dependent = self.dependence.of((args, kwargs))
         if any(operand.is_complex() for operand in application.operands):
             self._refuse(called, "has no rule for complex tensors")
         covered = {id(tensor) for tensor in application.stand_for or application.operands}
@@ -500,7 +537,7 @@ class Capture(TorchFunctionMode):
                     called,
                     f"has no rule for its argument of shape {list(tensor.shape)}, which depends on the explained input",
                 )
-        joins = self._join(called, others)
+        joins = self._join(called, others) if others else []
         entry = Entry(
             called.title,
             self._module_path(),
@@ -510,14 +547,14 @@ class Capture(TorchFunctionMode):
             scale=application.scale,
             takes_scale=application.takes_scale,
         )
+        if self._whole is not None:
+            entry.culprit = f"{self._whole.title} in {self._module_path()}"
         in_place = target is not None and target is application.operands[0]
-        result = Applied.apply(  # type: ignore[no-untyped-call]
-            self.tape, self.running, application, entry, in_place, *application.operands
-        )
+        result = run_by_rule(self.tape, self.running, application, entry, in_place, application.operands)
         if target is not None and not in_place:
             self.tape.before_write(target)
             result = target.copy_(result)
-        made = list(tensors_in(result))
+        made = tensors_in(result)
         for join in joins:
             join.nodes = nodes_of(made, [] if target is None else [target])
         if self._watch is not None:
@@ -601,12 +638,15 @@ class Capture(TorchFunctionMode):
         """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers; or with a sparse
         factor, which autograd's backward for batches does not take."""
         if called.name == "einsum":
-            values = list(tensors_in(args))
+            values = tensors_in(args)
         else:
-            factors = FACTORS.get(called.name, {})
+            factors = FACTORS.get(called.name)
+            if factors is None:
+                return False
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
-        if any(isinstance(value, Tensor) and value.layout != torch.strided for value in values):
-            return True
+        for value in values:
+            if isinstance(value, Tensor) and value.layout is not torch.strided:
+                return True
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
     def _mark(
@@ -614,14 +654,14 @@ class Capture(TorchFunctionMode):
     ) -> None:
         """What an operation made from dependent tensors depends on the input as they do."""
         marks = [self.dependence[tensor] for tensor in dependent]
-        explained = sum(mark.explained for mark in marks)
+        explained = sum([mark.explained for mark in marks])
         if 0 < explained < len(marks):
             past = [t for t, mark in zip(dependent, marks, strict=True) if t.requires_grad and not mark.explained]
             if past:
                 self.meetings.update(dict.fromkeys(nodes_of(made, made), self._place(called)))
         decision = None
         for tensor in made:
-            if tensor.layout != torch.strided:
+            if tensor.layout is not torch.strided:
                 self._refuse(called, f"makes a tensor of layout {tensor.layout}: only dense tensors can be explained")
             passive = not tensor.requires_grad
             if passive and decision is None:

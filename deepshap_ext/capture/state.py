@@ -73,12 +73,13 @@ class State:
 
     def _keep(self, held: Any, how: _Kind) -> list[Any]:
         """Keep the contents of an object; returns those of them that are to be looked into."""
-        if type(held) in _KINDS and not held:
-            self._empty.append(held)
-            return []
         content = how.read(held)
         self._filled.append((held, how, content))
-        return [item for item in content if type(item) not in _ATOMS] if how.leads_on else []
+        if not how.leads_on:
+            return []
+        parts = [item for item in content if type(item) not in _ATOMS]
+        self._empty += [part for part in parts if type(part) in _KINDS and not part]
+        return [part for part in parts if type(part) not in _KINDS or part]
 
     def again(self) -> State:
         """The contents of the same objects as they are now."""
@@ -99,7 +100,12 @@ class State:
         """Whether all is as it was, but for attributes of these names."""
         if any(self._empty):
             return False
-        return all(_same(how.read(held), before, how, ignoring) for held, how, before in self._filled)
+        for held, how, before in self._filled:
+            after = how.read(held)
+            same = len(after) == len(before) and all(map(operator.is_, after, before))
+            if not same and not _equal(after, before, how, ignoring):
+                return False
+        return True
 
     def restore(self) -> None:
         """Write back what has changed."""
@@ -111,12 +117,10 @@ class State:
             _KINDS[type(held)].write(held, ())
 
 
-def _same(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
-    """Whether contents are the same objects, or equal where they are copies or have no parts."""
+def _equal(after: Content, before: Content, how: _Kind, ignoring: Sequence[str]) -> bool:
+    """Whether contents that are not the same objects are equal where they are copies or have no parts."""
     if len(after) != len(before):
         return False
-    if all(map(operator.is_, after, before)):
-        return True
     if not how.leads_on:
         return all(map(_equal_copies, after, before))
     half = len(before) // 2
@@ -190,6 +194,9 @@ _NOTHING = object()
 
 def _write_dict(base: type[dict[Any, Any]], value: dict[Any, Any], content: Content) -> None:
     """Keys in their order, at first, then as many values: only what differs is touched, for other threads may read the rest."""
+    if not content:
+        base.clear(value)
+        return
     half = len(content) // 2
     keys, items = content[:half], content[half:]
     before = dict(zip(keys, items, strict=True))

@@ -61,8 +61,8 @@ class Tape:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._readers: dict[int, list[tuple[Entry | Factor, int]]] = {}
-        self._constants: dict[int, list[Tensor]] = {}
+        self._readers: dict[int | None, list[tuple[Entry | Factor, int]]] = {}
+        self._constants: dict[int | None, list[Tensor]] = {}
 
     def append(self, entry: Entry) -> None:
         entry.kept = [tensor.detach() for tensor in entry.kept]

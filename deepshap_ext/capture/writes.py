@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .dependence import plain, storage_key, tensors_in
-from .names import Operation
+from .names import Operation, operation
 from .tape import Tape
 from .undo import Undo
 
@@ -26,6 +26,8 @@ REPLACING = frozenset("set_data set resize resize_as".split())
 _HANDING_OUT = frozenset("numpy array dlpack to_dlpack".split())
 #: Written into without a sign in the name: the parts of a complex tensor.
 _PROPERTIES = frozenset({"set_real", "set_imag"})
+#: Functions with an argument ``max_norm``.
+_RENORMALIZING = frozenset({"torch.nn.functional.embedding", "torch.nn.functional.embedding_bag"})
 _STATISTICS = frozenset("batch_norm instance_norm native_batch_norm cudnn_batch_norm miopen_batch_norm".split())
 
 
@@ -39,21 +41,22 @@ class Contents:
         self._storages: dict[int, _Content] = {}
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
         #: The weak reference keeps a storage's address from being another one's.
-        self._made: dict[int, StorageWeakRef] = {}
+        self._made: dict[int | None, StorageWeakRef] = {}
 
     def __contains__(self, tensor: Tensor) -> bool:
         return any(part.untyped_storage()._cdata in self._storages for part in _dense(tensor))
 
-    def made(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Leave out what an operation of torch has made: memory that none of its arguments has. Properties may have it from before."""
-        made = [tensor for tensor in tensors_in(result) if tensor.layout == torch.strided]
+    def made(self, function: Any, given: Sequence[Tensor], result: Any) -> None:
+        """Leave out what an operation of torch has made: memory that none of the tensors ``given`` to it has. What properties return may
+        have been there before."""
+        made = [result] if type(result) is Tensor else tensors_in(result)
         if not made or isinstance(function, types.MethodWrapperType) or not _is_of_torch(function):
             return
-        given = {storage_key(tensor) for tensor in tensors_in((args, kwargs)) if tensor.layout == torch.strided}
+        before = set(map(storage_key, given))
         for tensor in made:
-            storage = plain(tensor).untyped_storage()
-            if storage._cdata not in given and storage._cdata not in self._made:
-                self._made[storage._cdata] = StorageWeakRef(storage)
+            key = storage_key(tensor)
+            if key is not None and key not in self._made and key not in before:
+                self._made[key] = StorageWeakRef(plain(tensor).untyped_storage())
 
     def before_write(self, tensor: Tensor) -> None:
         if tensor.layout != torch.strided:
@@ -79,7 +82,7 @@ class Contents:
             self._before_replacement(tensor)
 
     def _before_replacement(self, tensor: Tensor) -> None:
-        own = tensor.layout == torch.strided and storage_key(tensor) in self._made
+        own = storage_key(tensor) in self._made
         if not own and id(tensor) not in self._replaced:
             self._replaced[id(tensor)] = tensor, tensor.data
 
@@ -252,6 +255,26 @@ def declared(function: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
         yield from tensors_in(kwargs.get(name))
 
 
+def only_makes(called: Operation, function: Any, kwargs: Any) -> bool:
+    """Whether a call of torch's is known to write into nothing that it is given."""
+    if not isinstance(called.name, str) or isinstance(function, partial) or not _only_makes(function):
+        return False
+    return all(value is None or value is False for value in kwargs.values()) if kwargs else True
+
+
+@cache
+def _only_makes(function: Any) -> bool:
+    """Whether an operation of torch's writes into nothing that it is given, unless a keyword argument says so."""
+    called = operation(function)
+    positions, _ = _writes(function)
+    return not (
+        called.in_place
+        or positions
+        or called.name in REPLACING | _HANDING_OUT | _PROPERTIES | _STATISTICS
+        or called.title in _RENORMALIZING
+    )
+
+
 @cache
 def _writes(function: Any) -> tuple[frozenset[int], frozenset[str]]:
     """The arguments that a function of ``torch.ops``, or one of torch that has its name from there, writes into in any overload."""
@@ -282,7 +305,7 @@ def undeclared(called: Operation, args: Any, kwargs: Any) -> Iterator[Tensor]:
 
     if called.name in _HANDING_OUT or called.name in _PROPERTIES:
         yield from tensors_in(argument(0, "self"))
-    elif called.title in ("torch.nn.functional.embedding", "torch.nn.functional.embedding_bag"):
+    elif called.title in _RENORMALIZING:
         if argument(3, "max_norm") is not None:
             yield from tensors_in(argument(1, "weight"))
     elif called.name in _STATISTICS and argument(5, "training", "use_input_stats", "train"):

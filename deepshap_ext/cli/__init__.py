@@ -1,4 +1,4 @@
-"""The command ``deepshap-ext``: see docs/scale.md."""
+"""The command ``deepshap-ext``: see docs/guides/scale.md."""
 
 from __future__ import annotations
 

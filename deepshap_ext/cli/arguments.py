@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
 from typing import Any
 
+from .. import __version__
 from ..scale.engines import ENGINES
 from . import explain, info, show, verify
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         "deepshap-ext", description="DeepSHAP values of many samples, in a store that a run can be continued in."
     )
-    found.add_argument("--version", action="version", version=f"deepshap_ext {version('deepshap_ext')}")
+    found.add_argument("--version", action="version", version=f"deepshap_ext {__version__}")
     commands = found.add_subparsers(required=True, metavar="COMMAND")
     _explain(commands)
     _verify(commands)
@@ -95,14 +95,14 @@ def _explain(commands: Any) -> None:
     add("--layer", help="explain what this module of the model is given, instead of the model's inputs")
     add("--output", help="the key or the position of what to explain in the model's output")
     add("--rules", choices=["deeplift", "shapley"], help="the multipliers of maxima")
-    add("--softmax", choices=["logmean", "rescale", "centered"])
+    add("--softmax", choices=["logmean", "rescale", "centered"], help="the multipliers of softmax")
     add(
         "--on-unsupported",
         choices=["error", "gradient", "integrate"],
         help="what to do with an operation that has no rule",
     )
-    add("--max-memory", type=int, metavar="BYTES", help="that passes may take")
-    add("--batch-size", type=int, metavar="PAIRS", help="that may be computed at once")
+    add("--max-memory", type=int, metavar="BYTES", help="how many the passes may take")
+    add("--batch-size", type=int, metavar="PAIRS", help="how many may be computed at once")
     add("--standard-error", action="store_true", help="also store the values' standard error over the baselines")
     add("--multipliers", action="store_true", help="also store the multipliers")
     add("--combine", metavar="MODULE:FUNCTION", help="what to average in place of the contributions")
@@ -117,7 +117,7 @@ def _explain(commands: Any) -> None:
         help="the names of those that values are summed over",
     )
     add("--summary", action="store_true", help="store no values but their means over the samples")
-    add("--shard-size", type=int, metavar="SAMPLES", help="that are done together")
+    add("--shard-size", type=int, metavar="SAMPLES", help="how many are done together")
     add("--seed", type=int, default=0, help="of the baselines that a function makes")
     add(
         "--check-additivity",
@@ -128,8 +128,8 @@ def _explain(commands: Any) -> None:
     add(
         "--engine",
         choices=ENGINES,
-        help="alone, this process; ranks, all that torchrun or SLURM has started (both are found out if not given); ray, workers on the "
-        "cluster that Ray knows, or on this machine",
+        help="who explains. alone: this process; ranks: all processes that torchrun or SLURM has started (these two are found out if it is "
+        "not given); ray: workers on the cluster that Ray knows, or on this machine",
     )
     add("--cores", type=int, metavar="NUMBER", help="of each of Ray's workers (1)")
     add("-q", "--quiet", action="store_true", help="show no bar")
@@ -143,7 +143,7 @@ def _verify(commands: Any) -> None:
         "Read a store, and name what is corrupt or missing in it. The exit status is 1 if anything is.",
         "deepshap-ext verify values.zarr --forget",
     ).add_argument
-    add("store", metavar="STORE")
+    add("store", metavar="STORE", help="a folder that explain has made")
     add("--forget", action="store_true", help="have what is damaged done anew by the next explain")
 
 
@@ -155,7 +155,7 @@ def _show(commands: Any) -> None:
         "Say what a store holds: what of, how it was made, whether it adds up, and which features count most.",
         "deepshap-ext show values.zarr --top 20 --picture values.png",
     ).add_argument
-    add("store", metavar="STORE")
+    add("store", metavar="STORE", help="a folder that explain has made")
     add("--top", type=int, default=10, metavar="NUMBER", help="how many features to list (10)")
     add("--picture", metavar="FILE", help="draw the features that count most: .png, .pdf or .svg")
 

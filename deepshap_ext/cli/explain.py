@@ -14,7 +14,7 @@ import torch
 
 from ..additivity import Check
 from ..scale import Job, Keep, Store, StoreError, open_store
-from ..scale.engines import Engine, local_rank, started_as_rank
+from ..scale.engines import Engine, local_rank, speaks, started_as_rank
 from ..scale.engines import run as run_on
 from ..scale.run import what_warned
 from .errors import CommandError
@@ -29,7 +29,7 @@ _CHECKS: dict[str, Check] = {"raise": True, "warn": False, "ignore": "ignore"}
 def run(arguments: argparse.Namespace) -> int:
     engine: Engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
     store = run_on(engine, partial(opened, arguments), not arguments.quiet, arguments.cores)
-    if (warned := what_warned(store)) is not None:
+    if speaks(engine) and (warned := what_warned(store)) is not None:
         print(f"deepshap-ext: warning: {warned}", file=sys.stderr)
     return 0
 
@@ -48,7 +48,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Store, Job]:
     Raises:
         CommandError, StoreError, ValueError, TypeError: the command cannot be done as it is given.
     """
-    # Another process may have been started elsewhere.
+    # A worker may have been started in another folder than the command, whose relative paths count.
     os.chdir(arguments.directory)
     if arguments.directory not in sys.path:
         sys.path.insert(0, arguments.directory)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from .. import __version__
 from ..build_info import build_info
 
 #: What stores, their files and their engines need, beside torch.
@@ -17,7 +18,7 @@ _PACKAGES = ("numpy", "zarr", "ray", "h5py", "safetensors", "pandas", "pyarrow",
 
 def run(arguments: argparse.Namespace) -> int:
     facts = {
-        "deepshap_ext": version("deepshap_ext"),
+        "deepshap_ext": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}",
         **{name: _version(name) for name in _PACKAGES},

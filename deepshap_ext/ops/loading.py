@@ -25,6 +25,16 @@ def _load(name: str) -> None:
     loaded[name] = str(path)
 
 
+def _check_ops(path: Path) -> None:
+    """A library that an older or newer checkout left behind may lack operations of this one."""
+    missing = [op for op in OPS if not hasattr(getattr(torch.ops, NAMESPACE), op)]
+    if missing:
+        raise ImportError(
+            f"deepshap_ext: {path} was built from other sources, which have no {', '.join(missing)}; "
+            f"rebuild it with `{BUILD}`"
+        )
+
+
 def _missing_cuda(op: str) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError(
@@ -37,8 +47,12 @@ def _missing_cuda(op: str) -> None:
 def load_libraries() -> None:
     """Load `_cpu.so`, and `_cuda.so` where torch itself was built with CUDA."""
     if not (FOLDER / "_cpu.so").exists():
-        raise ImportError(f"deepshap_ext: {FOLDER / '_cpu.so'} was not built; build it with `{BUILD}`")
+        raise ImportError(
+            f"deepshap_ext: {FOLDER / '_cpu.so'} was not built; build it with `{BUILD}`, "
+            "or, where the package is installed, start Python outside of its source folder"
+        )
     _load("_cpu")
+    _check_ops(FOLDER / "_cpu.so")
     if torch.version.cuda is None:
         return
     if (FOLDER / "_cuda.so").exists():

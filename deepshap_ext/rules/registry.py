@@ -48,7 +48,7 @@ class Options:
 
 
 class Context(Protocol):
-    """What a rule may ask about the tensors of a call, and the user's choices."""
+    """What a rule may ask about the tensors of a call; ``options`` are the user's choices: ``maxima``, ``softmax``, ``on_unsupported``."""
 
     options: Options
 
@@ -63,8 +63,9 @@ class Context(Protocol):
 class Roundoff:
     """Rounding errors inside an operation, by what they do to its result where neither its size nor that of the operands shows it.
 
-    ``size``, one number an element of the result in row-major order, in units of the result's roundoff. Along dimension ``shared`` of
-    ``size`` they are one error, as that of a line's mean is; None: each element has its own.
+    Args:
+        size: one number an element of the result in row-major order, in units of the result's roundoff.
+        shared: along this dimension of ``size`` they are one error, as that of a line's mean is; None: each element has its own.
     """
 
     size: Tensor
@@ -75,17 +76,21 @@ class Roundoff:
 class Application:
     """A rule applied to one call.
 
-    ``operands``: the tensors that multipliers flow to. ``forward(*operands)`` returns ``(output, kept)``: the operation's own result
-    and the tensors that the multipliers are computed from. ``multipliers(grad, sides)`` returns one multiplier an operand; ``grad`` is
-    the multiplier of the (first) output and ``sides`` gives ``kept`` for the input and for the baseline, and the multipliers of all
-    outputs (:class:`deepshap_ext.pairs.Sides`). ``parameters`` are the call's constants; they must be the same in both passes.
-    ``stand_for``: the call's own tensors where the operands were made from them (converted to another dtype, say). ``rebuild`` makes what
-    the model is to be given of an output that is a flat tuple of tensors. ``roundoffs(*operands)``: see
-    :class:`Roundoff`.
-
-    ``scale``, one number a channel (dimension 1): the multipliers of the only operand are ``grad`` times these. Where that operand is
-    the result of an application that ``takes_scale``, and nothing else reads it, that one is told (``sides.scale``) and multiplies
-    by it, and ``grad`` is handed on to it as it is.
+    Args:
+        operands: the tensors that multipliers flow to.
+        forward: ``forward(*operands)`` returns ``(output, kept)``: the operation's own result, a tensor or a flat tuple of them, and the
+            tensors that the multipliers are computed from.
+        multipliers: ``multipliers(grad, sides)`` returns one multiplier an operand, of its shape, or None for 0. ``grad`` is the multiplier
+            of the (first) output, of its shape; ``sides``, a :class:`Sides`, has ``kept`` of the input and of the baseline, and the
+            multipliers of all outputs. It runs inside ``torch.func.vmap``.
+        parameters: the call's constants, which must be the same for inputs and baselines.
+        stand_for: the call's own tensors, where the operands were made from them (converted to another dtype, say).
+        rebuild: makes what the model is to be given of an output that is a flat tuple of tensors.
+        roundoffs: ``roundoffs(*operands)`` returns rounding errors of the operation that its operands do not show; see :class:`Roundoff`.
+        scale: one number a channel (dimension 1): the multipliers of the only operand are ``grad`` times these. Where that operand is the
+            result of an application that ``takes_scale``, and nothing else reads it, that one is told (``sides.scale``) and multiplies by
+            it, and ``grad`` is handed on to it as it is.
+        takes_scale: see ``scale``.
     """
 
     operands: Sequence[Tensor]

@@ -1,4 +1,4 @@
-"""The rescale rule of an elementwise function of the user's own (DeepLIFT, arXiv 1704.02685, section 3.5.1)."""
+"""The rescale rule of an elementwise function of the user's own (DeepLIFT, arXiv 1704.02685, section 3.5.2)."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class Registration:
         register(entry)
 
     def remove(self) -> None:
+        """Take the rule out of force; of no effect where that was done before."""
         unregister(self._entry)
 
     def __enter__(self) -> Registration:
@@ -61,7 +62,7 @@ def register_rule(
             keep of it, and the multipliers; or None where the call needs no rule. ``"integrate"``: the mean gradient of the whole
             along the segment from the baseline to the input (integrated gradients, arXiv 1703.01365, by adaptive Gauss-Kronrod
             quadrature), which adds up where the whole is continuous. ``"rescale"``, for what takes one tensor that depends on the input,
-            element by element, to one of its shape: ``(f(x) - f(r)) / (x - r)`` (DeepLIFT, arXiv 1704.02685, section 3.5.1), which
+            element by element, to one of its shape: ``(f(x) - f(r)) / (x - r)`` (DeepLIFT, arXiv 1704.02685, section 3.5.2), which
             adds up, jumps included; where the two sides are so near that this is rounding, the mean of both sides' derivatives by
             autograd, if there are any. A call that is no such one is an :class:`UnsupportedOperationError`.
 

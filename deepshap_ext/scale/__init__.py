@@ -1,4 +1,4 @@
-"""Explanations of many samples, into a store that outlives the process: see docs/scale.md."""
+"""Explanations of many samples, into a store that outlives the process: see docs/guides/scale.md."""
 
 from .job import Job
 from .keep import Keep

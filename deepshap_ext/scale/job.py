@@ -7,11 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..additivity import Check
+from ..additivity import Check, numbered_from
 from ..arguments import is_integer, shown, size_or_none
 from ..attribution import Attribution
 from ..capture.dependence import tensors_in
@@ -34,13 +33,15 @@ class Job:
 
     Args:
         explainer: an :class:`deepshap_ext.Explainer`, or a :class:`deepshap_ext.DeepExplainer` with its background.
-        X: as :class:`Source` takes it.
+        X: samples ``[N, *features]``: a tensor, a numpy array or memory map, a data frame, an h5py dataset, a zarr array or whatever else
+            has a shape and slices; a list of such for several inputs; or a torch ``Dataset`` of tensors, or of tuples of them.
         target: as :meth:`deepshap_ext.Explainer.attribute` takes it.
         baselines: ``[R, *features]`` for all samples; each sample's own ``[N, R, *features]``, anything with slices like X; or a function
             ``baselines(x, seeds)`` of samples ``[n, *features]``, as X has them, and as many seeds, integers that depend on ``seed`` and
             the sample's index alone, which returns ``[n, R, *features]``. For several inputs lists of such.
         weights: as :meth:`deepshap_ext.Explainer.attribute` takes them.
         args, sample_kwargs: further arguments of the model; what has a row a sample may be anything with slices, like X.
+        check_additivity: as :meth:`deepshap_ext.Explainer.attribute` takes it.
         seed: a non-negative integer; the function's seeds depend on it, and what ``passes`` draw.
         keep: what a store keeps of the attributions; None: all of it.
         options: further options of :meth:`deepshap_ext.Explainer.attribute`.
@@ -75,6 +76,7 @@ class Job:
         self._seed = seed
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
         self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
+        self._check_players(options.get("players"))
         self._target_by_row = isinstance(target, list) or bool(leading(target))
         if self._target_by_row and _length(target) != len(self.inputs):
             raise ValueError(
@@ -90,7 +92,12 @@ class Job:
         return len(self.inputs)
 
     def explain(self, rows: slice) -> Attribution:
-        """The attributions of these samples."""
+        """The attributions of the samples ``rows``.
+
+        Raises:
+            ValueError, TypeError, deepshap_ext.ExplanationError: as :meth:`deepshap_ext.Explainer.attribute`; the message begins with the
+                rows.
+        """
         x = self.inputs.read(rows)
         given: dict[str, Any] = {}
         if self.background is not None:
@@ -106,16 +113,16 @@ class Job:
         if self._target_by_row and not isinstance(target, (list, Tensor)):
             target = np.asarray(target)
         try:
-            return self.explainer.attribute(
-                x, target, check_additivity=self._check, first_sample=rows.start, seed=self._seed, **given
-            )
+            with numbered_from(rows.start):
+                return self.explainer.attribute(x, target, check_additivity=self._check, seed=self._seed, **given)
         except Exception as error:
             if not isinstance(error, ExplanationError) and type(error) not in (ValueError, TypeError):
                 raise
             raise type(error)(f"X[{rows.start}:{rows.stop}]: {error}") from error
 
     def parts(self, size: int | None = None) -> Iterator[tuple[slice, Attribution]]:
-        """All samples in their order, ``size`` at a time, with their attributions; None: see :meth:`block_size`."""
+        """All samples in their order, ``size`` at a time, with their attributions; None: as many as take 64 MiB with their own
+        baselines."""
         number = size_or_none("rows", size)
         number = number or self.block_size(self.explain(slice(0, 1)))
         return self._parts(number)
@@ -182,6 +189,17 @@ class Job:
         own = self.explainer._background
         return fingerprint(list(own.tensors), own.weights, self.explainer._rows)
 
+    def _check_players(self, players: Any) -> None:
+        """How many players there are, and so what shape values have, must not depend on the samples that are explained at once."""
+        if players is None:
+            return
+        parts = players if isinstance(players, (list, tuple)) else [players]
+        if any(len(leading(part) or ()) == len(shape) for part, shape in zip(parts, self.inputs.shapes, strict=False)):
+            raise ValueError(
+                f"players must have the features' shape, the same for all samples, where these are explained some at a time, got "
+                f"{shown(players)}"
+            )
+
     def _by_row(self, label: str, value: Any) -> Any:
         """A further argument: a :class:`Source` if it has a row a sample."""
         if not leading(value):
@@ -209,9 +227,9 @@ def _named(value: Any) -> Any:
     """A simple value itself, else what it is called and its fingerprint."""
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
-    if callable(value) and not isinstance(value, torch.Tensor):
-        return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
-    return str(value)
+    if isinstance(value, tuple) and all(map(is_integer, value)):
+        return str(value)
+    return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
 
 
 def _row_described(value: Any) -> Any:

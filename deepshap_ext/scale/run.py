@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..additivity import Check
 from ..arguments import size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
-from .engines import Engine, run
+from .engines import Engine, run, speaks
 from .job import Job
 from .keep import Keep, bytes_a_sample
-from .store import Store, StoreError, create, import_zarr
+from .store import Store, StoreError, create, import_zarr, path_of
 
 #: Bytes of a shard in the store, and its samples, at most, unless the user says how many.
 SHARD_BYTES = 32 << 20
@@ -71,8 +72,9 @@ def explain_to(
         shard_size: how many samples are done, or done anew, together: a chunk of the store's arrays. None: as many as the store has, or
             as take 32 MiB.
         seed: what the seeds of a function's baselines depend on, beside the sample's index.
-        check_additivity: what to do if a sample's values do not add up: True, stop with an :class:`AdditivityError` that names the sample,
-            what was done before stays; False, record it (``Store(store).warnings()``), and warn at the end; ``"ignore"``, do not look.
+        check_additivity: what to do if a sample's values do not add up: True, stop with a :class:`deepshap_ext.AdditivityError` that names
+            the sample, what was done before stays; False, record it (``Store(store).warnings()``), and warn at the end; ``"ignore"``, do
+            not look.
         engine: ``"alone"``, explain in this process; ``"ranks"``, in all processes that torchrun or SLURM has started, each of which makes
             the same call; ``"ray"``, on the cluster that Ray knows, or on this machine.
         cores: of each of Ray's workers; None: one.
@@ -80,8 +82,8 @@ def explain_to(
         options: further options of :meth:`deepshap_ext.Explainer.attribute`: ``standard_error``, ``combine`` and so on.
 
     Returns:
-        The zarr group, for reading: ``values`` ``[N, *features]``, ``output``, ``expected_value``, ``convergence_delta``, and what else
-        an :class:`deepshap_ext.Attribution` has; of several inputs ``values/0``, ``values/1``. With ``summary`` there are
+        The zarr group, opened for reading, with ``values`` ``[N, *features]``, ``output``, ``expected_value``, ``convergence_delta``, and
+        what else an :class:`deepshap_ext.Attribution` has; of several inputs ``values/0``, ``values/1``. With ``summary`` there are
         ``summary/values/mean``, ``mean_absolute``, ``mean_error`` and ``mean_absolute_error`` in the place of ``values``.
 
     Raises:
@@ -104,7 +106,7 @@ def explain_to(
         **options,
     )
     found = run(engine, partial(_opened, store, job, shard_size, engine == "ray"), progress, cores)
-    if (warned := what_warned(found)) is not None:
+    if speaks(engine) and (warned := what_warned(found)) is not None:
         warnings.warn(warned, stacklevel=2)
     return zarr.open_group(found.path, mode="r")
 
@@ -112,13 +114,18 @@ def explain_to(
 def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = None) -> Store:
     """The store of this job at ``path``, a new one if there is none.
 
+    Args:
+        path: of the zarr group, on a file system.
+        job: what is explained; of a store that there is it must be the job that began it.
+        shard_size: samples a shard; None: as many as the store has, or as take 32 MiB.
+
     Raises:
         StoreError: there is a store of another job, or something else.
     """
     size_or_none("shard_size", shard_size)
     job.keep.check(job.options)
     described = job.described()
-    place = Path(path)
+    place = path_of(path)
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         _create(place, job, described, shard_size)
     store = Store(place)
@@ -149,7 +156,7 @@ def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int
     made = {
         "job": described,
         "max_memory": job.explainer._max_memory or _some_memory(first.output.device),
-        "versions": {name: version(name) for name in ("deepshap_ext", "torch", "zarr")},
+        "versions": {"deepshap_ext": __version__, "torch": version("torch"), "zarr": version("zarr")},
     }
     create(place, len(job), min(shard_size, len(job)), min(block, shard_size), columns, made)
 

@@ -27,7 +27,14 @@ class Computed(NamedTuple):
 def explain_shard(store: Store, job: Job, shard: int, turn: AbstractContextManager[Any] | None = None) -> bool:
     """Explain a shard of ``job`` into ``store``; False if that was done before.
 
-    ``turn`` is held while it is explained: where threads have one in common, one explains while others write.
+    Args:
+        store: of this job, as :func:`open_store` gives it.
+        job: what is explained.
+        shard: its number, from 0.
+        turn: held while it is explained: where threads have one in common, one explains while others write.
+
+    Raises:
+        StoreError: the disk is full; what was done before stays.
     """
     if store.is_done(shard):
         return False
@@ -40,7 +47,13 @@ def explain_shard(store: Store, job: Job, shard: int, turn: AbstractContextManag
 def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[int]:
     """Explain shards, and give each as soon as it is done; while one is written the next is explained.
 
-    ``shards`` may be made as they are asked for, one ahead of what is given.
+    Args:
+        store: of this job, as :func:`open_store` gives it.
+        job: what is explained.
+        shards: their numbers. They may be made as they are asked for, one ahead of what is given.
+
+    Raises:
+        StoreError: the disk is full; what was done before stays.
     """
     writing: tuple[int, Future[None]] | None = None
     with ThreadPoolExecutor(1) as writer:
@@ -61,7 +74,7 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
 
 
 def finish(store: Store) -> None:
-    """What is left to do once all shards are done and nobody writes any more; may be done again."""
+    """What is left to do once all shards of a ``store`` are done and nobody writes any more; may be done again."""
     store.clean()
     if any(column.by_shard for column in store.columns):
         store.write_whole(summary_arrays(summarize(store.path)))

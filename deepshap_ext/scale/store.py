@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,17 @@ class StoreError(RuntimeError):
     """The store cannot be used: it was made for something else, is not whole, or cannot be written."""
 
 
+def path_of(store: Any) -> Path:
+    """Where a store is to lie, which must be a file system: a store is made by renaming a folder, which object stores have none of."""
+    if not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"store must be a path, got {shown(store)}")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(store)):
+        raise ValueError(
+            f"store must be a path on a file system, got {str(store)!r}: write it to one and copy the folder, which zarr reads anywhere"
+        )
+    return Path(store)
+
+
 @dataclass(frozen=True)
 class Column:
     """An array of the store: a row ``[*shape]`` of this ``dtype`` for every sample, or one for every shard (``by_shard``); ``dims``: what
@@ -51,12 +63,14 @@ class Column:
 class Store:
     """An existing store of attributions at ``path``.
 
+    It has ``rows`` samples in ``shards`` shards of ``shard_size``; ``made`` says how: versions, options and fingerprints.
+
     Raises:
-        StoreError: there is none.
+        StoreError: there is none, or one of a format that this version does not read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = path_of(path)
         try:
             #: What the store says of how it was made.
             self.made: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"][KEY]
@@ -79,7 +93,7 @@ class Store:
         return -(-self.rows // self.shard_size)
 
     def slice_of(self, shard: int) -> slice:
-        """The samples of a shard."""
+        """The samples of the ``shard``."""
         first = shard * self.shard_size
         return slice(first, min(self.rows, first + self.shard_size))
 
@@ -129,7 +143,7 @@ class Store:
             ) from error
 
     def read(self, name: str, shard: int) -> Array:
-        """The rows of a shard that is done, of the column ``name``.
+        """The rows ``[samples, ...]`` of the ``shard``, which must be done, of the array ``name``: ``values``, ``output`` and so on.
 
         Raises:
             StoreError: they are missing or corrupt.
@@ -182,9 +196,14 @@ class Store:
         return found
 
     def clean(self) -> None:
-        """Remove what writers that were killed have left; only where none is at work."""
+        """Remove what processes that were killed have left, of files in the store and of stores that were to lie here; only where none is
+        at work."""
         for path in self.path.rglob(f"*{PARTIAL}"):
             path.unlink(missing_ok=True)
+        made_here = re.compile(re.escape(self.path.name) + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
+        for path in self.path.absolute().parent.iterdir():
+            if made_here.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _chunk_path(self, column: Column, shard: int) -> Path:
         return self.path / column.name / ".".join(["c", str(shard), *["0"] * len(column.shape)])
@@ -228,6 +247,10 @@ def create(
         shape, chunks = (shards, len(columns)), (1, len(columns))
         _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
         publish(root, final)
+    except FileNotFoundError:
+        # Another process may have made the store meanwhile, finished it and cleaned up.
+        if not final.exists():
+            raise
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return Store(final)

@@ -54,7 +54,8 @@ class Moments:
 @dataclass(frozen=True)
 class Summary:
     """What values are over ``number`` samples, ``[*features]`` each in float64: their ``mean``, the mean of their absolute values
-    (``mean_absolute``, by which features rank), and the standard errors of both over the samples, NaN of one sample."""
+    (``mean_absolute``, by which features rank), and the standard errors of both over the samples (``mean_error``, ``mean_absolute_error``),
+    NaN of one sample."""
 
     number: int
     mean: Array
@@ -77,7 +78,7 @@ class Summary:
 
 
 def summarize(store: str | os.PathLike[str]) -> dict[str, Summary]:
-    """What the values in a store are over its samples, by name: ``"values"``, of several inputs ``"values/0"`` and so on.
+    """What the values in the ``store`` of this path are over its samples, by name: ``"values"``, of several inputs ``"values/0"``, ...
 
     Shards that are not done are left out. The same whatever the order in which shards were done.
 

@@ -1,3 +1,5 @@
+"""The contribution operation: means over the baselines of multipliers times differences, weighted or not."""
+
 import pytest
 import torch
 from reference import ops as oracle

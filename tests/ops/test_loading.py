@@ -1,3 +1,7 @@
+"""Loading the native libraries: what is missing or from another build is an error that says how to build it."""
+
+import sys
+
 import pytest
 import torch
 
@@ -24,7 +28,8 @@ def test_every_op_has_what_it_needs(op):
 def test_a_library_that_was_not_built(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "FOLDER", tmp_path)
     with pytest.raises(
-        ImportError, match=r"_cpu.so was not built; build it with `pip install --no-build-isolation -e .`"
+        ImportError,
+        match=r"_cpu.so was not built; build it with `pip install --no-build-isolation -e .`, or, .* outside of its source",
     ):
         loading.load_libraries()
 
@@ -34,6 +39,25 @@ def test_a_library_that_does_not_load(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "FOLDER", tmp_path)
     with pytest.raises(ImportError, match=r"_cpu.so does not load into torch .*; rebuild it with `pip install"):
         loading.load_libraries()
+
+
+def test_a_library_of_other_sources(monkeypatch, tmp_path):
+    (tmp_path / "_cpu.so").touch()
+    monkeypatch.setattr(loading, "FOLDER", tmp_path)
+    monkeypatch.setattr(loading, "_load", lambda name: None)
+    monkeypatch.setattr(loading, "OPS", (*loading.OPS, "an_op_of_tomorrow"))
+    with pytest.raises(
+        ImportError,
+        match=r"_cpu.so was built from other sources, which have no an_op_of_tomorrow; rebuild it with `pip",
+    ):
+        loading.load_libraries()
+
+
+def test_facts_of_a_build_for_another_python(monkeypatch):
+    monkeypatch.delattr(deepshap_ext, "_C", raising=False)
+    monkeypatch.setitem(sys.modules, "deepshap_ext._C", None)
+    with pytest.raises(ImportError, match=r"_C was not built for Python 3\.\d+\.\d+; rebuild it with `pip install"):
+        deepshap_ext.build_info()
 
 
 def test_cuda_tensors_without_cuda_kernels(monkeypatch, tmp_path):

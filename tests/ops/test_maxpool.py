@@ -1,3 +1,5 @@
+"""The rule of max-pooling: each window's difference goes to the larger side's maximum, and windows that overlap add."""
+
 import pytest
 import torch
 import torch.nn.functional as F

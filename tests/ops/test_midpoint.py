@@ -1,3 +1,5 @@
+"""The midpoint operation: the means of both sides, without overflow."""
+
 import pytest
 import torch
 from reference import ops as oracle

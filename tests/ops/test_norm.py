@@ -1,3 +1,5 @@
+"""The rule of layer, rms and group norms."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,5 @@
+"""The rule of products: each factor is multiplied by the mean of the other."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""The rules of LSTM, GRU and RNN layers over all their steps."""
+
 import pytest
 import torch
 from reference import ops as oracle

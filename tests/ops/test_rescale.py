@@ -1,3 +1,5 @@
+"""The rescale operation: multipliers times the divided difference of an elementwise function."""
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The exact Shapley multipliers of a maximum."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""The rules of softmax and log-softmax."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -83,7 +83,7 @@ def units(x: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 def elementwise(function: str, a: Any, *parameters: float) -> Any:
-    """``f(a)``: the rescale rule, DeepLIFT (arXiv 1704.02685) section 3.5.1. ``a``: a unit or an array of them."""
+    """``f(a)``: the rescale rule, DeepLIFT (arXiv 1704.02685) section 3.5.2. ``a``: a unit or an array of them."""
     if isinstance(a, np.ndarray):
         return np.vectorize(lambda unit: elementwise(function, unit, *parameters), otypes=[object])(a)
     oracle = ORACLES[function]

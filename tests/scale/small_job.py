@@ -2,7 +2,8 @@
 
 Each run is a fork that SIGKILL ends after a random time of up to SECONDS; after KILLS of them one is left alone. Before the forks
 all is imported and a sample explained, so that they begin at once, but no zarr group is opened, which would start threads. Prints how
-many shards were missing after each kill, -1 while there was no store.
+many shards were missing after each kill, -1 while there was no store. While none is done, each run has half as long again as the one
+before, so that slow machines get there, too.
 """
 
 import os
@@ -54,5 +55,9 @@ def missing_after_kill(store: Path, shards: int, longest: float) -> int:
 
 if __name__ == "__main__":
     place, number, kills, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    print(*(missing_after_kill(place, number, seconds) for _ in range(kills)))
+    for _ in range(kills):
+        missing = missing_after_kill(place, number, seconds)
+        if missing in (-1, number):
+            seconds *= 1.5
+        print(missing)
     assert run(place, number, None) == 0

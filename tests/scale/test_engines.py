@@ -67,6 +67,7 @@ def test_torchrun_starts_its_ranks_anew(whole: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert (folder / "mark").exists()
     assert "rank 0 on " in process.stderr and "rank 1 on " in process.stderr
+    assert process.stderr.count("shards warned, shard 10 so: somebody died here") == 1
     same(folder / "store", whole)
 
 

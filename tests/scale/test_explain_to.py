@@ -59,6 +59,10 @@ def in_memory_map(array: np.ndarray, folder: Path) -> Any:
     return np.load(folder / "x.npy", mmap_mode="r")
 
 
+def in_object_store(array: np.ndarray, folder: Path) -> Any:
+    return zarr.create_array(f"memory://{folder.name}/x.zarr", data=array, chunks=(5, *array.shape[1:]))
+
+
 def in_dataset(array: np.ndarray, folder: Path) -> Any:
     return torch.utils.data.TensorDataset(torch.from_numpy(array))
 
@@ -69,6 +73,7 @@ PLACES: dict[str, Callable[[np.ndarray, Path], Any]] = {
     "memory map": in_memory_map,
     "hdf5": in_hdf5,
     "zarr": in_zarr,
+    "zarr in an object store": in_object_store,
     "dataset": in_dataset,
 }
 
@@ -327,6 +332,23 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:
         verify(tmp_path / "nothing")
 
 
+def test_what_was_left_by_a_process_killed_as_it_made_the_store_is_removed(tmp_path: Path) -> None:
+    left, others = tmp_path / f"store.{'0f' * 16}{PARTIAL}", tmp_path / f"store.notes{PARTIAL}"
+    (left / "values").mkdir(parents=True)
+    others.write_text("mine")
+    explain_to(tmp_path / "store", Explainer(network()), X, 1, baselines=BASELINES)
+    assert {path.name for path in tmp_path.iterdir()} == {"store", others.name}
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/values.zarr", "memory://values.zarr", zarr.storage.MemoryStore()])
+def test_a_store_lies_on_a_file_system(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: explain_to(place, Explainer(network()), X, 1, baselines=BASELINES), lambda: verify(place)):
+        with pytest.raises((ValueError, TypeError), match="store must be a path"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damage_is_found_named_and_repaired(damage: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
@@ -431,6 +453,23 @@ def test_a_sample_that_does_not_add_up_is_named_by_its_index_in_the_whole(tmp_pa
         )
     assert "sample 17, output 0 is off by" in Store(tmp_path / "recorded").warnings()[3][0]
     assert np.isfinite(group["values"][:]).all()
+
+
+def test_players_are_told_apart_and_those_of_each_sample_refused(tmp_path: Path) -> None:
+    explainer, labels = Explainer(nn.Sequential(nn.Flatten(), nn.Linear(32, 2)).double()), torch.arange(32).view(4, 8)
+    swapped = labels.clone()
+    swapped[3, 6:] = swapped[3, 6:].flip(0)
+    group = explain_to(tmp_path / "store", explainer, X, 0, baselines=BASELINES, players=labels, shard_size=5)
+    plain = explainer.attribute(X, 0, baselines=BASELINES, players=labels)
+    np.testing.assert_allclose(group["values"][:], plain.values, rtol=1e-12, atol=1e-14)
+    with pytest.raises(StoreError, match="options differ"):
+        explain_to(tmp_path / "store", explainer, X, 0, baselines=BASELINES, players=swapped)
+    message = re.escape(
+        "players must have the features' shape, the same for all samples, where these are explained some at a time"
+    )
+    for players in (labels.expand(N, 4, 8), labels.expand(N, 4, 8).numpy()):
+        with pytest.raises(ValueError, match=message):
+            explain_to(tmp_path / "other", explainer, X, 0, baselines=BASELINES, players=players)
 
 
 def test_errors_say_in_which_samples_they_are(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from ...arguments import one_of, size_or_none
 from ..store import Store
 from .alone import Open, run_alone
 from .on_ray import run_on_ray
-from .ranks import local_rank, run_ranks, started_as_rank
+from .ranks import is_first_rank, local_rank, run_ranks, started_as_rank
 
 Engine = Literal["alone", "ranks", "ray"]
 ENGINES: tuple[Engine, ...] = ("alone", "ranks", "ray")
 
-__all__ = ["ENGINES", "Engine", "local_rank", "run", "started_as_rank"]
+__all__ = ["ENGINES", "Engine", "local_rank", "run", "speaks", "started_as_rank"]
 
 
 def run(engine: Engine, opened: Open, progress: bool = False, cores: int | None = None) -> Store:
@@ -34,3 +34,8 @@ def run(engine: Engine, opened: Open, progress: bool = False, cores: int | None 
     if engine == "ray":
         return run_on_ray(opened, progress, cores or 1)
     return run_alone(opened, progress) if engine == "alone" else run_ranks(opened, progress)
+
+
+def speaks(engine: Engine) -> bool:
+    """Whether this process is to say what concerns the whole job, which other processes on the engine may know as well."""
+    return engine != "ranks" or is_first_rank()

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -36,7 +36,7 @@ def run_on_ray(opened: Open, progress: bool, cores: int = 1) -> Store:
 
     ``cores``: of an actor.
     """
-    with _cluster() as ray, _actors(ray, opened, cores) as actors:
+    with _cluster() as ray, closing(_Actors(ray, opened, cores)) as actors:
         store, baselines = actors.open()
         missing = store.missing()
         initial = store.rows - sum(map(store.rows_of, missing))
@@ -101,7 +101,7 @@ class _Actors:
                 if done is not None:
                     yield done
 
-    def stop(self) -> None:
+    def close(self) -> None:
         for actor in self._actors:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor.handle)
@@ -161,15 +161,6 @@ class _Actors:
                 raise StoreError(f"{_DEATHS} workers died at {what}: what was done stays, and the same call continues")
             if shard is not None:
                 self._todo.append(shard)
-
-
-@contextmanager
-def _actors(ray: Any, opened: Open, cores: int) -> Iterator[_Actors]:
-    actors = _Actors(ray, opened, cores)
-    try:
-        yield actors
-    finally:
-        actors.stop()
 
 
 @contextmanager

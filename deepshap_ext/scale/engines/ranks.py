@@ -6,19 +6,16 @@ ranks, so that they may come late, be slow or be gone: a shard that was taken an
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from threading import Event, Thread
-from typing import Protocol
 
-import numpy as np
 from torch._C._distributed_c10d import FileStore, PrefixStore
+from torch._C._distributed_c10d import Store as Queue
 from torch.distributed.rendezvous import rendezvous
 
 from ..shards import explain_shards, finish
@@ -34,19 +31,15 @@ _PATIENCE, _SHARDS = 5.0, 3.0
 _calls = count()
 
 
-class Queue(Protocol):
-    """What is used of a ``torch.distributed.Store``."""
-
-    def add(self, key: str, amount: int) -> int:
-        """The number under a key, once ``amount`` is added to it."""
-
-    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
-        """What is under a key, which is ``desired`` now if it was ``expected``, or "" was expected and nothing there."""
-
-
 def started_as_rank() -> bool:
     """Whether torchrun or SLURM have started this process as one of several."""
     return _by_torchrun() or _slurm_job() is not None
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that says what concerns all of them."""
+    slurm = _slurm_job()
+    return int(os.environ["RANK"]) == 0 if _by_torchrun() else slurm is None or slurm[1] == 0
 
 
 def local_rank() -> int:
@@ -63,12 +56,9 @@ def run_ranks(opened: Open, progress: bool) -> Store:
     store, job = opened()
     rank, queue = _rank_and_queue(store)
     name = f"rank {rank} on {socket.gethostname()}"
-    first = _published(queue, 0, store)
-    initial = store.rows - sum(map(store.rows_of, first))
-    with (
-        Bar(store.rows, initial, job.baselines_a_sample(), progress and rank == 0) as bar,
-        _following(bar, queue, initial),
-    ):
+    shown = progress and rank == 0
+    initial = store.rows - sum(map(store.rows_of, store.missing())) if shown else 0
+    with Bar(store.rows, initial, job.baselines_a_sample(), shown) as bar, _following(bar, queue, initial):
         begun = time.monotonic()
         for shard in explain_shards(store, job, _claims(queue, store)):
             queue.add("rows", store.rows_of(shard))
@@ -82,10 +72,11 @@ def _claims(queue: Queue, store: Store) -> Iterator[int]:
     """Shards for this rank alone, until none is missing; then again those that a rank which is gone has left."""
     patience = _PATIENCE
     for turn in count():
-        shards = _published(queue, turn, store)
-        while (place := queue.add(f"{turn}/next", 1) - 1) < len(shards):
+        while (shard := queue.add(f"{turn}/next", 1) - 1) < store.shards:
+            if store.is_done(shard):
+                continue
             begun = time.monotonic()
-            yield shards[place]
+            yield shard
             patience = max(patience, _SHARDS * (time.monotonic() - begun))
         if not _left(store, patience):
             return
@@ -100,20 +91,6 @@ def _left(store: Store, patience: float) -> bool:
         if len(still) < len(missing):
             missing, since = still, time.monotonic()
     return bool(missing)
-
-
-def _published(queue: Queue, turn: int, store: Store) -> list[int]:
-    """The shards of a turn: those that were missing when the first rank came to it."""
-    text = queue.compare_set(f"{turn}/shards", "", _packed(store.missing(), store.shards))
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-    found: list[int] = np.flatnonzero(np.unpackbits(bits)).tolist()
-    return found
-
-
-def _packed(shards: Sequence[int], number: int) -> str:
-    mask = np.zeros(number, bool)
-    mask[list(shards)] = True
-    return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
 
 
 @contextmanager
