@@ -50,7 +50,9 @@ def ranks(keys: Tensor, taking_part: Tensor) -> Tensor:
     """
     players = torch.arange(taking_part.shape[1], device=keys.device)
     numbers = with_numbers(keys.unsqueeze(1), players)
-    order = numbers.where(taking_part, _LARGEST).argsort(1)
+    numbers = numbers.where(taking_part, _LARGEST)
+    # On the CPU numpy sorts integers four times as fast as torch does.
+    order = torch.from_numpy(as_array(numbers).argsort(1)) if numbers.device.type == "cpu" else numbers.argsort(1)
     return torch.empty_like(order).scatter_(1, order, players.expand_as(order))
 
 

@@ -225,7 +225,7 @@ class Replaying:
         trace, sizes = self._trace, self._trace.sizes
         outputs, number, total = chosen.shape[0], weights.shape[0], weights.sum()
         if number < sizes.baselines:
-            # The baselines that are there again count for nothing.
+            # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
         given = [cycled(chosen, sizes.outputs).contiguous(), weights]
         if rows is not None and sizes.baselines < sizes.taped:

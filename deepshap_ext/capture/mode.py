@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..arguments import shown
 from ..errors import OF_INTEGERS, ExplanationError, UnsupportedOperationError
 from ..memory import is_out_of_memory
+from ..rules.formats import has_channels_last, with_channels_last
 from ..rules.integrate import integrate
 from ..rules.linear import (
     DIVISIONS,
@@ -424,6 +425,9 @@ class Capture(TorchFunctionMode):
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
         self._mark(called, made, dependent)
+        if active:
+            for tensor in made:
+                _keep_format(tensor)
         if active and called.name in ROUNDINGS and not written:
             self._remember(called, result, active[0])
         return result
@@ -663,6 +667,22 @@ class Capture(TorchFunctionMode):
                 else:
                     decision = next((mark.decision for mark in marks if mark.decision), None)
             self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
+
+
+def _keep_format(tensor: Tensor) -> None:
+    """Have the gradients of a channels-last tensor, which come from several operations, in that memory format before they go on."""
+    node = tensor.grad_fn
+    if node is None or tensor._is_view() or tensor.is_nested or plain(tensor) is not tensor:
+        return
+    if has_channels_last(tensor):
+        node.register_prehook(partial(_in_channels_last, tensor.output_nr))
+
+
+def _in_channels_last(number: int, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(
+        with_channels_last(grad) if position == number and grad is not None else grad
+        for position, grad in enumerate(grads)
+    )
 
 
 @dataclass(frozen=True)
