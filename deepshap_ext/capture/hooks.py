@@ -307,6 +307,7 @@ class ModelHooks:
                     # A buffer, say, that the model has written its output into.
                     output = output.clone()
                 returned = output
+        capture.parts.forget()
         self._written.put_back(capture.tape)
         self._written.clear()
         self._tensors.put_back()
