@@ -177,7 +177,7 @@ def test_layers_and_values_for_every_baseline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"per_baseline": True}, {"weights": [1, 2, 3]}, {"standard_error": True}],
-    ids=lambda options: [*options][0],
+    ids=lambda options: next(iter(options)),
 )
 def test_baselines_of_each_samples_own(options: dict[str, Any], tmp_path: Path) -> None:
     explainer, own = Explainer(network()), sequences(N * R, 2).reshape(N, R, 4, 8)
