@@ -1,14 +1,18 @@
-"""Would convolutions' multipliers be faster in channels-last? The transposed convolutions of a network, over a job's pairs, on the CPU.
+"""Memory formats on the CPU: what convolutions' multipliers gain by channels-last, and what explanations copy from one format to another.
 
-    python benchmarks/layouts.py [names ...] [--repeats 5]
+    python benchmarks/layouts.py [names ...] [--repeats 5] [--copies]
 
-``contiguous`` is what the rule does; ``channels-last`` has gradient and weight in that layout; ``and back`` converts the gradient
-before and the result after, as a rule between operations of the other layout must.
+First the transposed convolutions of a network, over a job's pairs: ``contiguous`` is what the rule does; ``channels-last`` has gradient and
+weight in that layout; ``and back`` converts the gradient before and the result after, as a rule between operations of the other layout
+must. Then, or with ``--copies`` only, explanations of networks in both formats: how many tensors of 64 KiB and more are copied (into
+padding, too), how large they are together, and their share of the time. BPNet in channels-last is of two dimensions, with convolutions of
+1 x k.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
 import torch.nn.functional as F
-from networks import job
+from networks import BPNet, Job, job
 from results import machine
 from timing import Contender, compare
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
+
+from deepshap_ext import Explainer
 
 Work = Callable[[], Tensor]
 
@@ -29,10 +36,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=["resnet18", "resnet50", "bpnet", "chrombpnet"])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--copies", action="store_true", help="count copies only")
     arguments = parser.parse_args()
-    device = torch.device("cpu")
-    print(f"{machine(device)}\n\n| | contiguous | channels-last | and back |\n|---|---|---|---|")
+    print(f"{machine(torch.device('cpu'))}\n")
+    if not arguments.copies:
+        time_convolutions(arguments.names, arguments.repeats)
+    print("| | contiguous: copies | MiB | time | channels-last: copies | MiB | time |\n|---|---|---|---|---|---|---|")
     for name in arguments.names:
+        cells = [cell for it in (job(name, False, torch.device("cpu")), in_channels_last(name)) for cell in copies(it)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def time_convolutions(names: list[str], repeats: int) -> None:
+    device = torch.device("cpu")
+    print("| | contiguous | channels-last | and back |\n|---|---|---|---|")
+    for name in names:
         it = job(name, False, device)
         layers = convolutions(it.model, it.X[:1])
         # As many pairs as the planner takes of tensors of this size.
@@ -41,8 +59,63 @@ def main() -> None:
             Contender(way, run([make(layer, grad, pairs) for (layer, grad), pairs in zip(layers, sizes, strict=True)]))
             for way, make in (("contiguous", contiguous), ("channels-last", channels_last), ("and back", and_back))
         ]
-        rows = compare(contenders, arguments.repeats, device)
+        rows = compare(contenders, repeats, device)
         print(f"| {it} | {' | '.join(f'{row.ratio(rows[0]):.2f}' for row in rows)} |", flush=True)
+    print()
+
+
+def in_channels_last(name: str) -> Job:
+    """The network's job with the network, and what it is given if that is images, in channels-last."""
+    it = job(name, False, torch.device("cpu"))
+    if isinstance(it.model, BPNet):
+        it.model = InTwoDimensions(it.model)
+    else:
+        it.X, it.baselines = (one.contiguous(memory_format=torch.channels_last) for one in (it.X, it.baselines))
+    it.model = it.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return it
+
+
+class InTwoDimensions(nn.Module):
+    """A BPNet whose sequences are images of height 1."""
+
+    def __init__(self, net: BPNet) -> None:
+        super().__init__()
+        self.net, self.motifs, self.dilated = net, flat(net.motifs), nn.ModuleList(map(flat, net.dilated))
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        x = sequences.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        x = self.net.relu(self.motifs(x))
+        for convolution, relu in zip(self.dilated, self.net.relus, strict=True):
+            x = x + relu(convolution(x))
+        return self.net.counts(x[:, :, 0, self.net.seen].mean(2))
+
+
+def flat(of: Any) -> nn.Conv2d:
+    """A convolution of one dimension in two."""
+    sizes = [
+        (least, *given) for least, given in ((1, of.kernel_size), (1, of.stride), (0, of.padding), (1, of.dilation))
+    ]
+    made = nn.Conv2d(of.in_channels, of.out_channels, *sizes)
+    made.load_state_dict({"weight": of.weight.unsqueeze(2), "bias": of.bias})
+    return made
+
+
+def copies(it: Job) -> list[str]:
+    """What an explanation copies: how many tensors, of how many MiB together, and their share of the time."""
+    explainer = Explainer(it.model)
+
+    def explain() -> None:
+        explainer.attribute(it.X, it.target, baselines=it.baselines)
+
+    explain()
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        explain()
+    events = [event for event in profiler.events() if event.name == "aten::copy_"]
+    sizes = [math.prod(event.input_shapes[0]) for event in events]
+    large = [(size, event) for size, event in zip(sizes, events, strict=True) if size >= 1 << 14]
+    time = sum(event.self_cpu_time_total for _, event in large)
+    whole = sum(event.self_cpu_time_total for event in profiler.events())
+    return [str(len(large)), f"{sum(size for size, _ in large) / (1 << 18):.0f}", f"{time / whole:.1%}"]
 
 
 def convolutions(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, Tensor]]:

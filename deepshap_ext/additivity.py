@@ -97,7 +97,7 @@ def check_additivity(
             f"output belongs to no input: {integrate_instead(title)}"
             for title, rows in explained.inexact.items()
         ]
-    # Nothing leads past the model's own inputs.
+    # Only a layer can be bypassed: whatever the model computes comes from its own inputs.
     partial = [cut for cut in explained.cuts if not cut.whole] if layers != 0 else []
     if partial:
         numbers = ", ".join(str(layer) for cut in partial for layer in cut.layers)
@@ -199,7 +199,7 @@ def _precision(explained: Explained) -> torch.dtype:
     """The dtype whose rounding is allowed for."""
     dtype = explained.precision
     if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
-        # Its mantissa has as many bits as half precision's.
+        # TF32's mantissa has as many bits as half precision's.
         return torch.float16
     return dtype
 

@@ -64,7 +64,7 @@ def attribution(
     ``others``: what the variances of the values are divided by where their standard errors are wanted.
     """
     explained = balance.explained
-    samples, dtype = len(explained.outputs), explained.outputs.dtype
+    samples, dtype = explained.outputs.shape[0], explained.outputs.dtype
     each = explained.baseline_outputs.value.dim() == 3
     shape = (samples, *outputs)
     output = explained.outputs.reshape(shape)
@@ -106,7 +106,7 @@ def _shapes(value: Any) -> str:
 
 def _outputs_last(values: Tensor, outputs: tuple[int, ...]) -> Tensor:
     """``[N, ..., *outputs]`` from ``[K, N, ...]``."""
-    if not outputs:
-        return values[0]
+    if values.shape[0] == 1:
+        return values.reshape(*values.shape[1:], *outputs)
     last = values.movedim(0, -1)
     return last.reshape(*last.shape[:-1], *outputs)

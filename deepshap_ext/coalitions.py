@@ -50,7 +50,7 @@ class Coalitions:
         shares = torch.tensor(
             [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
         )
-        # By how many others are in.
+        # The weight of each coalition of the others, by its size.
         weights = shares[[code.bit_count() for code in range(count // 2)]].to(worth.device)
         for place in range(players):
             # The first bit of a code is the last dimension.

@@ -229,7 +229,7 @@ class Explanation:
             if graph is None or repeats != repeated:
                 repeated = repeats
                 own_output = None if self.engine.compared else self._hooks.own_output(rows)
-                each = [tensor.repeat_interleave(repeats, 0) for tensor in rows] if repeats > 1 else rows
+                each = [t.repeat_interleave(repeats, 0) if repeats > 1 else t.contiguous() for t in rows]
                 graph = self._hooks.run(each)
                 if own_output is not None:
                     self._compare(graph, own_output)
@@ -305,7 +305,7 @@ class Explanation:
         weights = self.baselines.weights[first : first + count]
         own = self.baselines.own or self.pairing != "grid"
         each = self.wanted.each
-        rows = targets.repeat_interleave(repeats, 0)
+        rows = targets.repeat_interleave(repeats, 0) if repeats > 1 else targets
         if len(rows) < len(met.output):
             # Inputs are in the batch again, since the model needs two rows or a graph as many as it was traced with.
             rows = cycled(rows, len(met.output))

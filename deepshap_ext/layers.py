@@ -92,7 +92,7 @@ def _advice(model: Any) -> str:
 
 def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: bool) -> list[Any]:
     if not isinstance(value, (list, tuple)):
-        # Checked also where there is no layer.
+        # One value even where there is no layer, so that it is checked all the same.
         return [value] * max(len(modules), 1)
     if not several or len(value) != len(modules):
         raise ValueError(

@@ -39,7 +39,7 @@ class _Item:
                 return getattr(result, self.key)
             return result[self.key]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # A ValueError of a number that is too large.
+            # ValueError is what a tensor raises for a position that does not fit into 64 bits.
             raise ValueError(f"output={self.key!r} is not in what the model returns, {_described(result)}") from error
 
 

@@ -171,16 +171,17 @@ class Pairs:
                 f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
                 f"explained"
             )
-        rows = self.samples, len(self.baselines.output)
         for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
-            if layout is not None and any(
-                t.shape[layout.dim] != count * layout.before * layout.after
-                for t, count in zip((x, r), rows, strict=True)
-                if t.dim() > layout.dim
-            ):
-                raise ControlFlowError(f"{one.called} has a number of elements that depends on the values of the input")
-            shapes = [tuple(t.shape) if layout is None else layout.per_sample(t.shape) for t in (x, r)]
-            if shapes[0] != shapes[1]:
+            if layout is None:
+                alike = x.shape == r.shape
+            else:
+                for side, rows in ((x, self.samples), (r, self.baselines.output.shape[0])):
+                    if side.dim() > layout.dim and side.shape[layout.dim] != rows * layout.before * layout.after:
+                        raise ControlFlowError(
+                            f"{one.called} has a number of elements that depends on the values of the input"
+                        )
+                alike = layout.per_sample(x.shape) == layout.per_sample(r.shape)
+            if not alike:
                 raise ControlFlowError(
                     f"{one.called} has shape {list(x.shape)} for the inputs and {list(r.shape)} for the baselines"
                 )

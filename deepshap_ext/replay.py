@@ -223,9 +223,9 @@ class Replaying:
     def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
         """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
         trace, sizes = self._trace, self._trace.sizes
-        outputs, number, total = len(chosen), len(weights), weights.sum()
+        outputs, number, total = chosen.shape[0], weights.shape[0], weights.sum()
         if number < sizes.baselines:
-            # The baselines that are there again count for nothing.
+            # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
         given = [cycled(chosen, sizes.outputs).contiguous(), weights]
         if rows is not None and sizes.baselines < sizes.taped:

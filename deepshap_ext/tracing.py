@@ -148,7 +148,7 @@ def trace_chunk(
         separate(graph)
         pairs = Pairs(graph, reference, layouts, pairing)
         chosen, weights, *others = tensors[2 * number :]
-        # All baselines at once are the same rows each time.
+        # Where all baselines are taken at once no rows are given: they are always these.
         rows = others[0] if others else torch.arange(sizes.baselines, device=device)
         found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
         outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()

@@ -1,6 +1,6 @@
-"""Runs the examples of pages with the installed package, where there is no compiler, and compares what they print with what the pages say.
+"""Runs the examples of a page, or its first few, with the installed package where there is no compiler: do they print what the page says?
 
-python installed_examples.py PAGE...
+python installed_examples.py PAGE [FIRST]
 """
 
 import contextlib
@@ -21,14 +21,16 @@ for tool in ("c++", "g++", "cc", "cmake", "nvcc"):
     if shutil.which(tool):
         sys.exit(f"there must be no compiler, got {shutil.which(tool)}")
 
-for page in sys.argv[1:]:
-    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", Path(page).read_text(), re.DOTALL)
-    if not examples:
-        sys.exit(f"{page} must have examples, got none")
-    for code, expected in examples:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, page, "exec"), {"__name__": "example"})
-        if printed.getvalue() != expected:
-            sys.exit(f"{page} says that this prints\n{expected}\n{code}\nbut it prints\n{printed.getvalue()}")
-    print(f"{page}: {len(examples)} examples print what it says")
+page = sys.argv[1]
+examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", Path(page).read_text(), re.DOTALL)
+if len(sys.argv) > 2:
+    examples = examples[: int(sys.argv[2])]
+if not examples:
+    sys.exit(f"{page} must have examples, got none")
+for code, expected in examples:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, page, "exec"), {"__name__": "example"})
+    if printed.getvalue() != expected:
+        sys.exit(f"{page} says that this prints\n{expected}\n{code}\nbut it prints\n{printed.getvalue()}")
+print(f"{page}: {len(examples)} example(s) print what it says")

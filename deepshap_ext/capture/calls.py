@@ -20,7 +20,7 @@ _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int
 
 def reads_value(called: Operation) -> bool:
     """Whether the call takes a tensor's value out of torch."""
-    return called.title.rpartition(".")[2] in _VALUE_READERS
+    return called.spelling in _VALUE_READERS
 
 
 def is_value(function: Any, result: Any, made: Sequence[Tensor]) -> bool:

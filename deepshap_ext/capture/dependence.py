@@ -43,7 +43,7 @@ class Dependence:
 
     def mark(self, tensor: Tensor, explained: bool, random: str | None = None, decision: str | None = None) -> None:
         """Add the tensor's storage, or what it now holds as well; see :class:`Mark`."""
-        storage = plain(tensor).untyped_storage()
+        storage = (plain(tensor) if is_wrapped(tensor) else tensor).untyped_storage()
         known = self._storages.get(storage._cdata)
         if known is None:
             known = self._storages[storage._cdata] = Mark(StorageWeakRef(storage))

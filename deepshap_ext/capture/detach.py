@@ -55,7 +55,7 @@ SET_GRAD_MODE = torch._C._set_grad_enabled
 def as_identity(function: Any) -> Callable[..., Any]:
     """The function itself, or where it detaches what is to run instead of it."""
     called = operation(function)
-    spelling = called.name if str(called.name).startswith("set_") else called.title.rpartition(".")[2]
+    spelling = called.name if str(called.name).startswith("set_") else called.spelling
     return _IDENTITIES.get(spelling, function)
 
 

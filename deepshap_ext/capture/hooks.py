@@ -435,7 +435,8 @@ class ModelHooks:
                     )
                 self._capture.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
-                    # Behind an embedding, say: this very tensor becomes the place to explain, also for a skip that it feeds.
+                    # It carries no gradient (it comes from an embedding, say): made a leaf, it is explained with all that reads it, a skip
+                    # connection, too.
                     tensor.requires_grad_(True)
             # The edge stands for the tensor as it is now, whatever is written into it later. A mask of -inf that is the same on both
             # sides gives nothing.

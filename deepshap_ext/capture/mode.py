@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..arguments import shown
 from ..errors import OF_INTEGERS, ExplanationError, UnsupportedOperationError
 from ..memory import is_out_of_memory
+from ..rules.formats import has_channels_last, with_channels_last
 from ..rules.integrate import integrate
 from ..rules.linear import (
     DIVISIONS,
@@ -160,8 +161,8 @@ class Capture(TorchFunctionMode):
             return self._into(called, function, args, kwargs)
         if active:
             function = identity
-        inside = any(is_wrapped(tensor) and self.carries(tensor) for tensor in dependent)
-        if inside and self._needs_rule(called, args, kwargs):
+        wrapped = [tensor for tensor in dependent if is_wrapped(tensor) and self.carries(tensor)]
+        if wrapped and self._needs_rule(called, args, kwargs):
             self._refuse(called, f"runs inside {TRANSFORMS}, where its rule cannot")
         if called.name in CONVERSIONS and (numbers := self._numbers(*args[:1])) is not None:
             return self._converted(called, function, args, kwargs, dependent, active, numbers)
@@ -358,7 +359,10 @@ class Capture(TorchFunctionMode):
 
     def carries(self, value: Any) -> bool:
         """See :class:`deepshap_ext.rules.registry.Context`, which the capture is for the rules."""
-        return isinstance(value, Tensor) and plain(value).requires_grad and value in self.dependence
+        if not isinstance(value, Tensor):
+            return False
+        # Constants do not require a gradient: most need no more than this look.
+        return (plain(value) if is_wrapped(value) else value).requires_grad and value in self.dependence
 
     def inverse_of(self, value: Tensor) -> tuple[Tensor, str] | None:
         """See :class:`deepshap_ext.rules.registry.Context`."""
@@ -391,9 +395,8 @@ class Capture(TorchFunctionMode):
         """Run an operation without a rule: linear, or constant while both sides agree, or refused (``without_rule``)."""
         written = written_by(called, function, args, kwargs)
         step = called.name in STEPS
-        joins = []
-        if not step and 0 < len(active) < len(dependent):
-            joins = self._join(called, [tensor for tensor in dependent if not tensor.requires_grad])
+        passive = [tensor for tensor in dependent if not tensor.requires_grad] if active and not step else []
+        joins = self._join(called, passive) if passive else []
         run = IN_MEMORY_ORDER.get(function, function)
         if active and self._parts_written and called.name in SEVERAL_VIEWS:
             run = partial(single_views, function)
@@ -422,6 +425,9 @@ class Capture(TorchFunctionMode):
             culprit = self._place(called)
             self.tape.append(Entry(called.title, self._module_path(), [], value=result, culprit=culprit))
         self._mark(called, made, dependent)
+        if active:
+            for tensor in made:
+                _keep_format(tensor)
         if active and called.name in ROUNDINGS and not written:
             self._remember(called, result, active[0])
         return result
@@ -633,8 +639,9 @@ class Capture(TorchFunctionMode):
             if factors is None:
                 return False
             values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
-        if any(isinstance(value, Tensor) and value.layout != torch.strided for value in values):
-            return True
+        for value in values:
+            if isinstance(value, Tensor) and value.layout is not torch.strided:
+                return True
         return sum(map(self.carries, values)) > 1 or (called.name in DIVISIONS and self.carries(values[1]))
 
     def _mark(
@@ -642,7 +649,7 @@ class Capture(TorchFunctionMode):
     ) -> None:
         """What an operation made from dependent tensors depends on the input as they do."""
         marks = [self.dependence[tensor] for tensor in dependent]
-        explained = sum(mark.explained for mark in marks)
+        explained = sum([mark.explained for mark in marks])
         if 0 < explained < len(marks):
             past = [t for t, mark in zip(dependent, marks, strict=True) if t.requires_grad and not mark.explained]
             if past:
@@ -660,6 +667,22 @@ class Capture(TorchFunctionMode):
                 else:
                     decision = next((mark.decision for mark in marks if mark.decision), None)
             self.dependence.mark(tensor, explained > 0, random, decision if passive else None)
+
+
+def _keep_format(tensor: Tensor) -> None:
+    """Have the gradients of a channels-last tensor, which come from several operations, in that memory format before they go on."""
+    node = tensor.grad_fn
+    if node is None or tensor._is_view() or tensor.is_nested or plain(tensor) is not tensor:
+        return
+    if has_channels_last(tensor):
+        node.register_prehook(partial(_in_channels_last, tensor.output_nr))
+
+
+def _in_channels_last(number: int, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(
+        with_channels_last(grad) if position == number and grad is not None else grad
+        for position, grad in enumerate(grads)
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -118,6 +119,11 @@ class Operation:
     title: str
     in_place: bool
 
+    @cached_property
+    def spelling(self) -> str:
+        """The last part of the title."""
+        return self.title.rpartition(".")[2]
+
 
 def operation(function: Any) -> Operation:
     """The :class:`Operation` that a function seen by ``__torch_function__``, or a hand-written ``autograd.Function``, stands for."""
@@ -145,6 +151,28 @@ def is_of_torch(function: Any) -> bool:
     return str(home).partition(".")[0] in _OWN
 
 
+#: Where torch's functions are found by their names; what is in several of these is known as in the first.
+_NAMESPACES: dict[str, Any] = {
+    "torch.special": torch.special,
+    "torch.fft": torch.fft,
+    "torch.linalg": torch.linalg,
+    "torch.Tensor": torch.Tensor,
+    "torch.nn.functional": torch.nn.functional,
+    "torch.functional": torch.functional,
+    "torch": torch,
+}
+
+
+def _title(function: Any, name: str) -> str | None:
+    """What :func:`torch.overrides.resolve_name` says of most functions, without the tenth of a second that its table takes to make."""
+    if name.startswith("_") and not name.startswith("__"):
+        # It may be public under another name.
+        return None
+    return next(
+        (f"{title}.{name}" for title, space in _NAMESPACES.items() if getattr(space, name, None) is function), None
+    )
+
+
 #: Of torch's own functions that were seen.
 _KNOWN: dict[Any, Operation] = {}
 
@@ -166,7 +194,11 @@ def _of_torch(function: Any) -> Operation:
         raw = getattr(function, "__name__", type(function).__name__)
         module = getattr(function, "__module__", None) or ""
         # This package's own have names that say what they are.
-        title = resolve_name(function) or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
+        title = (
+            _title(function, raw)
+            or resolve_name(function)
+            or (raw if module.startswith("deepshap_ext") else f"{module}.{raw}")
+        )
     name = _BY_TITLE.get(title, raw)
     in_place = False
     if name.startswith("__") and name.endswith("__"):

@@ -95,7 +95,8 @@ class Layouts:
         """Whether a pass ran the operations of the probe, on tensors of the same shapes a sample."""
         if [len(entry.kept) for entry in one.tape.entries] != [b - a for a, b in itertools.pairwise(self._starts)]:
             return False
-        rows, tensors = len(one.output), (tensor for _, (tensor,) in _aligned([one]))
+        tensors = [*(tensor for entry in one.tape.entries for tensor in entry.kept), *one.explained, one.output]
+        rows = one.output.shape[0]
         return all(place.fits(tensor, rows) for place, tensor in zip(self._places, tensors, strict=True))
 
     def narrow(self, hooks: ModelHooks, inputs: Sequence[Tensor], base: Pass | None = None) -> None:

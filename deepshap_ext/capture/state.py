@@ -55,10 +55,7 @@ class State:
             kind: type = type(value)
             how = _KINDS.get(kind)
             if how is not None:
-                if value:
-                    waiting += self._keep(value, how)
-                else:
-                    self._empty.append(value)
+                waiting += self._keep(value, how)
                 continue
             container, has_attributes, slots = _kinds(kind)
             if issubclass(kind, Tensor):
@@ -78,7 +75,11 @@ class State:
         """Keep the contents of an object; returns those of them that are to be looked into."""
         content = how.read(held)
         self._filled.append((held, how, content))
-        return [item for item in content if type(item) not in _ATOMS] if how.leads_on else []
+        if not how.leads_on:
+            return []
+        parts = [item for item in content if type(item) not in _ATOMS]
+        self._empty += [part for part in parts if type(part) in _KINDS and not part]
+        return [part for part in parts if type(part) not in _KINDS or part]
 
     def again(self) -> State:
         """The contents of the same objects as they are now."""

@@ -101,7 +101,7 @@ def prepare(undo: Undo) -> None:
         # Compiled modules run as they are written: a compiler sees the capture, not the model.
         undo.note(torch.compiler.set_stance("force_eager").__exit__, None, None, None)
     if _FLEX_ATTENTION in sys.modules:
-        # It refuses what needs a gradient on the CPU; what it is taken apart into has one.
+        # flex_attention refuses inputs that require a gradient on the CPU; its decomposition supports them, so its check is switched off.
         replace(sys.modules[_FLEX_ATTENTION], "_validate_device", lambda *_: None)
     # torch.utils.checkpoint runs its function directly: replayed in the pair pass, it would run outside of the capture.
     checkpoint = torch.utils.checkpoint

@@ -29,7 +29,7 @@ class Undo:
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute of a module or a class until the end."""
-        # Not getattr, which binds a class's methods.
+        # vars() and not getattr, which would bind a method and so put something else back.
         self.note(setattr, owner, name, vars(owner)[name])
         setattr(owner, name, value)
 

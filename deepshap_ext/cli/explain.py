@@ -48,7 +48,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Store, Job]:
     Raises:
         CommandError, StoreError, ValueError, TypeError: the command cannot be done as it is given.
     """
-    # Another process may have been started elsewhere.
+    # A worker may have been started in another folder than the command, whose relative paths count.
     os.chdir(arguments.directory)
     if arguments.directory not in sys.path:
         sys.path.insert(0, arguments.directory)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UnsupportedOperationError
+from .formats import has_channels_last, padded
 from .products import bilinear
 from .registry import Application, Context, rule
 
@@ -49,8 +50,12 @@ def transposed_convolution(
     padding: Sequence[int],
     groups: int,
     dilation: Sequence[int],
+    channels_last: bool = False,
 ) -> Tensor:
-    """The transpose of a convolution of ``[N, channels, *size]``, the fastest way. One number a dimension each."""
+    """The transpose of a convolution of ``[N, channels, *size]``, the fastest way. One number a dimension each.
+
+    ``channels_last``: the memory format to put the result in where that is not convolution's own choice.
+    """
     kernel, dims = tuple(weight.shape[2:]), weight.dim() - 2
     stride, dilation = tuple(stride), tuple(dilation)
     transpose = _TRANSPOSE[dims - 1]
@@ -58,12 +63,15 @@ def transposed_convolution(
     if groups == 1 and max(dilation) == 1 and strided:
         if on_cpu and points and not any(padding):
             spread = transpose(grad, weight)
+            spread = spread.movedim(1, -1) if channels_last else spread
+            first = 1 if channels_last else 2
             for dim in range(dims):
-                spread = spread.unsqueeze(3 + 2 * dim)
-            return _interleaved(F.pad(spread, [side for s in reversed(stride) for side in (0, s - 1, 0, 0)]), size)
+                spread = spread.unsqueeze(first + 1 + 2 * dim)
+            edges = [side for s in reversed(stride) for side in (0, s - 1, 0, 0)]
+            return _interleaved(F.pad(spread, [0, 0, *edges] if channels_last else edges), size, channels_last)
         patches = kernel == stride and not any(padding)
         if patches or weight.shape[1] < BLOCK:
-            return _by_phases(grad, weight, stride, padding, size)
+            return _by_phases(grad, weight, stride, padding, size, channels_last)
     # How far the weight, turned round, reaches beyond grad.
     beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
     wide = max(beyond) > WIDE
@@ -75,7 +83,7 @@ def transposed_convolution(
         and (len(weight) < BLOCK or (wide and max(dilation) > 1))
     ):
         if wide:
-            grad = F.pad(grad, [side for amount in reversed(beyond) for side in (amount, amount)])
+            grad = padded(grad, beyond)
             beyond = [0] * dims
         turned_round = weight.flip(*range(2, dims + 2)).transpose(0, 1)
         return _CONVOLVE[dims - 1](grad, turned_round, None, 1, beyond, dilation)
@@ -88,7 +96,12 @@ def transposed_convolution(
 
 
 def _by_phases(
-    grad: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], size: Sequence[int]
+    grad: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    size: Sequence[int],
+    channels_last: bool,
 ) -> Tensor:
     """A strided transposed convolution as an ordinary one whose channels are the positions between two strides.
 
@@ -114,14 +127,17 @@ def _by_phases(
     for dim, (before, _, positions) in enumerate(edges, 2):
         phases = phases.narrow(dim, padding[dim - 2] - before, positions)
     phases = phases.unflatten(1, (-1, *stride))  # [N, channels, *stride, *positions]
-    return _interleaved(phases.permute(0, 1, *(at for dim in range(2, 2 + dims) for at in (dims + dim, dim))), size)
+    pairs = [at for dim in range(2, 2 + dims) for at in (dims + dim, dim)]
+    phases = phases.permute(0, *pairs, 1) if channels_last else phases.permute(0, 1, *pairs)
+    return _interleaved(phases, size, channels_last)
 
 
-def _interleaved(phases: Tensor, size: Sequence[int]) -> Tensor:
-    """``[N, channels, *size]`` from ``[N, channels, positions, stride, ...]``, two dimensions for each."""
-    for dim, n in enumerate(size, 2):
+def _interleaved(phases: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
+    """``[N, channels, *size]`` from ``[N, channels, positions, stride, ...]``, two dimensions for each; with ``channels_last`` from and in
+    the memory of ``[N, positions, stride, ..., channels]``."""
+    for dim, n in enumerate(size, 1 if channels_last else 2):
         phases = phases.flatten(dim, dim + 1).narrow(dim, 0, n)
-    return phases
+    return phases.movedim(-1, 1) if channels_last else phases
 
 
 def _scaled(grad: Tensor, weight: Tensor, sides: Any, of_weight: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -168,14 +184,14 @@ def _register(dims: int) -> None:
             edges = tuple(amount // 2 for amount in total)
         else:
             edges = (0,) * dims if padding == "valid" else each(padding, dims)
-        size = operand.shape[-dims:]
+        size, channels_last = operand.shape[-dims:], has_channels_last(operand)
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
             return convolve(x, weight, bias, steps, edges, spread, groups), []
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
             grad, scaled = _scaled(grad, weight, sides, lambda scale: scale.unsqueeze(1))
-            return [transposed_convolution(grad, scaled, size, steps, edges, groups, spread)]
+            return [transposed_convolution(grad, scaled, size, steps, edges, groups, spread, channels_last)]
 
         # Batch norm has its channels where a convolution of one sample without a batch has its first dimension.
         return Application([operand], forward, multipliers, stand_for=[input], takes_scale=input.dim() == dims + 2)

@@ -20,7 +20,7 @@ def _unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
         return input.as_strided((size,), (1,))
     length, stride = input.shape[dimension], input.stride(dimension)
     if not 0 <= size <= length or step < 1:
-        # torch's own message.
+        # Torch itself raises the error for such a size or step.
         return input.detach().unfold(dimension, size, step)
     shape, strides = list(input.shape), list(input.stride())
     shape[dimension], strides[dimension] = (length - size) // step + 1, stride * step

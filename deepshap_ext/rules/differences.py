@@ -119,7 +119,7 @@ def rescaled(
     """
     active = [position for position, argument in enumerate(arguments) if context.carries(argument)]
     operands = [arguments[position] for position in active]
-    # Copies: the model may write into its own.
+    # Copied, because the model may later write into these constants in place.
     constants = [
         argument.detach().to(torch.float64, copy=True) if isinstance(argument, Tensor) else argument
         for argument in arguments

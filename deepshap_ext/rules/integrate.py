@@ -51,7 +51,7 @@ class _Integrated:
         items, structure = tree_flatten(result)
         tensors = [item for item in items if isinstance(item, Tensor)]
         explained = [tensor for tensor in tensors if tensor.is_floating_point()]
-        # Anything else may hide tensors.
+        # An object of another type may hide tensors from this function.
         others = [item for item in items if not isinstance(item, (Tensor, *_PLAIN))]
         others += [tensor.dtype for tensor in tensors if tensor.is_complex()]
         if others or not explained:

@@ -73,7 +73,7 @@ def codes_of(
 def _together(codes: Sequence[Tensor], first: int, index: Sequence[Tensor]) -> Operands | None:
     """The codes among the tensors that are an index together, whose dimensions are the result's from ``first``."""
     if not codes or not all(map(is_integer, codes)):
-        # Truth values decide.
+        # Masks of truth values are decisions, not look-ups.
         return None
     dims = len(torch.broadcast_shapes(*(tensor.shape for tensor in index)))
     return Operands([*{id(one): one for one in codes}.values()], range(first, first + dims))

@@ -127,7 +127,7 @@ def _msort(input: Tensor) -> Tensor:
 def _topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     indices = torch.topk(input.detach(), k, dim, largest, sorted).indices
     if not sorted or input.dim() == 0:
-        # Their order is not that of the values.
+        # Unsorted results are in torch's own order, so each is followed to its place; without dimensions there is one.
         return torch.return_types.topk((input.gather(dim, indices), indices))
     n = input.shape[dim]
     values = _along(input, dim, range(n - 1, n - 1 - k, -1) if largest else range(k))

@@ -42,7 +42,8 @@ def _routed(
 ) -> Application:
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
-        return ((values, indices) if return_indices else values), [x, indices]
+        # As the native operation reads them: it would copy others for every pair.
+        return ((values, indices) if return_indices else values), [x.contiguous(), indices.contiguous()]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         (x, x_indices), (r, r_indices) = sides.x, sides.r

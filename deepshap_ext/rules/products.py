@@ -85,7 +85,7 @@ def _quotient(
     divisor. Where ``b`` changes its sign that mean may be 0, and the two-player Shapley value of ``a * (1 / b)`` takes its place.
     """
     a, v = _promoted(a, v)
-    # A copy of a constant: the model may write into its own.
+    # Copied, because the model may later write into this constant in place.
     constant = None if context.carries(a) else a.detach().clone()
     operands = [a, v] if constant is None else [v]
     shapes = [operand.shape for operand in operands]
@@ -158,7 +158,7 @@ def bilinear(
 
 def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
     def binary(context: Context, *args: Tensor, **kwargs: Tensor) -> Application | None:
-        # Their second argument has many names.
+        # Bilinear functions differ in what they call their second argument.
         a, b = (*args, *kwargs.values())
         return bilinear(function, a, b) if context.carries(a) and context.carries(b) else sparse_product(a, b)
 

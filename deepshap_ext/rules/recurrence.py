@@ -28,7 +28,7 @@ def recurrent_layer(cell: str, projected: Tensor, state: Sequence[Tensor], weigh
     ``projected``, ``[S, B, gates]``: the input's part of the gates. ``state``: the hidden state, and an LSTM's cell, before the first step.
     """
     if has_torch_function((projected, *state)):
-        # The function mode's own result.
+        # Where a function mode is on, as the capture is, the layer is one operation to it.
         return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)
     return _forward(cell, projected, state, weights)[0]
 

@@ -18,7 +18,7 @@ from .registry import Application, Context, Roundoff, rule
 
 def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtype | None, log: bool) -> Application:
     if dim is None:
-        # torch's deprecated default.
+        # The dimension that torch takes where none is given, with a warning.
         dim = 0 if input.dim() in (0, 1, 3) else 1
     operand = input if dtype is None else input.to(dtype)
     function = torch.log_softmax if log else torch.softmax

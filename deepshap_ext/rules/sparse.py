@@ -24,7 +24,7 @@ def sparse_product(input: Tensor, other: Tensor) -> Application | None:
             f"has no rule for a sparse factor of shape {list(matrix.shape)} and a dense one of shape {list(dense.shape)}: a sparse matrix "
             f"times a matrix or a vector has one"
         )
-    # A copy: the model may write into its own. `A x` has the multipliers `A^T m`, `x A` has `m A^T = (A m^T)^T`.
+    # Copied, because the model may later write into its matrix in place. `A x` has the multipliers `A^T m`, `x A` has `m A^T = (A m^T)^T`.
     copied = matrix.detach().to_sparse_coo().clone()
     adjoint = partial(torch.sparse.mm, copied.t().coalesce() if left else copied)
 

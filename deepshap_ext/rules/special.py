@@ -54,7 +54,7 @@ def _erfcx_slope(x: Tensor) -> Tensor:
 
 
 def _log_ndtr(x: Tensor) -> Tensor:
-    # torch's own has no batching rule.
+    # Not torch.special.log_ndtr, which has no batching rule.
     left = (torch.special.erfcx(-x * math.sqrt(0.5)) / 2).log() - x.square() / 2
     return torch.where(x < 1, left, torch.log1p(-torch.erfc(x * math.sqrt(0.5)) / 2))
 
@@ -64,7 +64,7 @@ def _log_ndtr_slope(x: Tensor) -> Tensor:
 
 
 def _i1e_minus_i0e(x: Tensor) -> Tensor:
-    # Of x > 0. Where they are close it is the difference of their asymptotic series (DLMF 10.40.1).
+    # For x > 0. Where i1e and i0e are close, their difference is that of their asymptotic series (DLMF 10.40.1).
     first, second, series = torch.ones_like(x), torch.ones_like(x), torch.zeros_like(x)
     for k in range(1, 21):
         odd = (2 * k - 1) ** 2
