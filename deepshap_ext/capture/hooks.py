@@ -351,6 +351,7 @@ class ModelHooks:
     def by_itself(self, inputs: Sequence[Tensor], select: Callable[[Any], Any] = lambda returned: returned) -> Any:
         """What ``select`` takes of what the model returns for copies of these rows outside of a pass: what it writes and draws is put back
         all the same."""
+        self._is_fresh = False
         explained = self.call.explained(inputs)
         others = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))}
         # The model may write into what it is given.
