@@ -1,11 +1,11 @@
 """What a store costs: time beside plain ``attribute``, and memory by the number of samples.
 
-    python benchmarks/scale.py [--rows 1000000] [--sequences 24] [--shards 5000] [--repeats 5] [--folder FOLDER] [--device cpu]
+    python benchmarks/scale.py [--rows 1000000] [--sequences 12] [--shards 5000] [--repeats 5] [--folder FOLDER] [--device cpu]
 
 Time: an MLP 30-128-128-1 on ROWS rows against 10 baselines, and BPNet with 64 filters on SEQUENCES sequences of 2,114 base pairs against 20
 shuffles each, whose plain ``attribute`` has everything in memory. ``explain_to`` reads the same arrays and writes a store in FOLDER, a
 new one each time. Both take turns, and a ratio is the median of the rounds' own ratios. ``explain_to`` explains one sample more than there
-are, to know what shapes the store's arrays have: of few sequences that counts.
+are, to know what shapes the store's arrays have, against two baselines if it has its own.
 
 Shards: what one costs in itself, written, asked for, listed and cleaned up behind, of SHARDS shards of a row each.
 
@@ -44,7 +44,7 @@ BASELINES = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--sequences", type=int, default=24)
+    parser.add_argument("--sequences", type=int, default=12)
     parser.add_argument("--shards", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the stores are; a temporary folder by default")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
 
 try:
     from torch._C._functorch import (
@@ -15,6 +14,7 @@ try:
         _vmap_decrement_nesting,
         _vmap_increment_nesting,
     )
+    from torch._functorch.vmap import lazy_load_decompositions  # type: ignore[attr-defined]
 except ImportError:  # private names, which another torch may lack
     HAS_DIRECT = False
 else:

@@ -24,7 +24,7 @@ from .estimates import dialled
 from .explanation import Explanation
 from .failures import as_the_model_takes, model_errors
 from .found import Wanted, check_codes, check_wanted
-from .inputs import Given, check_rows, device_of, dtypes_of, in_the_models_dtype, taken
+from .inputs import Given, check_rows, device_and_dtypes, dtypes_of, in_the_models_dtype, taken
 from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_inputs
 from .layers import model_and_layers
 from .outputs import selector
@@ -236,7 +236,7 @@ class Explainer:
         wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
         wanted = dial.wanted(wanted, self._layers, theirs.number)
         check_wanted(wanted, theirs.number)
-        constants, rows = self._further(args, sample_kwargs, len(inputs[0]), device)
+        constants, rows = self._further(args, sample_kwargs, inputs[0].shape[0], device)
         theirs = theirs.with_rows(list(rows.values()))
         inputs = [*inputs, *rows.values()]
 
@@ -247,7 +247,7 @@ class Explainer:
         inputs = [tensor.to(dtype) for tensor, dtype in zip(inputs, engine.dtypes, strict=True)]
         theirs = theirs.to(engine.dtypes)
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
-        choose, outputs = targeted(engine.output_shape or (1,), target, len(inputs[0]), device)
+        choose, outputs = targeted(engine.output_shape or (1,), target, inputs[0].shape[0], device)
         kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
         number = math.prod(outputs)
         explanation = Explanation(engine, inputs, theirs, choose, number, kind, wanted, self._progress, self._replay)
@@ -318,7 +318,7 @@ class Explainer:
         (given, _), weights = weighted("baselines", baselines, weights)
         check_rows("baselines", given)
         inputs, device = self._inputs(given)
-        number = len(inputs[0])
+        number = inputs[0].shape[0]
         constants, rows = self._further(args, sample_kwargs, number, device)
         shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
         engine = self._engine(
@@ -352,8 +352,8 @@ class Explainer:
 
     def _inputs(self, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
         """Checked tensors as the model takes them, and the device that they are explained on."""
-        device = device_of(self._model, given)
-        return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes_of(self._model))], device
+        device, dtypes = device_and_dtypes(self._model, given)
+        return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes)], device
 
     def _further(
         self, args: Any, sample_kwargs: Any, samples: int, device: torch.device

@@ -57,7 +57,7 @@ class Explanation:
         self.begun = False
         if engine.probed.layouts.rowwise:
             self.pairing = "alone"
-        pairs = len(self.inputs[0]) * self.baselines.number * self.outputs
+        pairs = self._total * self.baselines.number * self.outputs
         # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
         bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
         self._bar = bar
@@ -65,7 +65,7 @@ class Explanation:
         self._result: list[Explained] = []
         with nullcontext() if bar is None else bar:
             self._replayed_chunks()
-            while self._done < len(self.inputs[0]):
+            while self._done < self._total:
                 if engine.device.type == "cpu":
                     keep_freed_memory(self.budget)
                 with engine.hooks() as hooks:
@@ -82,7 +82,7 @@ class Explanation:
     def budget(self) -> int:
         """Bytes that may be used, as found out when it is first asked for."""
         if self._limit is None:
-            self._limit = self.engine.budget(self._work(len(self.inputs[0])))
+            self._limit = self.engine.budget(self._work(self._total))
         return self._limit
 
     def rounding(self, samples: Tensor, targets: Tensor, wanted: Tensor, layers: Sequence[int]) -> Tensor:
@@ -117,7 +117,7 @@ class Explanation:
 
     def _chunks(self) -> None:
         """The inputs that are left, chunk by chunk; or one of them, where those behind it can then be replayed."""
-        total = len(self.inputs[0])
+        total = self._total
         while self._done < total:
             chunks = self._plan(total - self._done)
             here = slice(self._done, min(total, self._done + chunks.inputs))
@@ -144,7 +144,7 @@ class Explanation:
 
     def _replayed_chunks(self) -> None:
         """The inputs that are left, as long as there is a trace for them and it decides as they do."""
-        total = len(self.inputs[0])
+        total = self._total
         if self.replay is None or self._done == total:
             return
         with self.replay.replaying(self, total - self._done) as replaying:
@@ -156,13 +156,13 @@ class Explanation:
 
     def _put(self, part: Explained) -> None:
         """The next inputs, explained."""
-        total = len(self.inputs[0])
+        total, number = self._total, part.outputs.shape[0]
         if not self._result:
             with within_memory(f"the result for {total} inputs"):
-                self._result = [part if len(part.outputs) == total else part.room(total)]
+                self._result = [part if number == total else part.room(total)]
         if self._result[0] is not part:
             self._result[0].put(self._done, part)
-        self._done += len(part.outputs)
+        self._done += number
         self.begun = True
 
     def _better_layouts(self) -> bool:
@@ -181,6 +181,11 @@ class Explanation:
             return False
         self._reference = None
         return True
+
+    @property
+    def _total(self) -> int:
+        """How many inputs there are."""
+        return self.inputs[0].shape[0]
 
     def _plan(self, inputs: int) -> Chunks:
         return self.engine.plan(self._work(inputs), self.budget)

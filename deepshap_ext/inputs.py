@@ -28,11 +28,12 @@ class Given:
     columns: list[str] | None
 
 
-def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
-    """The device of the model's parameters and buffers; that of the background where it has none."""
+def device_and_dtypes(model: nn.Module, data: Sequence[Given]) -> tuple[torch.device, list[torch.dtype]]:
+    """The device of the model's parameters and buffers, that of the background where it has none; and what :func:`dtypes_of` gives."""
+    modules = _modules(model)
     devices = {
         tensor.device
-        for module in _modules(model)
+        for module in modules
         for held in (module._parameters, module._buffers)
         for tensor in held.values()
         if tensor is not None
@@ -42,14 +43,18 @@ def device_of(model: nn.Module, data: Sequence[Given]) -> torch.device:
     device = devices.pop() if devices else data[0].tensor.device
     if device.type == "meta":
         raise ValueError("model: its parameters are on the meta device and have no values")
-    return device
+    return device, _dtypes(modules)
 
 
 def dtypes_of(model: nn.Module) -> list[torch.dtype]:
     """The floating-point dtypes of the model's parameters, in their order."""
+    return _dtypes(_modules(model))
+
+
+def _dtypes(modules: Sequence[nn.Module]) -> list[torch.dtype]:
     return [
         parameter.dtype
-        for module in _modules(model)
+        for module in modules
         for parameter in module._parameters.values()
         if parameter is not None and parameter.is_floating_point()
     ]

@@ -80,7 +80,7 @@ class Replay:
         kind = kind_of(explanation)
         if kind in self._refused or part.inexact:
             return False
-        if self._find(explanation, len(explanation.inputs[0]) - here.start) is not None:
+        if self._find(explanation, explanation.inputs[0].shape[0] - here.start) is not None:
             return True
         try:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
@@ -182,7 +182,7 @@ class Replaying:
             rows = [cycled(tensor[here], sizes.taped) for tensor in theirs]
         values = self._given(BASELINES, rows)
         trace.run(REFERENCE_PASS, values)
-        if not own and count == len(theirs[0]):
+        if not own and count == theirs[0].shape[0]:
             self._reference = values
         return values
 
@@ -193,7 +193,7 @@ class Replaying:
         targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
         weights = explanation.baselines.weights
         found = self._found(values, cycled(targets, trace.sizes.inputs).t(), None, weights, inputs)
-        explanation.advance(targets.numel() * len(weights))
+        explanation.advance(targets.numel() * weights.shape[0])
         (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
         return Explained(
             found,

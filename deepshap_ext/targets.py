@@ -67,7 +67,7 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
         target = target.tolist()
     if not isinstance(target, list):
         flat = _flat("target", target, shape)
-        return lambda outputs, here: torch.full((len(outputs), 1), flat, device=outputs.device), ()
+        return lambda outputs, here: torch.full((outputs.shape[0], 1), flat, device=outputs.device), ()
     if len(target) != samples:
         raise ValueError(
             f"target must be one index, or a list of one a sample for {samples} samples, got {len(target)}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import deepshap_ext
-from deepshap_ext import Application, DeepExplainer, ops, pairs
+from deepshap_ext import Application, DeepExplainer, Explainer, engine, ops, pairs
 
 
 def _cuda_error() -> Exception:
@@ -183,6 +183,19 @@ def test_out_of_memory_in_the_backward() -> None:
         found = explainer.attribute(x).values
     assert limit["left"] == 0
     assert_same(found, expected)
+
+
+def test_what_is_free_is_looked_at_for_large_work_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def free(device: torch.device) -> int:
+        raise AssertionError("looked at")
+
+    model, explained = nn.Sequential(nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 1)), torch.randn(200, 1000)
+    explainer = Explainer(model)
+    explainer.attribute(explained[:2], baselines=explained[:3])
+    monkeypatch.setattr(engine, "available_memory", free)
+    explainer.attribute(explained[:2], baselines=explained[:3])
+    with pytest.raises(AssertionError, match="looked at"):
+        explainer.attribute(explained, baselines=explained)
 
 
 def test_other_errors_are_not_retried() -> None:

@@ -164,8 +164,8 @@ class ProgramGenerators:
 def _numpy_memory() -> bytes | None:
     """What numpy's generator for all has in memory, where it is of the kind that it is at first. Reading that takes a hundredth of the
     time that setting a state takes."""
-    shared: Any = np.random
-    generator = shared.get_bit_generator()
+    # numpy before 1.24 does not give it.
+    generator: Any = getattr(np.random, "get_bit_generator", lambda: None)()
     if type(generator) is not np.random.MT19937:
         return None
     return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)

@@ -307,6 +307,7 @@ class ModelHooks:
                     # A buffer, say, that the model has written its output into.
                     output = output.clone()
                 returned = output
+        capture.parts.forget()
         self._written.put_back(capture.tape)
         self._written.clear()
         self._tensors.put_back()
@@ -350,6 +351,7 @@ class ModelHooks:
     def by_itself(self, inputs: Sequence[Tensor], select: Callable[[Any], Any] = lambda returned: returned) -> Any:
         """What ``select`` takes of what the model returns for copies of these rows outside of a pass: what it writes and draws is put back
         all the same."""
+        self._is_fresh = False
         explained = self.call.explained(inputs)
         others = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(explained) :], strict=True))}
         # The model may write into what it is given.

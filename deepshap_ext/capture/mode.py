@@ -48,6 +48,7 @@ from .detach import ALIASES, SET_GRAD_MODE, as_identity
 from .draws import Draws
 from .functions import Attempt, connected
 from .names import Operation, is_of_torch, operation
+from .parts import Parts
 from .saved import saved_tensors
 from .step import Step, Watch
 from .tape import Entry, Tape
@@ -94,6 +95,7 @@ class Capture(TorchFunctionMode):
         self._made_by: dict[int, _Made] = {}
         self._module_path = module_path
         self._parts_written = parts_written
+        self.parts = Parts(on=not parts_written)
         #: The operation whose decomposition of this package runs: what that detaches is to be without a gradient.
         self._whole: Operation | None = None
         self._on = True
@@ -295,6 +297,7 @@ class Capture(TorchFunctionMode):
 
     def release(self) -> None:
         """Let go of the autograd graph and of storages; what the tape keeps stays."""
+        self.parts.forget()
         self.dependence = Dependence()
         self.codes = Codes()
         self.without_rule.clear()
@@ -405,6 +408,8 @@ class Capture(TorchFunctionMode):
         if step and not written:
             with torch.no_grad():
                 result = run(*given, **kwargs)
+        elif active and (part := self.parts.read(called.name, args, kwargs)) is not None:
+            result = part
         else:
             # A step in place keeps its node, whose gradient of 0 the walk over the graph refuses.
             result = run(*given, **kwargs)

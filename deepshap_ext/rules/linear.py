@@ -192,7 +192,7 @@ REFUSED_AT_ONCE = {
 REFUSED: dict[str, str] = {name: family for family, names in _WITHOUT_RULE.items() for name in names.split()}
 
 
-def _unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """``torch.unbind``, with a gradient that lies in memory as the input does.
 
     Autograd's lies in the order of the dimensions, and has to be copied for the view that the input is: a permuted projection to
@@ -234,4 +234,4 @@ def _geometry(view: Tensor) -> tuple[Any, ...]:
 
 
 #: Linear operations done as torch does them, but along the dimensions as these lie in memory.
-IN_MEMORY_ORDER = {torch.unbind: _unbind, Tensor.unbind: _unbind}
+IN_MEMORY_ORDER = {torch.unbind: unbind, Tensor.unbind: unbind}

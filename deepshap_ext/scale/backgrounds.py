@@ -35,13 +35,16 @@ class Background:
         else:
             self._shared = _read(baselines)
 
-    def of(self, x: Any, rows: slice) -> Any:
-        """Those of the samples ``x``, which are these rows, as :meth:`deepshap_ext.Explainer.attribute` takes them."""
+    def of(self, x: Any, rows: slice, most: int | None = None) -> Any:
+        """Those of the samples ``x``, which are these rows, as :meth:`deepshap_ext.Explainer.attribute` takes them; of a sample's own only
+        so many at ``most``."""
         if self._own is not None:
-            return self._own.read(rows)
-        if self._made is None:
+            found = self._own.read(rows)
+        elif self._made is not None:
+            found = self._made(x, seeds(self._seed, rows))
+        else:
             return self._shared
-        return self._made(x, seeds(self._seed, rows))
+        return [part[:, :most] for part in found] if isinstance(found, (list, tuple)) else found[:, :most]
 
     def bytes_a_sample(self, first: Any) -> int:
         """Bytes of the baselines that are a sample's own; ``first`` is the first sample."""

@@ -91,8 +91,13 @@ class Job:
         """How many samples there are."""
         return len(self.inputs)
 
-    def explain(self, rows: slice) -> Attribution:
-        """The attributions of the samples ``rows``.
+    def first(self) -> Attribution:
+        """Attributions of one sample, to see what shapes they have; against two of its own baselines where these are as good as all."""
+        all_needed = self._weights is not None or self.options.get("per_baseline")
+        return self.explain(slice(0, 1), None if all_needed else 2)
+
+    def explain(self, rows: slice, most: int | None = None) -> Attribution:
+        """The attributions of the samples ``rows``; ``most``: against no more of the baselines of their own, for None against all.
 
         Raises:
             ValueError, TypeError, deepshap_ext.ExplanationError: as :meth:`deepshap_ext.Explainer.attribute`; the message begins with the
@@ -101,7 +106,7 @@ class Job:
         x = self.inputs.read(rows)
         given: dict[str, Any] = {}
         if self.background is not None:
-            given["baselines"] = self.background.of(x, rows)
+            given["baselines"] = self.background.of(x, rows, most)
         if self._weights is not None:
             given["weights"] = self._weights
         if self._args:
@@ -124,7 +129,7 @@ class Job:
         """All samples in their order, ``size`` at a time, with their attributions; None: as many as take 64 MiB with their own
         baselines."""
         number = size_or_none("rows", size)
-        number = number or self.block_size(self.explain(slice(0, 1)))
+        number = number or self.block_size(self.first())
         return self._parts(number)
 
     def _parts(self, size: int) -> Iterator[tuple[slice, Attribution]]:

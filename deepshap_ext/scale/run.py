@@ -147,7 +147,7 @@ def _opened(path: str | os.PathLike[str], job: Job, shard_size: int | None, move
 
 
 def _create(place: Path, job: Job, described: Mapping[str, Any], shard_size: int | None) -> None:
-    first = job.explain(slice(0, 1))
+    first = job.first()
     columns = job.keep.columns(first)
     block = job.block_size(first)
     if shard_size is None:

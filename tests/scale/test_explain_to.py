@@ -174,6 +174,20 @@ def test_layers_and_values_for_every_baseline(tmp_path: Path) -> None:
     assert group["values/0"].metadata.dimension_names == ("sample", "baseline", "feature_1", "feature_2")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"per_baseline": True}, {"weights": [1, 2, 3]}, {"standard_error": True}],
+    ids=lambda options: next(iter(options)),
+)
+def test_baselines_of_each_samples_own(options: dict[str, Any], tmp_path: Path) -> None:
+    explainer, own = Explainer(network()), sequences(N * R, 2).reshape(N, R, 4, 8)
+    group = explain_to(tmp_path / "store", explainer, X, 0, baselines=own, shard_size=6, **options)
+    plain = explainer.attribute(X, 0, baselines=own, **options)
+    np.testing.assert_allclose(group["values"][:], plain.values, rtol=1e-12, atol=1e-14)
+    if plain.standard_error is not None:
+        np.testing.assert_allclose(group["standard_error"][:], plain.standard_error, rtol=1e-9, atol=1e-14)
+
+
 def test_dtypes_and_sums_over_axes(tmp_path: Path) -> None:
     explainer, axes = Explainer(network()), ["channel", "position"]
     plain = explainer.attribute(X, baselines=BASELINES).values.numpy()
