@@ -16,7 +16,7 @@ from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_no
 from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .capture.graph import Cut
-from .capture.hooks import Call
+from .capture.model_call import Call
 from .combination import Combination
 from .dial import check_dial
 from .engine import Engine, within_memory

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .capture.hooks import Call, ModelHooks
+from .capture.hooks import ModelHooks
+from .capture.model_call import Call
 from .errors import ExplanationError
 from .inputs import dtypes_of
 from .keywords import signature_of

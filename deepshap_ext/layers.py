@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .arguments import is_integer, one_of, shown
-from .capture.hooks import Layer
+from .capture.model_call import Layer
 
 
 def model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[Layer], bool]:

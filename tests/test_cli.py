@@ -361,11 +361,15 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "_cpu.so" in text
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_a_store_to_continue(folder: Path) -> None:
     np.save("many.npy", np.random.default_rng(0).normal(size=(900, F)).astype(np.float32))
     words = given(inputs="many.npy", shard_size="3")
     command = [sys.executable, "-m", "deepshap_ext", "explain", "store", *words]
+    # Where a shell runs the tests in the background, it has them ignore Ctrl-C, and with them what they start.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, env=command_models.environment(), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, handler)
     while process.poll() is None and not Path("store/checksums/c.2.0").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

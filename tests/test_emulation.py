@@ -14,6 +14,7 @@ import deepshap_ext
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_cuda_kernels_on_the_host(tmp_path: Path) -> None:
     package = tmp_path / "site" / "deepshap_ext"
     shutil.copytree(Path(deepshap_ext.__file__).parent, package, ignore=shutil.ignore_patterns("_c*.so", "__pycache__"))

@@ -75,6 +75,7 @@ def test_batches_are_halved_until_they_fit(pairing: str, rows: int, error: Calla
     assert found.output.shape == expected.output.shape
 
 
+@pytest.mark.slow
 def test_a_background_that_does_not_fit_at_once() -> None:
     model, x, background = spread(FunctionNet()).double(), digits(2, torch.float64), digits(40, torch.float64)
     expected = DeepExplainer(model, background)
@@ -369,6 +370,7 @@ print(sorted(fresh() for _ in range(9))[4])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc's allocator")
 def test_explaining_again_takes_few_fresh_pages() -> None:
     """Alone in its process, and among data that the process holds. Without care the median is 25,000 pages and more."""

@@ -201,6 +201,7 @@ def test_what_cannot_be_integrated_is_refused_by_name(function: Any, message: st
         DeepExplainer(Net(function), BACKGROUND)
 
 
+@pytest.mark.slow
 def test_a_jump_is_named_with_the_integrals_own_gap() -> None:
     model = Net(lambda h: h + h.round())
     with register_rule(Whole, "integrate"):

@@ -105,12 +105,14 @@ def alone() -> tuple[dict[Operation, str], set[str]]:
     return problems, names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_operation_alone(family: str, alone: tuple[dict[Operation, str], set[str]]) -> None:
     problems, _ = alone
     assert [problems[operation] for operation in FAMILIES[family] if operation in problems] == []
 
 
+@pytest.mark.slow
 def test_the_table_has_every_rule_and_linear_operation(alone: tuple[dict[Operation, str], set[str]]) -> None:
     _, names = alone
     everything = RULES.keys() | DECOMPOSITIONS.keys() | LINEAR
@@ -121,12 +123,14 @@ def test_the_table_has_every_rule_and_linear_operation(alone: tuple[dict[Operati
 ROWS = st.integers(1, 3)
 
 
+@pytest.mark.slow
 @_examples(100)
 @given(programs(), ROWS, ROWS, st.booleans())
 def test_random_programs_add_up(program: Program, samples: int, baselines: int, shapley: bool) -> None:
     _explain(program, samples, baselines, shapley)
 
 
+@pytest.mark.slow
 @_examples(40)
 @given(programs(), ROWS, ROWS, st.integers(1, 20_000), st.booleans())
 def test_how_a_program_is_explained_makes_no_difference(

@@ -361,6 +361,7 @@ def test_writes_into_its_own_results_are_replayed() -> None:
     of_both(Body(forward), lambda n: torch.randn(n, 6))
 
 
+@pytest.mark.slow
 def test_traces_are_bounded_and_freed() -> None:
     def graphs() -> int:
         gc.collect()

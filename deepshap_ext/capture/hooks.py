@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,14 @@ from ..rules.lookup import TWIN
 from ..rules.registry import Application, Context, Options, Rule, in_force
 from . import torch_state
 from .applied import is_rules_own
-from .dependence import tensors_in
 from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators
 from .interrupts import Interrupts, end_generators
 from .mode import Capture
+from .model_call import Call
 from .names import Operation, operation
 from .script import watched
+from .seen import SeenLayers
 from .state import State
 from .step import Watch
 from .tape import Tape
@@ -65,54 +66,6 @@ class Pass:
         return replace(self, output=output, returned=returned, explained=explained, edges=[], inputs=[])
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The tensors that a module is given (``at`` ``"input"``) or returns (``"output"``), in one of its calls in a forward pass.
-
-    ``call``: which one, counted from 0; None where there is only one. The model itself at its input stands for the model's own inputs.
-    """
-
-    module: nn.Module
-    at: Literal["input", "output"] = "input"
-    call: int | None = None
-
-    def is_inputs_of(self, model: nn.Module) -> bool:
-        return self.module is model and self.at == "input" and not self.call
-
-
-@dataclass(frozen=True)
-class Call:
-    """How the model is called and what is taken from it.
-
-    ``layers``: explain these tensors instead of the model's inputs. ``select`` takes the model's output to the tensor ``[rows, ...]`` that
-    is explained. ``constants``: further arguments that are the same in every call, by name, or by number where they are positional ones
-    behind the inputs. ``by_row``: names and numbers of those that have a row a sample; they come behind the model's inputs wherever
-    these are passed on. ``names``: of the inputs, where keyword arguments take the places before them.
-    """
-
-    layers: Sequence[Layer]
-    select: Callable[[Any], Tensor]
-    constants: Mapping[str | int, Any]
-    by_row: Sequence[str | int]
-    names: Sequence[str] = ()
-
-    def __call__(self, model: nn.Module, inputs: Sequence[Tensor], others: Mapping[str | int, Any]) -> Any:
-        """What the model returns; ``others`` are its further arguments."""
-        keywords = {key: value for key, value in others.items() if isinstance(key, str)}
-        if self.names:
-            return model(**dict(zip(self.names, inputs, strict=True)), **keywords)
-        positions = sorted(key for key in others if isinstance(key, int))
-        return model(*inputs, *(others[position] for position in positions), **keywords)
-
-    def explained(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The model's inputs, without the further arguments behind them."""
-        return inputs[: len(inputs) - len(self.by_row)]
-
-    def explains_inputs_of(self, model: nn.Module) -> bool:
-        """Whether the model's own inputs are explained: instead of layers, or as one of them."""
-        return not self.layers or any(layer.is_inputs_of(model) for layer in self.layers)
-
-
 class ModelHooks:
     """A context in which a model can be run under capture.
 
@@ -138,8 +91,7 @@ class ModelHooks:
         self._running: list[nn.Module] = []
         self._parts_written = False
         self._capture: Capture | None = None
-        #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
-        self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in call.layers]
+        self._seen = SeenLayers(model, call.layers, self._names)
         self._interrupts = Interrupts(_PROTECTED)
         self._has_lock = False
         self._undo = Undo()
@@ -205,13 +157,7 @@ class ModelHooks:
             self._state.replace({id(tensor): of_the_same_memory(tensor) for tensor in made_in_inference_mode})
         for module in self._names:
             self._prepare_module(module)
-        for number, layer in enumerate(self.call.layers):
-            if layer.is_inputs_of(self._model):
-                continue
-            if layer.at == "input":
-                layer.module.register_forward_pre_hook(partial(self._see_inputs, number), with_kwargs=True)
-            else:
-                layer.module.register_forward_hook(partial(self._see_outputs, number))
+        self._seen.register()
         self._start = self._state.again()
         self._is_fresh = True
 
@@ -240,7 +186,7 @@ class ModelHooks:
 
     def _put_back(self) -> None:
         self._running.clear()
-        self._forget_layers()
+        self._seen.forget()
         self._capture = None
         try:
             self._undo.run()
@@ -285,7 +231,7 @@ class ModelHooks:
         capture = self._capture = Capture(
             self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written, watch
         )
-        self._forget_layers()
+        self._seen.begin(capture)
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
             given = [leaf.clone() for leaf in leaves]
@@ -313,7 +259,8 @@ class ModelHooks:
         self._tensors.put_back()
         self._running.clear()
         self._capture = None
-        tensors, edges, layers = self._seen_layers(leaves)
+        self._seen.end()
+        tensors, edges, layers = self._seen.found(leaves)
         integers = [edge in capture.codes.inputs for edge in edges]
         self._check_output(output, capture, len(inputs[0]))
         return Pass(capture, output, returned, tensors, edges, layers, integers, leaves)
@@ -405,80 +352,6 @@ class ModelHooks:
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:
             self._running.pop()
-
-    def _forget_layers(self) -> None:
-        for seen in self._seen:
-            seen.clear()
-
-    def _see_inputs(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._see(number, (args, kwargs))
-
-    def _see_outputs(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
-        self._see(number, output)
-
-    def _see(self, number: int, value: Any) -> None:
-        if self._capture is None:
-            return
-        seen = self._seen[number]
-        if len(seen) != (self.call.layers[number].call or 0):
-            seen.append(None)
-            return
-        with self._capture.paused():
-            # A tensor that the layer is given twice, as query and key, is one.
-            tensors = [
-                tensor
-                for tensor in {id(tensor): tensor for tensor in tensors_in(value)}.values()
-                if tensor.is_floating_point() and tensor in self._capture.dependence
-            ]
-            for tensor in tensors:
-                if random := self._capture.dependence[tensor].random:
-                    raise UnsupportedOperationError(
-                        f"{random}, and reaches the explained layer: explain a layer before it, or a model without it"
-                    )
-                self._capture.dependence.mark(tensor, explained=True)
-                if not tensor.requires_grad:
-                    # It carries no gradient (it comes from an embedding, say): made a leaf, it is explained with all that reads it, a skip
-                    # connection, too.
-                    tensor.requires_grad_(True)
-            # The edge stands for the tensor as it is now, whatever is written into it later. A mask of -inf that is the same on both
-            # sides gives nothing.
-            now = [tensor.detach().nan_to_num(torch.nan) for tensor in tensors]
-            seen.append((now, [get_gradient_edge(tensor) for tensor in tensors]))
-
-    def _seen_layers(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[GradientEdge], list[slice]]:
-        """What is explained, its places in the graph, and which of it are each layer's; ``leaves`` are the model's own inputs."""
-        tensors: list[Tensor] = []
-        edges: list[GradientEdge] = []
-        layers = []
-        # Nothing but the model's own inputs is explained where there are no layers.
-        for layer, seen in zip(self.call.layers or [Layer(self._model)], self._seen or [[]], strict=True):
-            if layer.is_inputs_of(self._model):
-                layers.append(slice(len(tensors), len(tensors) + len(leaves)))
-                tensors += [leaf.detach() for leaf in leaves]
-                edges += [get_gradient_edge(leaf) for leaf in leaves]
-                continue
-            name, number, call = self._names[layer.module], len(seen), layer.call
-            if not number:
-                raise ExplanationError(f"layer {name!r} did not run in the model's forward pass")
-            if call is None and number > 1:
-                raise ExplanationError(f"layer {name!r} runs {number} times in one forward pass: say which with call=")
-            if call is not None and call >= number:
-                raise ExplanationError(
-                    f"layer {name!r} runs {number} time(s) in one forward pass: there is no call {call}"
-                )
-            found = seen[call or 0]
-            if found is None or not found[0]:
-                way = (
-                    "; of a layer that is given integers, as an embedding is, explain what it returns with at='output'"
-                )
-                raise ExplanationError(
-                    f"layer {name!r} has no floating-point {layer.at} tensor that depends on the model's inputs"
-                    + (way if layer.at == "input" else "")
-                )
-            layers.append(slice(len(tensors), len(tensors) + len(found[0])))
-            tensors += found[0]
-            edges += found[1]
-        return tensors, edges, layers
 
     def _check_output(self, output: Any, capture: Capture, rows: int) -> None:
         if not isinstance(output, Tensor):

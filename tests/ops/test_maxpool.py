@@ -65,6 +65,7 @@ def test_oracle(pool, pairing, dtype, device, assert_close):
     check(arguments, dims, (1, 3, pairing), dtype, assert_close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 70, 250])
 def test_oracle_over_planes_of_any_size(size, dtype, device, assert_close):
     """Small ones share a block's memory, larger ones have one's, the largest none."""

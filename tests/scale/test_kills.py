@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from deepshap_ext.scale import Store, verify
@@ -19,6 +20,7 @@ def run(store: Path, kills: int) -> list[int]:
     return [int(word) for word in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     missing = run(tmp_path / "killed", 8)
     run(tmp_path / "whole", 0)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import sys
 import numpy as np, torch, zarr
@@ -29,6 +31,7 @@ for rows in (2000, 20000):
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, tmp_path]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
