@@ -29,7 +29,10 @@ def broken(name: str, factor: float) -> Iterator[list[str]]:
             calls.append(name)
             return [None if m is None else m * factor for m in application.multipliers(*args)]
 
-        return replace(application, multipliers=multipliers)
+        if application.scale is None:
+            return replace(application, multipliers=multipliers)
+        calls.append(name)  # whether this or another rule multiplies by the scale
+        return replace(application, multipliers=multipliers, scale=application.scale * factor)
 
     with patch.dict(RULES, {name: rule}):
         yield calls
