@@ -83,7 +83,7 @@ def copied(model: nn.Module, x: Tensor, background: Tensor, least: int) -> int:
     """How many tensors of at least so many elements an explanation copies, within native operations too."""
     explainer = DeepExplainer(model, background)
     explainer.attribute(x, 0)
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiler:
         explainer.attribute(x, 0)
     return sum(event.name == "aten::copy_" and math.prod(event.input_shapes[0]) >= least for event in profiler.events())
 

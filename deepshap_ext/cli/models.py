@@ -137,7 +137,7 @@ def _exported(path: Path, device: torch.device) -> nn.Module:
 
 def _refuse_pickles(path: Path) -> None:
     """Refuse what torch would unpickle: objects that are no tensors, and archives of its older format."""
-    from torch.export.pt2_archive.constants import CONSTANTS_DIR, CUSTOM_OBJ_FILENAME_PREFIX, OPAQUE_OBJ_FILENAME_PREFIX
+    from torch.export.pt2_archive import constants
 
     try:
         with zipfile.ZipFile(path) as archive:
@@ -145,9 +145,9 @@ def _refuse_pickles(path: Path) -> None:
             names = [name.lower() for name in archive.namelist()]
     except zipfile.BadZipFile as error:
         raise CommandError(f"--model: {path} is no file of torch.export.save") from error
-    objects = [
-        f"{CONSTANTS_DIR}{prefix}".lower() for prefix in (CUSTOM_OBJ_FILENAME_PREFIX, OPAQUE_OBJ_FILENAME_PREFIX)
-    ]
+    # torch 2.11 has no opaque objects.
+    prefixes = [getattr(constants, f"{kind}_OBJ_FILENAME_PREFIX", None) for kind in ("CUSTOM", "OPAQUE")]
+    objects = [f"{constants.CONSTANTS_DIR}{prefix}".lower() for prefix in prefixes if prefix is not None]
     if any(name.endswith("serialized_exported_program.json") for name in names):
         raise CommandError(f"--model: {path} has torch.export's older format, which is pickled: save it anew")
     if any(part in name for name in names for part in objects):
