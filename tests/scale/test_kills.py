@@ -11,7 +11,7 @@ import zarr
 from deepshap_ext.scale import Store, verify
 
 JOB = Path(__file__).with_name("small_job.py")
-SHARDS = 60
+SHARDS = 300
 
 
 def run(store: Path, kills: int) -> list[int]:
