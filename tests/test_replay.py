@@ -350,6 +350,38 @@ def test_what_is_not_replayed_runs_eagerly(options: dict[str, Any]) -> None:
         same(expected, Explainer(model, compile="replay").attribute(x, baselines=r, **options))
 
 
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (nn.LSTM, {"bidirectional": True, "num_layers": 2}),
+        (nn.LSTM, {"proj_size": 3}),
+        (nn.GRU, {"bias": False}),
+        (nn.GRU, {"bidirectional": True}),
+        (nn.RNN, {"nonlinearity": "relu"}),
+        (nn.RNN, {}),
+    ],
+)
+def test_recurrent_layers(layer: type[nn.Module], options: dict[str, Any]) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer(4, 5, batch_first=True, **options)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0][:, -1, :3]
+
+    of_both(Last(), lambda n: torch.randn(n, 60, 4))
+
+
+def test_the_operation_of_a_recurrent_layer() -> None:
+    operation = torch.ops.deepshap_ext.recurrent_layer.default
+    hidden, weight = torch.randn(2, 5), torch.randn(20, 5)
+    for cell, gates, state in (("lstm", 20, [hidden, hidden]), ("gru", 15, [hidden]), ("rnn_tanh", 5, [hidden])):
+        torch.library.opcheck(
+            operation, (cell, torch.randn(3, 2, gates), state, weight[:gates], torch.randn(gates), None)
+        )
+
+
 def test_writes_into_its_own_results_are_replayed() -> None:
     def forward(x: Tensor) -> Tensor:
         h = x * 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import linear
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -84,7 +85,12 @@ def _forward(
     """What the cell makes of all steps and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
     with torch.autocast(projected.device.type, enabled=False):
         given = [tensor.to(projected.dtype) for tensor in state]
-        return _FORWARD[cell](projected, given, _of_type(weights, projected.dtype))
+        weights = _of_type(weights, projected.dtype)
+        if get_proxy_mode() is None:
+            return _FORWARD[cell](projected, given, weights)
+        # Step by step a graph, which writes into nothing, would copy what is kept of all steps at each of them.
+        *found, kept = _traced(cell, projected, given, *weights)
+        return tuple(found), [kept]
 
 
 def _of_type(weights: Weights, dtype: torch.dtype) -> Weights:
@@ -154,6 +160,36 @@ def _rnn(
         torch.addmm(step, hidden, weight.t(), out=before)
         hidden = output.copy_(activation(before))
     return (outputs,), [kept]
+
+
+@torch.library.custom_op("deepshap_ext::recurrent_layer", mutates_args=())
+def _traced(
+    cell: str,
+    projected: Tensor,
+    state: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    projection: Tensor | None,
+) -> list[Tensor]:
+    """What the cell makes of all steps and what its rule reads, as one operation of a graph."""
+    found, kept = _FORWARD[cell](projected, state, (weight, bias, projection))
+    return [*found, *kept]
+
+
+@_traced.register_fake
+def _(
+    cell: str,
+    projected: Tensor,
+    state: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    projection: Tensor | None,
+) -> list[Tensor]:
+    steps, batch, gates = projected.shape
+    outputs = projected.new_empty(steps, batch, state[0].shape[-1])
+    if cell == "lstm":
+        return [outputs, torch.empty_like(state[1]), projected.new_empty(steps, batch, gates // 4 * 6)]
+    return [outputs, projected.new_empty(steps, batch, gates // 3 * 5 if cell == "gru" else gates)]
 
 
 _FORWARD: dict[str, Forward] = {
