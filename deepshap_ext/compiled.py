@@ -50,11 +50,12 @@ def _pointwise(module: GraphModule) -> GraphModule:
             graph.erase_node(node)
     made = GraphModule(module, graph)
     # torch.compile writes attributes on the tensors of a module: on these, which share the memory of the model's own.
-    for name, parameter in list(made.named_parameters(recurse=False, remove_duplicate=False)):
+    for name, tensor in [
+        *made.named_parameters(recurse=False, remove_duplicate=False),
+        *made.named_buffers(recurse=False, remove_duplicate=False),
+    ]:
         delattr(made, name)
-        made.register_buffer(name, parameter.detach())
-    for name, buffer in list(made.named_buffers(recurse=False, remove_duplicate=False)):
-        made.register_buffer(name, buffer.detach())
+        made.register_buffer(name, tensor.detach())
     return made
 
 

@@ -24,11 +24,11 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
         """.split()
     },
     **{getattr(_aten, name).Tensor: getattr(torch, name) for name in "add div eq ge gt le lt mul ne sub".split()},
-    **{getattr(_aten, name).dim_IntList: getattr(torch, name) for name in ("sum",)},
     **{getattr(_aten, name).default: getattr(Tensor, name) for name in "expand repeat view".split()},
     _aten.mean.dim: torch.mean,
     _aten.select.int: torch.select,
     _aten.sum.default: torch.sum,
+    _aten.sum.dim_IntList: torch.sum,
     _aten.transpose.int: torch.transpose,
 }
 
