@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
 from .found import Found
-from .rounding import tf32
+from .rounding import Rounding, tf32
 
 #: What to do where values do not add up: raise, warn, or not look.
 Check = Literal[True, False, "ignore"]
@@ -27,10 +27,6 @@ Check = Literal[True, False, "ignore"]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 #: How many standard errors of rounding a gap may be beyond that.
 STANDARD_ERRORS = 6.0
-
-#: From some samples ``[n]``, those of their outputs that are wanted ``[n, K]``, and a cut: the standard errors ``[n, K]`` of rounding in
-#: the gaps of its layers.
-Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
 
 #: The number of the first sample in messages.
 _first: ContextVar[int] = ContextVar("first", default=0)
@@ -46,8 +42,8 @@ def numbered_from(first: int) -> Iterator[None]:
         _first.reset(token)
 
 
-def checked(check: Any) -> Check:
-    """The argument ``check_additivity``."""
+def check_choice(check: Any) -> Check:
+    """The argument ``check_additivity``, checked."""
     if isinstance(check, (bool, np.bool_)):
         return bool(check)
     if not isinstance(check, str):
@@ -80,9 +76,7 @@ class Balance:
         return self._gaps[layers]
 
 
-def check_additivity(
-    balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding
-) -> None:
+def check_sums(balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding) -> None:
     """Raise or warn where values do not add up, and say where they cannot.
 
     ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
@@ -181,7 +175,8 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
         # Few at first: the rest need no look once one is found to be wrong.
         rows = suspects[looked_at : 2 * looked_at + 4]
         looked_at += len(rows)
-        allowed[rows] += STANDARD_ERRORS * rounding(rows, excess[rows] > 0, cut)
+        errors = rounding.standard_errors(rows, explained.targets[rows], excess[rows] > 0, cut.layers)
+        allowed[rows] += STANDARD_ERRORS * errors
         remaining = _excess(gap[rows], allowed[rows])
         if remaining.any():
             place, column = divmod(int(remaining.argmax()), remaining.shape[1])

@@ -1,26 +1,53 @@
-"""Inputs and baselines that have met, however their passes were run."""
+"""Inputs and baselines whose passes have run, eagerly or replayed, and what their pairs give."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .capture.graph import Cut
-from .found import Found
+from .explained import Activations, Explained
+from .found import Found, by_input, of_all_outputs
 from .moments import OverBaselines, over_baselines
+from .planner import Chunks
+from .rules.normalization import wide
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Block:
+    """The inputs ``here`` of an explanation and, of the baselines of each, ``count`` from number ``first`` on.
+
+    ``repeats``: how many consecutive rows of the input pass are one input: ``count`` in aligned pairs, where each of these rows has
+    another baseline, otherwise 1.
+    """
+
+    here: slice
+    first: int
+    count: int
+    repeats: int = 1
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs there are."""
+        return self.here.stop - self.here.start
 
 
 @dataclass
 class Met:
-    """What the passes over inputs and baselines gave.
+    """What the input pass and the reference pass over a block gave.
 
-    ``output`` and ``reference_output`` ``[rows, ...]``; ``explained`` and ``reference_explained``, the explained tensors; ``baselines``:
-    how many of the reference rows are one input's, where each has its own. ``layers``, ``cuts``, ``inexact`` and ``gaps``: as of
-    :class:`deepshap_ext.explained.Explained`. ``found`` gives what the pair pass finds of every explained tensor, for outputs ``[K,
-    rows]`` against the baselines of rows ``[J]`` with weights ``[J]``.
+    ``output`` and ``reference_output`` ``[rows, ...]``; ``explained`` and ``reference_explained``: the explained tensors on both sides.
+    ``baselines``: how many rows of the reference pass belong to one input, where each input has its own. ``layers``, ``cuts``, ``inexact``
+    and ``gaps`` (there ``integrals``): as in :class:`deepshap_ext.explained.Explained`. ``found(targets, baselines, weights)`` runs the
+    pair pass: it gives the contributions of every explained tensor to the flattened outputs ``targets`` ``[K, rows]``, against the
+    baselines in rows ``baselines`` ``[J]`` with ``weights`` ``[J]``.
     """
 
     output: Tensor
@@ -35,12 +62,38 @@ class Met:
     found: Callable[[Tensor, Tensor, Tensor], list[Found]]
 
 
+def explained_block(explanation: Explanation, met: Met, block: Block, chunks: Chunks) -> Explained:
+    """The ``block`` explained: the pair pass for every output and baseline, a chunk of them at a time."""
+    outputs = wide(met.output).reshape(len(met.output), -1)[:: block.repeats][: block.inputs]
+    targets = explanation.choose(outputs, block.here)
+    weights = explanation.baselines.weights[block.first : block.first + block.count]
+    own = explanation.baselines.own or explanation.pairing != "grid"
+    rows = targets.repeat_interleave(block.repeats, 0) if block.repeats > 1 else targets
+    if len(rows) < len(met.output):
+        # The batch has some inputs twice: the model needs two rows, or a trace as many as it was made with.
+        rows = cycled(rows, len(met.output))
+    each = explanation.wanted.each
+    return Explained(
+        _found(explanation, met, block, rows.t(), weights, chunks),
+        met.layers,
+        outputs.gather(1, targets),
+        expected_outputs(met.reference_output, targets, weights, each, met.baselines if own else None),
+        explanation.baselines.weights,
+        targets,
+        met.inexact,
+        met.cuts,
+        least_precise([met.reference_output, *met.reference_explained]),
+        met.gaps,
+        _activations(explanation, met, block) if explanation.wanted.activations else [],
+    )
+
+
 def expected_outputs(
     reference_output: Tensor, targets: Tensor, weights: Tensor, each: bool, baselines: int | None
 ) -> OverBaselines:
-    """``[K, B]`` float64: outputs ``targets`` ``[B, K]`` over the baselines with these weights, averaged or of ``each``.
+    """``[K, B]`` float64: the flattened outputs ``targets`` ``[B, K]`` for the baselines, averaged with ``weights`` ``[R]`` or of ``each``.
 
-    ``baselines``: how many rows each input has of its own, if so; the first as many as there are weights count.
+    ``baselines``: how many rows of the reference pass belong to each input, of which the first ``R`` count; None: all inputs share them.
     """
     outputs = reference_output.reshape(len(reference_output), -1).double()
     by_input = outputs[None] if baselines is None else outputs.unflatten(0, (-1, baselines))[: len(targets)]
@@ -58,6 +111,43 @@ def expected_outputs(
 
 
 def cycled(tensor: Tensor, rows: int, dim: int = 0) -> Tensor:
-    """So many rows: the tensor's, from the first on again where they do not do."""
+    """The tensor with so many ``rows`` in dimension ``dim``: its own, repeated from the first on where it has fewer."""
     number = tensor.shape[dim]
     return tensor if number == rows else tensor.index_select(dim, torch.arange(rows, device=tensor.device) % number)
+
+
+def least_precise(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The dtype with the largest rounding error among those of floating-point tensors."""
+    return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _found(
+    explanation: Explanation, met: Met, block: Block, targets: Tensor, weights: Tensor, chunks: Chunks
+) -> list[Found]:
+    """What is wanted of every explained tensor for the flattened outputs ``targets`` ``[K, rows]``, over baselines with ``weights``."""
+    aligned = explanation.pairing in ("aligned", "alone")
+    baselines = torch.arange(1 if aligned else len(weights), device=targets.device)
+    by_output: list[list[Found]] = []
+    for chosen in targets.split(chunks.outputs):
+        total: list[Found] | None = None
+        for first in range(0, len(baselines), chunks.baselines):
+            rows = baselines[first : first + chunks.baselines]
+            part = met.found(chosen, rows, weights if aligned else weights[first : first + len(rows)])
+            total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
+            explanation.advance(block.inputs * block.repeats * len(rows) * len(chosen))
+        assert total is not None
+        by_output.append(total)
+    return [of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
+
+
+def _activations(explanation: Explanation, met: Met, block: Block) -> list[Activations]:
+    """The explained tensors of the block's inputs and baselines."""
+    own = explanation.baselines.own
+    shared = not own and explanation.pairing == "grid"
+    found = []
+    layouts = explanation.engine.probed.layouts.explained
+    for x, r, layout in zip(met.explained, met.reference_explained, layouts, strict=True):
+        theirs = by_input(r[None], layout, met.baselines, 1 if shared else block.inputs)[0, :, : block.count]
+        inputs = by_input(x[None], layout, block.repeats, block.inputs)[0, :, 0]
+        found.append(Activations(inputs, theirs if own else theirs[0], own))
+    return found

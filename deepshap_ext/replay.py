@@ -18,7 +18,7 @@ from .compiled import compiled
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory, keep_freed_memory
-from .met import Met, cycled
+from .met import Block, Met, cycled, explained_block
 from .planner import Chunks
 from .traced import NotTraceableError, Values
 from .tracing import (
@@ -163,7 +163,7 @@ class Replaying:
             if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
                 part = self._in_one_backward(values, here)
             else:
-                part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
+                part = explained_block(explanation, self._met(values, here), Block(here, first, count), sizes)
             found = part if found is None else found.with_more_baselines(part)
         return None if any(decided) else found
 

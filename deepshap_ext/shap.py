@@ -59,10 +59,10 @@ class DeepExplainer(Explainer):
         self._background = Baselines(
             [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
         )
-        constants, rows = self._further((), sample_kwargs, self._background.number, device)
-        self._rows = rows
-        ran_on = [*self._background.tensors, *rows.values()]
-        engine = self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        further = self._engines.further((), sample_kwargs, self._background.number, device)
+        self._rows = further.rows
+        ran_on = [*self._background.tensors, *further.rows.values()]
+        engine = self._engines.engine(further, ran_on, lambda: ran_on, lambda: {"data": ran_on})
         taken_as = engine.dtypes[: len(tensors)]
         #: The dtype of inputs whose integers are numbers to the model, and not codes; None for others.
         self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
