@@ -16,7 +16,6 @@ from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
 from .combination import Combination
 from .dial import check_dial
-from .engine import within_memory
 from .engines import Engines
 from .estimates import dialled
 from .explanation import Explanation
@@ -25,6 +24,7 @@ from .found import Wanted, check_codes, check_wanted
 from .inputs import Given, check_rows, device_and_dtypes, in_the_models_dtype, taken
 from .keywords import check_kwargs
 from .layers import model_and_layers
+from .memory import within_memory
 from .outputs import selector
 from .replay import replay_of
 from .rounding import Rounding
@@ -161,8 +161,8 @@ class Explainer:
                 ``lambda outputs: outputs.argmax(1)`` explains the predicted class.
             baselines: like X, ``[R, *features]`` that all samples share, or each sample's own, ``[N, R, *features]``; or what
                 ``shap.kmeans`` returns.
-            weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors are those of as
-                many equal ones as say the same, ``(sum w)^2 / sum w^2``.
+            weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors take the number of
+                baselines to be ``(sum w)^2 / sum w^2``, so many of equal weight.
             args: the model's positional arguments behind its inputs. A tensor or an array has a row a sample, ``[N, ...]``, which holds
                 for its baselines as well; anything else is the same for all samples. They are not explained.
             sample_kwargs: keyword arguments with a row a sample, such as an attention mask, tensors ``[N, ...]``, likewise. A sample's
@@ -185,8 +185,8 @@ class Explainer:
             players: which features are one player, in a coalition together or not at all: integers from 0 on, of the features' shape, or
                 of X's for players of each sample; for several inputs a list. Values are then those of the players, ``[N, players]``,
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
-            seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
-            legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
+            seed: of the random orders of players that ``passes`` draws; a sample has the same orders in any batch.
+            legs: into how many blocks an order is cut, at most half of the ``passes``; None: the number that is best for these passes.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
 
@@ -264,17 +264,17 @@ class Explainer:
         rounding = Rounding(engine, inputs, compared)
         balance = Balance(explained)
         check_sums(balance, check, self._tolerance, layers, rounding)
-        # What variances over the baselines are divided by: one less than as many baselines of equal weight as say the same.
-        others = compared.degrees_of_freedom if standard_error else None
+        degrees_of_freedom = compared.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
                 game = dial.game(inputs, features, compared)
                 explained, unbiased = dialled(dial, engine, game, explained, self._progress)
             check_sums(Balance(unbiased), check, self._tolerance, layers, rounding)
             balance = Balance(explained)
-            # The variances are already those of the means.
-            structure, others = Structure(listed and players is None), 1.0 if standard_error else None
-        return attribution(balance, structure, others, outputs, target is None)
+            structure = Structure(listed and players is None)
+            # These variances are squared standard errors already.
+            degrees_of_freedom = 1.0 if standard_error else None
+        return attribution(balance, structure, degrees_of_freedom, outputs, target is None)
 
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
@@ -336,30 +336,30 @@ class Explainer:
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
 
     def _with_memory(self, max_memory: int | None) -> Explainer:
-        """The same explainer without a bar, whose passes take so many bytes, for None as many as are free."""
+        """A copy without a progress bar whose passes take ``max_memory`` bytes; None: half of what is free."""
         other = copy.copy(self)
         other._max_memory, other._progress = max_memory, False
         other._engines = self._engines.with_memory(max_memory)
         return other
 
     def _into(self, out: Any, X: Any, target: Any, **asked: Any) -> Attribution:
-        """The values written into ``out``; ``asked``: the other arguments of :meth:`attribute`."""
+        """Write the values into ``out``, some samples at a time; ``asked``: the other arguments of :meth:`attribute`."""
         from .scale.into import attribute_into
         from .scale.job import Job
 
         return attribute_into(out, Job(self, X, target, **asked))
 
     def _taken(self, X: Any) -> tuple[list[Given], bool]:
-        """What :func:`taken` gives of the argument X, whose rows are checked."""
+        """The tensors of the argument X, checked, and whether it was a list of them."""
         given, listed = taken("X", X)
         check_rows("X", given)
         return given, listed
 
     def _numbers(self, given: list[Given]) -> list[Given]:
-        """An argument's tensors, integers as numbers where a background that the explainer was made with has numbers."""
+        """The tensors of an argument; an explainer with a background converts integers where the background has numbers."""
         return given
 
     def _inputs(self, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
-        """Checked tensors as the model takes them, and the device that they are explained on."""
+        """Checked tensors in the dtype of the model's parameters and on their device, and the device."""
         device, dtypes = device_and_dtypes(self._model, given)
         return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes)], device

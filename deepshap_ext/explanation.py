@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from .baselines import Baselines, examples
 from .capture.hooks import ModelHooks
-from .engine import Engine, does_not_fit, within_memory
+from .engine import Engine
 from .errors import ControlFlowError, MixedSamplesError
 from .explained import Explained
 from .found import Wanted
-from .memory import is_out_of_memory, keep_freed_memory
+from .memory import does_not_fit, is_out_of_memory, keep_freed_memory, within_memory
 from .pairs import Pairing
 from .passes import Passes
 from .planner import Chunks, Work

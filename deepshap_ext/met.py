@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .arrays import wide
 from .capture.graph import Cut
 from .explained import Activations, Explained
 from .found import Found, by_input, of_all_outputs
 from .moments import OverBaselines, over_baselines
 from .planner import Chunks
-from .rules.normalization import wide
 
 if TYPE_CHECKING:
     from .explanation import Explanation

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .arrays import wide
 from .baselines import Baselines
 from .capture.graph import Cut, audit, cuts, led_past, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import same_outputs
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
 from .explained import Explained
-from .found import Found, of_outputs
+from .found import Against, Found, of_outputs
 from .met import Block, Met, explained_block, least_precise
 from .pairs import Pairs
 from .planner import Chunks
-from .rules.normalization import wide
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -113,9 +113,8 @@ class Passes:
         adding_up, inexact = self._compare_tapes(pairs, block)
 
         def found(targets: Tensor, baselines: Tensor, weights: Tensor) -> list[Found]:
-            return of_outputs(
-                wanted, pairs, targets, baselines, weights, layouts.explained, block.repeats, block.inputs
-            )
+            against = Against(baselines, weights, block.inputs, block.repeats)
+            return of_outputs(wanted, pairs, targets, layouts.explained, against)
 
         met = Met(
             graph.output.detach(),

@@ -16,15 +16,16 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
+from .arrays import wide
 from .baselines import Baselines
 from .capture.dependence import plain, storage_key, tensors_in
 from .capture.graph import ahead_of, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import Layouts
 from .capture.step import Step
-from .engine import Engine, within_memory
+from .engine import Engine
+from .memory import within_memory
 from .pairs import Pairs
-from .rules.normalization import wide
 from .rules.registry import Roundoff
 
 #: How many of a sample's baselines its rounding is estimated from, chosen evenly.

@@ -15,9 +15,9 @@ from .arguments import flag
 from .arrays import as_array
 from .attribution import Attribution
 from .baselines import Baselines, check_weights, weighted
-from .engine import within_memory
 from .explainer import Explainer
 from .inputs import Given, check_columns, check_rows, like, taken
+from .memory import within_memory
 from .shap_explanation import beside, explanation_class, explanations, names_of_outputs, one_each
 from .targets import ranked
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import arguments
-from .normalization import wide
+from ..arrays import wide
 from .registry import Application
 
 #: The dtype of what carries the multipliers of integers: exact up to 2**53.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
+from ..arrays import wide
 from ..errors import UnsupportedOperationError
 from .registry import Application, Context, Roundoff, decomposition, rule
 
@@ -80,11 +81,6 @@ def _normalize(
         return [Roundoff(mean * size, -1), Roundoff((lines - mean) * size, -1)]
 
     return Application([input], kept, multipliers, roundoffs=roundoffs)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """Half and bfloat16 as float32, in which rules compute and sums are taken."""
-    return tensor.float() if tensor.element_size() < 4 else tensor
 
 
 @rule("layer_norm")
