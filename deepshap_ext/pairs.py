@@ -23,11 +23,11 @@ Pairing = Literal["grid", "aligned", "per_sample", "alone"]
 
 
 class Pairs:
-    """Inputs and baselines whose tapes belong together, and the baseline that each running cotangent belongs to.
+    """An input pass and a reference pass whose operations correspond, and how their rows are paired.
 
     ``pairing``: ``grid``, every input with every one of ``R`` baselines; ``per_sample``, input ``b`` with its own rows
-    ``b*R .. b*R+R-1`` of the baselines; ``aligned``, input ``b`` with baseline ``b``; ``alone``, likewise, of one row each, whose
-    tensors need not be told apart by sample.
+    ``b*R .. b*R+R-1`` of the baselines; ``aligned``, input ``b`` with baseline ``b``; ``alone``, aligned with a single row on each side, so
+    that no layout is needed.
     """
 
     def __init__(self, inputs: Pass, baselines: Pass, layouts: Layouts, pairing: Pairing) -> None:
@@ -38,18 +38,21 @@ class Pairs:
         self.layouts = layouts.by_row() if alone else layouts
         self.pairing: Pairing = "aligned" if alone else pairing
         self.samples = len(inputs.output)
+        #: The row of the baselines that the running cotangent belongs to, ``[]``; batched inside of the vmapped backward.
         self.row: Tensor = torch.empty(0, device="cpu")
         #: How many cotangents run at once.
         self.cotangents = 1
-        #: How far what was integrated is from adding up, by entry: the largest gap of any pair, in units of the explained output.
+        #: By operation that was integrated, the largest gap of a pair's integral from adding up, in units of the explained output.
         self.gaps: dict[str, float] = {}
 
     def sides(self, entry: Entry, grads: Sequence[Tensor]) -> Sides:
         return Sides(self, entry, grads)
 
     def multipliers(self, chosen: Tensor, rows: Tensor) -> list[Tensor]:
-        """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
-        baselines ``rows`` ``[V]``."""
+        """Multipliers ``[V, *explained.shape]`` of every explained tensor, for ``V`` cotangents at once.
+
+        Each has a flattened output for every sample, ``chosen`` ``[V, samples]``, and a row of the baselines, ``rows`` ``[V]``.
+        """
         self.inputs.capture.running.pairs = self
         self.cotangents = len(rows)
         start: Any
@@ -59,8 +62,8 @@ class Pairs:
 
         def one(cotangent: Tensor, row: Tensor) -> list[Tensor]:
             self.row = row
-            # torch.autograd.grad without its checks, which take longer than a small backward: graph kept, no graph of its own, and what
-            # does not lead to the output has no gradient.
+            # What torch.autograd.grad(start, edges, cotangent, retain_graph=True, allow_unused=True) calls, without its checks, which take
+            # longer than a small backward.
             found = _engine_run_backward((start,), (cotangent,), True, False, edges, True, accumulate_grad=False)
             return [
                 torch.zeros_like(tensor) if grad is None else grad
@@ -73,7 +76,7 @@ class Pairs:
             self.inputs.capture.running.pairs = None
 
     def _one_hot(self, chosen: Tensor) -> Tensor:
-        """The cotangents ``[V, *output.shape]`` of the output that take one of its flattened elements a sample."""
+        """Cotangents ``[V, *output.shape]`` of the output: 1 at each sample's flattened output ``chosen`` ``[V, samples]``, otherwise 0."""
         output = self.inputs.output
         zeros = output.new_zeros(*chosen.shape, output[0].numel())
         return zeros.scatter_(2, chosen.unsqueeze(2), 1).view(-1, *output.shape)
@@ -94,13 +97,15 @@ class Pairs:
         count = {"grid": baselines, "per_sample": baselines // self.samples, "aligned": 1}[self.pairing]
         for row in torch.arange(count, device=r.device).split(1):
             first, *others = (self.baseline(r, layout, row).expand_as(x) for layout in candidates)
-            if not all(_equal_tensors(first, other) for other in others):
+            if any(_rows_differ(first[None], other[None]).any() for other in others):
                 return False
         return True
 
     def baseline(self, r: Tensor, layout: Layout | None, row: Tensor) -> Tensor:
-        """Of a tensor of the baselines what the inputs are compared with where these meet baseline ``row`` ``[1]``; it broadcasts to the
-        shape of theirs."""
+        """The rows of ``r``, a tensor of the baselines, that the inputs are paired with in the cotangent of baseline ``row`` ``[1]``.
+
+        The result broadcasts to the shape of the inputs' tensor.
+        """
         if layout is None or self.pairing == "aligned":
             return r
         dim = layout.dim
@@ -114,10 +119,10 @@ class Pairs:
         return one.flatten(dim, dim + 2)
 
     def inexact(self) -> list[tuple[Entry, Tensor]]:
-        """Operations whose gradient-free operands differ between an input and its baselines, with the inputs ``[samples]`` concerned; of
-        those whose results reach the output other than through what is explained.
+        """Operations with operands that carry no gradient and differ between an input and its baselines, with which inputs ``[samples]``.
 
-        Raises :class:`ControlFlowError` where the passes ran different operations.
+        Those are left out whose results reach the output only through the explained tensors. Raises :class:`ControlFlowError` where the
+        passes ran different operations.
         """
         found = []
         beside: set[Node] | None = None
@@ -145,7 +150,7 @@ class Pairs:
         return found
 
     def differs(self, adding_up: list[Cut]) -> Tensor:
-        """``[]``: whether :meth:`inexact` would find operands that keep attributions from adding up as these cuts say; no value is read."""
+        """``[]``: whether :meth:`inexact` would find operands that keep these cuts from adding up, found without reading a value."""
         beside = beside_cuts(self.inputs)
         wrong = [torch.zeros((), dtype=torch.bool, device=self.inputs.output.device)]
         for one, other in zip(self.inputs.tape.entries, self.baselines.tape.entries, strict=True):
@@ -160,13 +165,14 @@ class Pairs:
         return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
 
     def _check_same(self, one: Entry, other: Entry, layouts: Sequence[Layout | None]) -> None:
+        """Raise :class:`ControlFlowError` where an entry of the inputs' tape is another operation than that of the baselines' tape."""
         if one.title != other.title or one.module != other.module:
             raise ControlFlowError(
                 f"the model calls {one.called} for the inputs where it calls {other.called} for the baselines"
             )
         if len(one.kept) != len(layouts):
             raise ControlFlowError(f"{one.called} does not run for every input or baseline")
-        if not _equal(one.value, other.value):
+        if not _same_value(one.value, other.value):
             raise ControlFlowError(
                 f"{one} gives {one.value!r} for the inputs and {other.value!r} for the baselines: what the model does with it cannot be "
                 f"explained"
@@ -189,21 +195,21 @@ class Pairs:
     def _differing(self, x: Tensor, r: Tensor, layout: Layout | None, unread: bool = False) -> Tensor:
         """The inputs ``[samples]`` whose rows differ from any of their baselines' rows."""
         if layout is None:
-            return _unequal(x[None], r[None], unread).expand(self.samples)
+            return _rows_differ(x[None], r[None], unread).expand(self.samples)
         x, r = layout.rows(x), layout.rows(r)
         if self.pairing == "grid":
-            return _unequal(x, r[:1].expand_as(x), unread) | _unequal(r, r[:1].expand_as(r), unread).any()
+            return _rows_differ(x, r[:1].expand_as(x), unread) | _rows_differ(r, r[:1].expand_as(r), unread).any()
         if self.pairing == "per_sample":
             r = r.unflatten(0, (self.samples, -1))
-            return torch.stack([_unequal(x, r[:, j], unread) for j in range(r.shape[1])]).any(0)
-        return _unequal(x, r, unread)
+            return torch.stack([_rows_differ(x, r[:, j], unread) for j in range(r.shape[1])]).any(0)
+        return _rows_differ(x, r, unread)
 
 
 class Sides:
     """What a rule reads in the pair pass: the tensors that its operation kept, of the inputs and of the baselines.
 
-    ``x`` and ``r`` are lists of them, with all rows of either side, wherever the batch lies; :meth:`pair` gives those that belong together.
-    ``grads``: the multipliers of all outputs of the operation, in order.
+    ``x`` and ``r``: lists of these tensors, with all rows of either side, wherever the batch lies in them; :meth:`pair` gives the two
+    tensors whose rows belong together. ``grads``: the multipliers of all outputs of the operation, in order.
     """
 
     def __init__(self, pairs: Pairs, entry: Entry, grads: Sequence[Tensor]) -> None:
@@ -221,17 +227,19 @@ class Sides:
 
     @property
     def cotangents(self) -> int:
-        """How many multipliers of the output are computed at once: all are of the shape of the one that the rule is given."""
+        """How many cotangents are computed at once; a rule runs inside ``torch.func.vmap`` and is given the multipliers of one."""
         return self._pairs.cotangents
 
     def report_gap(self, gap: float) -> None:
-        """Tell how far the multipliers of a pair are from adding up, in units of the explained output, where a rule cannot do better; where
-        values do not add up, the message then names the operation with its largest ``gap``."""
+        """Report how far a pair's multipliers are from adding up, in units of the explained output, where the rule cannot do better.
+
+        If values do not add up, the message names the operation with its largest ``gap``.
+        """
         gaps, name = self._pairs.gaps, str(self._entry)
         gaps[name] = max(gap, gaps.get(name, 0.0))
 
     def rows(self) -> Tensor:
-        """``[1]``: the row of the baselines that the running cotangent belongs to."""
+        """``[1]``, int64: the row of the baselines that the running cotangent belongs to, as the native operations take it."""
         return self._pairs.row.unsqueeze(0)
 
     def geometry(self, position: int = 0) -> tuple[int, int, str]:
@@ -264,9 +272,10 @@ class Sides:
 
 
 def _before_last_linear(graph: Pass, chosen: Tensor) -> tuple[GradientEdge, Tensor] | None:
-    """Where a model ends in a linear layer: the layer's input in the graph, and its cotangents for the outputs ``chosen`` ``[V, samples]``.
+    """For a model that ends in a linear layer, where its backward can start: the layer's input in the graph, and the cotangents there.
 
-    That is a row of the weight for each; a one-hot cotangent of the output would take the outputs' number squared for all of them.
+    Such a cotangent is a row of the weight for each output ``chosen`` ``[V, samples]``. One-hot cotangents of the output would take memory
+    by the square of the number of outputs where all are explained.
     """
     root = get_gradient_edge(graph.output).node
     if root.name() != "AddmmBackward0" or any(edge.node is root for edge in graph.edges):
@@ -279,12 +288,11 @@ def _before_last_linear(graph: Pass, chosen: Tensor) -> tuple[GradientEdge, Tens
     return GradientEdge(hidden, number), rows if saved._saved_alpha == 1 else saved._saved_alpha * rows
 
 
-def _equal_tensors(one: Tensor, other: Tensor) -> bool:
-    return not _unequal(one[None], other[None]).any()
+def _rows_differ(x: Tensor, r: Tensor, unread: bool = False) -> Tensor:
+    """``[rows]``: which rows of ``x`` and ``r`` differ by more than rounding, which can depend on the size of the batch.
 
-
-def _unequal(x: Tensor, r: Tensor, unread: bool = False) -> Tensor:
-    """The rows that differ by more than rounding, which may be another one in another batch; ``unread``: no value decides what is run."""
+    ``unread``: which operations run must not depend on values, so that they can be traced.
+    """
     x, r = (torch.view_as_real(side.resolve_conj()) if side.is_complex() else side for side in (x, r))
     x, r = x.reshape(len(x), -1), r.reshape(len(r), -1)
     same = x == r
@@ -298,9 +306,9 @@ def _unequal(x: Tensor, r: Tensor, unread: bool = False) -> Tensor:
 def _rounded(x: Tensor, r: Tensor) -> Tensor:
     """Where ``x`` and ``r`` ``[rows, elements]`` differ by no more than the rounding of sums as large as the row's largest element.
 
-    Whole numbers (categories, steps, masks) are no such sums. A sum of a thousand terms that cancel to a single element was seen to move by
-    400 units of its rounding with the size of the batch; half precision rounds once what is summed in float32. What is left of a decision
-    smaller than that, the check of additivity sees.
+    Rows of whole numbers (categories, steps, masks) are no such sums: there any difference counts. The bound is 1024 units of rounding,
+    since a sum of a thousand terms that cancel was seen to move by 400 with the size of the batch; half precision is summed in float32 and
+    rounded once, so it needs fewer. A decision that makes a smaller difference than this is left to the additivity check.
     """
     eps = torch.finfo(x.dtype).eps
     rounding = 4 * eps if eps > 1e-4 else 1024 * eps
@@ -309,8 +317,9 @@ def _rounded(x: Tensor, r: Tensor) -> Tensor:
     return ((x - r).abs() <= rounding * scale) & ~whole
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _same_value(one: Any, other: Any) -> bool:
+    """Whether Python read the same from both sides: a number, a tuple or list of them, or an array."""
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_same_value(a, b) for a, b in zip(one, other, strict=True))
     same = one == other
     return bool(same.all() if hasattr(same, "all") else same)

@@ -84,6 +84,6 @@ def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]
 
 
 def _numbered(groups: Sequence[Any]) -> tuple[Tensor, list[Any]]:
-    """Each one's number, in the order in which they come first; and those that have the numbers."""
+    """The number of each item's group, in the order in which groups come first; and the groups in that order."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return torch.tensor([numbers[group] for group in groups]), list(numbers)

@@ -39,7 +39,10 @@ class Beside:
 
 
 def beside(given: Given, columns: list[str] | None, names: Any, display: Any, channels_last: bool) -> Beside:
-    """What stands beside an input's values: its ``feature_names``, else the ``columns``, and its ``display_data``."""
+    """What stands beside an input's values; ``names`` and ``display`` are the arguments ``feature_names`` and ``display_data``.
+
+    Without names they are the ``columns`` of the data frame, if it was one.
+    """
     data = as_array(given.tensor)
     if display is not None:
         shown_columns = columns_of(display)
@@ -69,12 +72,12 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
 
 
 def _names(value: Any) -> list[str]:
-    """As strings; none of what is no list of names."""
+    """The names as strings; none where ``value`` is no list of names."""
     return [str(name) for name in value] if isinstance(value, Iterable) and not isinstance(value, str) else []
 
 
 def one_each(argument: str, value: Any, inputs: int, listed: bool) -> Sequence[Any]:
-    """An argument's value for each input: the value itself, or where the inputs are a list, the items of one; None for each of them."""
+    """An argument's value for each input: the items of a list where the inputs are ``listed``, otherwise the value; None for none."""
     if value is None:
         return [None] * inputs
     if not listed:
@@ -145,14 +148,15 @@ def _of_the_explained(names: Array | None, found: Attribution) -> Any:
 
 
 def _mistaken(names: Any, values: Array) -> bool:
-    """Whether shap takes names ``[N, K]``, those of each sample's outputs, for names of features and outputs."""
+    """Whether shap would mistake ``names`` ``[N, K]``, of each sample's outputs, for names of features and outputs."""
     return np.ndim(names) == 2 and np.shape(names) == values.shape[-2:]
 
 
 def _channels_last(array: Array, dimensions: int) -> Array:
-    """The first dimension of the features behind the others; the array's first ``dimensions`` are those of samples and features."""
+    """The array with the first dimension of its features behind the others; its first ``dimensions`` are samples and features."""
     return np.moveaxis(array, 1, dimensions - 1) if dimensions > 2 else array
 
 
 def _flat(values: Any) -> list[Any]:
+    """The tensors of nested tuples, in order."""
     return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]

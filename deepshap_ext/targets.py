@@ -12,12 +12,12 @@ from torch import Tensor
 
 from .arguments import is_integer, one_of, shown
 
-#: From flattened outputs ``[b, outputs]`` of a slice of the samples to the indices ``[b, K]`` of those to explain.
+#: Takes the flattened outputs ``[b, outputs]`` of a slice of the samples to the positions ``[b, K]`` of those to explain.
 Choose = Callable[[Tensor, slice], Tensor]
 
 
 def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None:
-    """The target that takes the ``ranked_outputs`` outputs that come first in each sample's own order; all of them for None."""
+    """The target that takes the ``ranked_outputs`` outputs that rank first, by each sample's own order; all of them for None."""
     one_of("output_rank_order", order, ("max", "min", "max_abs"))
     if ranked_outputs is None:
         return None
@@ -37,7 +37,7 @@ def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None
 
 
 def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.device) -> tuple[Choose, tuple[int, ...]]:
-    """What ``target`` chooses of outputs of this ``shape`` a sample, and the shape that a sample's explained outputs have.
+    """The argument ``target``, checked, for outputs of this ``shape`` a sample; and the shape that a sample's explained outputs have.
 
     None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array or tensor of
     integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end. A
