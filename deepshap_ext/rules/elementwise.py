@@ -102,7 +102,7 @@ def _leaky_relu(_: Context, input: Tensor, negative_slope: float = 0.01) -> Appl
 def _rrelu(
     _: Context, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
 ) -> Application:
-    # In eval mode the slope is the mean of the two; in training mode it is random, and refused before any rule is looked up.
+    # In eval mode the slope is the mean of the two; in training mode it is random, and no call of it comes here.
     return _leaky_relu(_, input, (lower + upper) / 2)
 
 
@@ -179,7 +179,7 @@ def _hardshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
 
 
 def _sixth(input: Tensor) -> float:
-    """The number by which torch's kernels multiply for a division by 6: on CUDA it is ``1.0f / 6.0f``, also in float64.
+    """What torch's kernels take for one sixth: on the CPU they divide by 6, on CUDA they multiply by ``1.0f / 6.0f``, also in float64.
 
     aten/src/ATen/native/cpu/Activation.cpp; cuda/ActivationHardsigmoidKernel.cu and ActivationHardswishKernel.cu beside it.
     """

@@ -1,7 +1,7 @@
 """Operations that need no rule, and those that have none, by canonical name.
 
-A linear operation needs none: autograd's own backward passes multipliers on. Tests hold every name in ``LINEAR`` to that: it is additive, and
-its vmapped backward is equal to a plain loop.
+A linear operation needs none: autograd's own backward passes multipliers on. Tests hold every name in ``LINEAR`` to that: the operation is
+additive, and its vmapped backward is equal to a plain loop.
 """
 
 from __future__ import annotations

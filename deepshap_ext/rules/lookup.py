@@ -71,7 +71,7 @@ def codes_of(
 
 
 def _together(codes: Sequence[Tensor], first: int, index: Sequence[Tensor]) -> Operands | None:
-    """The operands ``codes``, which with other tensors are one ``index``, whose broadcast shape is in the result from dimension ``first``."""
+    """The operands ``codes``, which are part of an ``index`` of several tensors; its dimensions are the result's from ``first`` on."""
     if not codes or not all(map(is_integer, codes)):
         # Masks of truth values are decisions, not look-ups.
         return None

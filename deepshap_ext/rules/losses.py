@@ -1,7 +1,7 @@
 """Decompositions of loss functions.
 
-Their parameters are in aten's order and have the names of ``torch.nn.functional``, which passes all but the tensors by name: so one signature
-serves calls of both.
+Their parameters are in aten's order and have the names of ``torch.nn.functional``, which passes all but the tensors by name: so one
+signature serves calls of both.
 """
 
 from __future__ import annotations
