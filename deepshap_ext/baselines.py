@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .arguments import shown
 from .arrays import as_tensor
-from .inputs import Columns, Given, check_columns, check_rows, like, taken
+from .inputs import Columns, Given, check_columns, check_rows, given_tensors, like
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,18 @@ def check_baselines(
 
 
 def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bool], Any]:
-    """What :func:`taken` returns for an argument, and the weights: the given ones, or those that came with the data (``shap.kmeans``)."""
+    """What :func:`given_tensors` returns for an argument, and the weights, which may have come with the data (``shap.kmeans``)."""
     if type(value).__name__ == "DenseData" and hasattr(value, "weights"):
         if weights is not None:
             raise TypeError(
                 f"weights must be None where {name} have their own, as those of shap.kmeans, got {shown(weights)}"
             )
-        given, listed = taken(name, value.data)
+        given, listed = given_tensors(name, value.data)
         names = [str(column) for column in value.group_names]
         # Where the data was no frame, shap calls the columns by their numbers.
         columns = None if names == [str(number) for number in range(len(names))] else names
         return ([Given(name, given[0].tensor, True, columns)], listed), value.weights
-    return taken(name, value), weights
+    return given_tensors(name, value), weights
 
 
 def check_weights(weights: Any, number: int) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .baselines import Baselines
+from .block import Block
 from .capture.graph import audit, separate
 from .capture.hooks import ModelHooks
 from .engine import Engine
 from .explained import Explained
 from .explanation import Explanation
 from .found import Wanted
-from .met import Block
 from .passes import Passes
 from .planner import Chunks
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .chains import Chains
 from .engine import Engine
 from .game import Game
-from .orders import keys_of_samples, ranks, with_numbers
+from .orders import fold_in, keys_of_samples, ranks
 from .planner import Work
 
 
@@ -97,7 +97,7 @@ class Coalitions:
         """
         rows = pairs.repeat_interleave(len(numbers), 0)
         samples, baselines = rows.unbind(1)
-        keys = with_numbers(with_numbers(self._keys[samples], baselines), numbers.repeat(len(pairs)))
+        keys = fold_in(fold_in(self._keys[samples], baselines), numbers.repeat(len(pairs)))
         taking_part = self._game.taking_part(samples, baselines)
         count = taking_part.sum(1, keepdim=True)
         order = ranks(keys, taking_part)

@@ -21,7 +21,7 @@ from .estimates import dialled
 from .explanation import Explanation
 from .failures import model_errors
 from .found import Wanted, check_codes, check_wanted
-from .inputs import Given, check_rows, device_and_dtypes, in_the_models_dtype, taken
+from .inputs import Given, check_rows, device_and_dtypes, given_tensors, in_the_models_dtype
 from .keywords import check_kwargs
 from .layers import model_and_layers
 from .memory import within_memory
@@ -221,7 +221,7 @@ class Explainer:
             )
         one_of("pairing", pairing, ("grid", "aligned"))
         check = check_choice(check_additivity)
-        given, listed = self._taken(X)
+        given, listed = self._given(X)
         inputs, device = self._inputs(given)
         samples, features = inputs[0].shape[0], len(inputs)
         (given_baselines, baselines_listed), weights = weighted("baselines", baselines, weights)
@@ -349,9 +349,9 @@ class Explainer:
 
         return attribute_into(out, Job(self, X, target, **asked))
 
-    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+    def _given(self, X: Any) -> tuple[list[Given], bool]:
         """The tensors of the argument X, checked, and whether it was a list of them."""
-        given, listed = taken("X", X)
+        given, listed = given_tensors("X", X)
         check_rows("X", given)
         return given, listed
 

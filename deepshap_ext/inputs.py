@@ -72,7 +72,7 @@ def _modules(model: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-def taken(name: str, value: Any) -> tuple[list[Given], bool]:
+def given_tensors(name: str, value: Any) -> tuple[list[Given], bool]:
     """The tensors of ``value``, and whether it was a list of them."""
     listed = isinstance(value, (list, tuple))
     values = list(value) if listed else [value]

@@ -31,11 +31,11 @@ def keys_of_samples(seed: int, inputs: Sequence[Tensor]) -> Tensor:
         for array in arrays:
             digest.update(array[row].tobytes())
         keys.append(int.from_bytes(digest.digest(), "little", signed=True))
-    return with_numbers(torch.tensor(keys, device="cpu"), torch.tensor(seed, device="cpu"))
+    return fold_in(torch.tensor(keys, device="cpu"), torch.tensor(seed, device="cpu"))
 
 
-def with_numbers(keys: Tensor, numbers: Tensor) -> Tensor:
-    """New int64 keys, a different one for each of these keys with each of these numbers; the two broadcast."""
+def fold_in(keys: Tensor, numbers: Tensor) -> Tensor:
+    """New int64 keys, a different one for each key with each number (``jax.random.fold_in``); ``keys`` and ``numbers`` broadcast."""
     mixed = keys + _GAMMA * (numbers + 1)
     for shift, factor in zip((30, 27), _FACTORS, strict=True):
         mixed = (mixed ^ _shifted(mixed, shift)) * factor
@@ -48,7 +48,7 @@ def ranks(keys: Tensor, taking_part: Tensor) -> Tensor:
     Players that do not take part, by ``taking_part`` ``[C, D]``, come last. The order of two players is the same whoever else takes part.
     """
     players = torch.arange(taking_part.shape[1], device=keys.device)
-    numbers = with_numbers(keys.unsqueeze(1), players)
+    numbers = fold_in(keys.unsqueeze(1), players)
     numbers = numbers.where(taking_part, _LARGEST)
     # On the CPU numpy sorts integers four times as fast as torch does.
     order = torch.from_numpy(as_array(numbers).argsort(1)) if numbers.device.type == "cpu" else numbers.argsort(1)

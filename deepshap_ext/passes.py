@@ -9,13 +9,13 @@ from torch import Tensor
 
 from .arrays import wide
 from .baselines import Baselines
+from .block import Block, BlockPasses, explained_block, least_precise
 from .capture.graph import Cut, audit, cuts, led_past, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import same_outputs
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
 from .explained import Explained
 from .found import Against, Found, of_outputs
-from .met import Block, Met, explained_block, least_precise
 from .pairs import Pairs
 from .planner import Chunks
 
@@ -116,7 +116,7 @@ class Passes:
             against = Against(baselines, weights, block.inputs, block.repeats)
             return of_outputs(wanted, pairs, targets, layouts.explained, against)
 
-        met = Met(
+        both = BlockPasses(
             graph.output.detach(),
             reference.output,
             graph.explained,
@@ -128,7 +128,7 @@ class Passes:
             pairs.gaps,
             found,
         )
-        return explained_block(self._explanation, met, block, chunks)
+        return explained_block(self._explanation, both, block, chunks)
 
     def _compare_tapes(self, pairs: Pairs, block: Block) -> tuple[list[Cut], dict[str, set[int]]]:
         """The cuts that attributions add up over, and the operations that keep them from adding up, with the positions of the inputs.

@@ -16,7 +16,7 @@ from .arrays import as_array
 from .attribution import Attribution
 from .baselines import Baselines, check_weights, weighted
 from .explainer import Explainer
-from .inputs import Given, check_columns, check_rows, like, taken
+from .inputs import Given, check_columns, check_rows, given_tensors, like
 from .memory import within_memory
 from .shap_explanation import beside, explanation_class, explanations, names_of_outputs, one_each
 from .targets import ranked
@@ -166,8 +166,8 @@ class DeepExplainer(Explainer):
         names = names_of_outputs(output_names, self._outputs)
         besides = []
         if not self._layers:
-            self._taken(X)
-            given, listed = taken("X", X)
+            self._given(X)  # checked before anything is computed; shown is X as it came
+            given, listed = given_tensors("X", X)
             all_names = one_each("feature_names", feature_names, len(given), listed)
             displayed = one_each("display_data", display_data, len(given), listed)
             for one, columns, own, display in zip(given, self._columns, all_names, displayed, strict=True):
@@ -225,9 +225,9 @@ class DeepExplainer(Explainer):
         """
         return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
-    def _taken(self, X: Any) -> tuple[list[Given], bool]:
+    def _given(self, X: Any) -> tuple[list[Given], bool]:
         """X in the background's dtypes, checked against it, and with the background's columns where X is no frame."""
-        given, listed = taken("X", X)
+        given, listed = given_tensors("X", X)
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
         if self._listed and not listed:

@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
 from .arrays import wide
+from .block import cycled, expected_outputs
 from .capture.calls import is_value, reads_value
 from .capture.dependence import plain, tensors_in
 from .capture.graph import Cut, separate
@@ -24,7 +25,6 @@ from .compiled import compiled
 from .engine import Engine
 from .explained import Explained
 from .found import Against, Found, of_outputs
-from .met import cycled, expected_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks
 from .recorded import MOST, recorded, size

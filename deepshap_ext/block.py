@@ -1,4 +1,4 @@
-"""Inputs and baselines whose passes have run, eagerly or replayed, and what their pairs give."""
+"""A block of an explanation: inputs and baselines whose passes have run, eagerly or replayed, and what their pairs give."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Block:
 
 
 @dataclass
-class Met:
+class BlockPasses:
     """What the input pass and the reference pass over a block gave.
 
     ``output`` and ``reference_output`` ``[rows, ...]``; ``explained`` and ``reference_explained``: the explained tensors on both sides.
@@ -62,29 +62,29 @@ class Met:
     found: Callable[[Tensor, Tensor, Tensor], list[Found]]
 
 
-def explained_block(explanation: Explanation, met: Met, block: Block, chunks: Chunks) -> Explained:
+def explained_block(explanation: Explanation, passes: BlockPasses, block: Block, chunks: Chunks) -> Explained:
     """The ``block`` explained: the pair pass for every output and baseline, a chunk of them at a time."""
-    outputs = wide(met.output).reshape(len(met.output), -1)[:: block.repeats][: block.inputs]
+    outputs = wide(passes.output).reshape(len(passes.output), -1)[:: block.repeats][: block.inputs]
     targets = explanation.choose(outputs, block.here)
     weights = explanation.baselines.weights[block.first : block.first + block.count]
     own = explanation.baselines.own or explanation.pairing != "grid"
     rows = targets.repeat_interleave(block.repeats, 0) if block.repeats > 1 else targets
-    if len(rows) < len(met.output):
+    if len(rows) < len(passes.output):
         # The batch has some inputs twice: the model needs two rows, or a trace as many as it was made with.
-        rows = cycled(rows, len(met.output))
+        rows = cycled(rows, len(passes.output))
     each = explanation.wanted.each
     return Explained(
-        _found(explanation, met, block, rows.t(), weights, chunks),
-        met.layers,
+        _found(explanation, passes, block, rows.t(), weights, chunks),
+        passes.layers,
         outputs.gather(1, targets),
-        expected_outputs(met.reference_output, targets, weights, each, met.baselines if own else None),
+        expected_outputs(passes.reference_output, targets, weights, each, passes.baselines if own else None),
         explanation.baselines.weights,
         targets,
-        met.inexact,
-        met.cuts,
-        least_precise([met.reference_output, *met.reference_explained]),
-        met.gaps,
-        _activations(explanation, met, block) if explanation.wanted.activations else [],
+        passes.inexact,
+        passes.cuts,
+        least_precise([passes.reference_output, *passes.reference_explained]),
+        passes.gaps,
+        _activations(explanation, passes, block) if explanation.wanted.activations else [],
     )
 
 
@@ -122,7 +122,7 @@ def least_precise(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def _found(
-    explanation: Explanation, met: Met, block: Block, targets: Tensor, weights: Tensor, chunks: Chunks
+    explanation: Explanation, passes: BlockPasses, block: Block, targets: Tensor, weights: Tensor, chunks: Chunks
 ) -> list[Found]:
     """What is wanted of every explained tensor for the flattened outputs ``targets`` ``[K, rows]``, over baselines with ``weights``."""
     aligned = explanation.pairing in ("aligned", "alone")
@@ -132,7 +132,7 @@ def _found(
         total: list[Found] | None = None
         for first in range(0, len(baselines), chunks.baselines):
             rows = baselines[first : first + chunks.baselines]
-            part = met.found(chosen, rows, weights if aligned else weights[first : first + len(rows)])
+            part = passes.found(chosen, rows, weights if aligned else weights[first : first + len(rows)])
             total = part if total is None else [one + more for one, more in zip(total, part, strict=True)]
             explanation.advance(block.inputs * block.repeats * len(rows) * len(chosen))
         assert total is not None
@@ -140,14 +140,14 @@ def _found(
     return [of_all_outputs(parts) for parts in zip(*by_output, strict=True)]
 
 
-def _activations(explanation: Explanation, met: Met, block: Block) -> list[Activations]:
+def _activations(explanation: Explanation, passes: BlockPasses, block: Block) -> list[Activations]:
     """The explained tensors of the block's inputs and baselines."""
     own = explanation.baselines.own
     shared = not own and explanation.pairing == "grid"
     found = []
     layouts = explanation.engine.probed.layouts.explained
-    for x, r, layout in zip(met.explained, met.reference_explained, layouts, strict=True):
-        theirs = by_input(r[None], layout, met.baselines, 1 if shared else block.inputs)[0, :, : block.count]
+    for x, r, layout in zip(passes.explained, passes.reference_explained, layouts, strict=True):
+        theirs = by_input(r[None], layout, passes.baselines, 1 if shared else block.inputs)[0, :, : block.count]
         inputs = by_input(x[None], layout, block.repeats, block.inputs)[0, :, 0]
         found.append(Activations(inputs, theirs if own else theirs[0], own))
     return found
