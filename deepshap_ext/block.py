@@ -72,19 +72,20 @@ def explained_block(explanation: Explanation, passes: BlockPasses, block: Block,
     if len(rows) < len(passes.output):
         # The batch has some inputs twice: the model needs two rows, or a trace as many as it was made with.
         rows = cycled(rows, len(passes.output))
-    each = explanation.wanted.each
     return Explained(
-        _found(explanation, passes, block, rows.t(), weights, chunks),
-        passes.layers,
-        outputs.gather(1, targets),
-        expected_outputs(passes.reference_output, targets, weights, each, passes.baselines if own else None),
-        explanation.baselines.weights,
-        targets,
-        passes.inexact,
-        passes.cuts,
-        least_precise([passes.reference_output, *passes.reference_explained]),
-        passes.gaps,
-        _activations(explanation, passes, block) if explanation.wanted.activations else [],
+        found=_found(explanation, passes, block, rows.t(), weights, chunks),
+        layers=passes.layers,
+        outputs=outputs.gather(1, targets),
+        baseline_outputs=expected_outputs(
+            passes.reference_output, targets, weights, explanation.wanted.each, passes.baselines if own else None
+        ),
+        weights=explanation.baselines.weights,
+        targets=targets,
+        inexact=passes.inexact,
+        cuts=passes.cuts,
+        precision=least_precise([passes.reference_output, *passes.reference_explained]),
+        integrals=passes.gaps,
+        activations=_activations(explanation, passes, block) if explanation.wanted.activations else [],
     )
 
 

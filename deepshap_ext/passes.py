@@ -117,16 +117,16 @@ class Passes:
             return of_outputs(wanted, pairs, targets, layouts.explained, against)
 
         both = BlockPasses(
-            graph.output.detach(),
-            reference.output,
-            graph.explained,
-            reference.explained,
-            block.count,
-            graph.layers,
-            adding_up,
-            inexact,
-            pairs.gaps,
-            found,
+            output=graph.output.detach(),
+            reference_output=reference.output,
+            explained=graph.explained,
+            reference_explained=reference.explained,
+            baselines=block.count,
+            layers=graph.layers,
+            cuts=adding_up,
+            inexact=inexact,
+            gaps=pairs.gaps,
+            found=found,
         )
         return explained_block(self._explanation, both, block, chunks)
 
