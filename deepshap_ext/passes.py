@@ -13,6 +13,7 @@ from .block import Block, BlockPasses, explained_block, least_precise
 from .capture.graph import Cut, audit, cuts, led_past, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import same_outputs
+from .comparison import differing_operands, layouts_ambiguous
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead
 from .explained import Explained
 from .found import Against, Found, of_outputs
@@ -139,10 +140,10 @@ class Passes:
         alone = self._explanation.pairing == "alone"
         if not alone:
             self.layouts_fit = layouts.fit(graph)
-            if self.layouts_fit and not layouts.certain and (not layouts.tried or pairs.ambiguous()):
+            if self.layouts_fit and not layouts.certain and (not layouts.tried or layouts_ambiguous(pairs)):
                 raise ControlFlowError("the place of the batch in the model's tensors is not certain")
         try:
-            differing = pairs.inexact()
+            differing = differing_operands(pairs)
         except ControlFlowError as error:
             if alone:
                 raise ControlFlowError(

@@ -23,6 +23,7 @@ from .capture.graph import ahead_of, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.probe import Layouts
 from .capture.step import Step
+from .comparison import differing_operands
 from .engine import Engine
 from .memory import within_memory
 from .pairs import Pairs
@@ -144,7 +145,7 @@ def standard_error(
             errors.append([Roundoff((wide(x) - wide(r)).abs() * _unit("", x))])
         like = [each[0].size for each in errors]
         pairs = Pairs(replace(graph, edges=edges, explained=like), baseline.graph, layouts, "alone")
-        pairs.inexact()
+        differing_operands(pairs)  # raises where the passes ran different operations
         for chosen, squares in zip(outputs.split(step), total.split(step), strict=True):
             # A model that needs two rows has its one row twice, so that every square is counted twice.
             copies = len(graph.output)

@@ -21,6 +21,7 @@ from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
 from .capture.unchanged import Unchanged
+from .comparison import operands_differ
 from .compiled import compiled
 from .engine import Engine
 from .explained import Explained
@@ -182,7 +183,7 @@ def trace_chunk(
             "reference_output": [reference.output],
             "explained": graph.explained,
             "reference_explained": reference.explained,
-            "differs": [pairs.differs(part.cuts)],
+            "differs": [operands_differ(pairs, part.cuts)],
             "found": [tensor for one in found for tensor in one.tensors()],
             "outputs": [outputs],
             **at_once,
