@@ -47,19 +47,33 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
         number = math.prod(shape)
         return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1), shape
     if callable(target) and not isinstance(target, Tensor):
-        chosen_shape = _chosen(target, torch.zeros(1, *shape, device=device)).shape[1:]
+        return _by_function(shape, target, device)
+    return _by_index(shape, target, samples, device)
 
-        def choose(outputs: Tensor, here: slice) -> Tensor:
-            # A copy, since the function may write into what it is given.
-            chosen = _chosen(target, outputs.clone().unflatten(1, shape))
-            if chosen.shape[1:] != chosen_shape:
-                raise ValueError(
-                    f"target must return the same number of integers for every sample, {list(chosen_shape)} for outputs of 0, got shape "
-                    f"{list(chosen.shape)}"
-                )
-            return chosen.view(len(outputs), -1)
 
-        return choose, chosen_shape
+def _by_function(
+    shape: tuple[int, ...], target: Callable[[Tensor], Tensor], device: torch.device
+) -> tuple[Choose, tuple[int, ...]]:
+    """:func:`targeted` for a function of the user's."""
+    chosen_shape = _chosen(target, torch.zeros(1, *shape, device=device)).shape[1:]
+
+    def choose(outputs: Tensor, here: slice) -> Tensor:
+        # A copy, since the function may write into what it is given.
+        chosen = _chosen(target, outputs.clone().unflatten(1, shape))
+        if chosen.shape[1:] != chosen_shape:
+            raise ValueError(
+                f"target must return the same number of integers for every sample, {list(chosen_shape)} for outputs of 0, got shape "
+                f"{list(chosen.shape)}"
+            )
+        return chosen.view(len(outputs), -1)
+
+    return choose, chosen_shape
+
+
+def _by_index(
+    shape: tuple[int, ...], target: Any, samples: int, device: torch.device
+) -> tuple[Choose, tuple[int, ...]]:
+    """:func:`targeted` for one index, or for one or several a sample."""
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
         if not integers:
