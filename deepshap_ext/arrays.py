@@ -102,10 +102,10 @@ def _from_numpy(label: str, array: Array) -> Tensor:
         raise TypeError(
             f"{label} must hold numbers, got a numpy array of dtype {array.dtype}{way.get(array.dtype.kind, '')}"
         )
-    # torch knows the native byte order and no longdouble.
+    # torch has only the native byte order, and no longdouble.
     dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
     with np.errstate(over="ignore"):
-        # A copy of what is read-only: torch warns of memory that it must not write into.
+        # Read-only arrays are copied, because torch warns of memory that must not be written.
         return torch.from_numpy(np.require(np.asarray(array), dtype, ["C", "W"]))
 
 
@@ -113,7 +113,7 @@ def _from_frame(label: str, frame: Any, pandas: Any) -> Array:
     """The frame's numbers ``[rows, columns]`` in the columns' common dtype."""
     dtypes = []
     for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
-        # Nullable and sparse dtypes say what they hold.
+        # Nullable and sparse dtypes have the dtype of what they hold as an attribute.
         held = dtype.subtype if isinstance(dtype, pandas.SparseDtype) else getattr(dtype, "numpy_dtype", dtype)
         if not isinstance(held, np.dtype) or held.kind not in "fiub":
             raise TypeError(

@@ -70,7 +70,7 @@ def explained_block(explanation: Explanation, passes: BlockPasses, block: Block,
     own = explanation.baselines.own or explanation.pairing != "grid"
     rows = targets.repeat_interleave(block.repeats, 0) if block.repeats > 1 else targets
     if len(rows) < len(passes.output):
-        # The batch has some inputs twice: the model needs two rows, or a trace as many as it was made with.
+        # The batch repeats some inputs, because the model needs two rows or a trace the number that it was made with.
         rows = cycled(rows, len(passes.output))
     return Explained(
         found=_found(explanation, passes, block, rows.t(), weights, chunks),

@@ -30,7 +30,7 @@ class Coalitions:
         of_chain = (most_legs + 3) * sum(tensor[0].nbytes for tensor in game.inputs) + 64 * (1 + outputs) * game.players
         #: How many coalitions, or chains of up to ``most_legs``, are run at once.
         self.at_once = max(1, min(engine.plan(work, budget).inputs, budget // 3 // of_chain))
-        #: What the explanations of legs met, as in :class:`deepshap_ext.explained.Explained`.
+        #: Operations that kept values of legs from adding up, as in :class:`deepshap_ext.explained.Explained`.
         self.inexact: dict[str, set[int]] = {}
         self.integrals: dict[str, float] = {}
 
@@ -50,10 +50,10 @@ class Coalitions:
         shares = torch.tensor(
             [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
         )
-        # The weight of each coalition of the others, by its size.
+        # The Shapley weight of each coalition of the other players, by its size.
         weights = shares[[code.bit_count() for code in range(count // 2)]].to(worth.device)
         for place in range(players):
-            # The first bit of a code is the last dimension.
+            # The last dimension of worth is the lowest bit of a coalition's code.
             without, joined = worth.unbind(-1 - place)
             value = ((joined - without).reshape(*found.shape[:2], -1) * weights).sum(2, keepdim=True)
             found.scatter_(2, places[:, place : place + 1].expand(len(found), -1, -1), value)

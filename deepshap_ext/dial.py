@@ -64,7 +64,7 @@ class Dial:
 
     @property
     def _enumerated(self) -> int:
-        # Of so many players all coalitions are run: three of them cost as much as a pass.
+        # Up to so many players, all coalitions are run: three forward passes cost as much as a pass of DeepSHAP.
         return int(math.log2(3 * self.passes)) if self.legs is None else 1
 
     def wanted(self, wanted: Wanted, layers: Sequence[Any], baselines: int) -> Wanted:

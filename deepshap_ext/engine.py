@@ -37,7 +37,7 @@ class Probed:
     least_rows: int | None = None
 
 
-#: What is known of models, by what it depends on (:meth:`Engine._known_by`).
+#: What probes found, by model and by what it depends on (:meth:`Engine._known_by`).
 _PROBED: WeakKeyDictionary[nn.Module, dict[Any, Probed]] = WeakKeyDictionary()
 
 

@@ -87,7 +87,7 @@ class Engines:
         engine = self._kept.pop(key, None)
         if engine is None:
             engine = self._new(further, len(inputs) - len(further.rows), examples(), run_on)
-            # In one step: another thread may add or take away others.
+            # Over a copy of the keys, and with a default: another thread may add or remove engines meanwhile.
             for old in list(self._kept)[: 1 - _KEPT]:
                 self._kept.pop(old, None)
         self._kept[key] = engine

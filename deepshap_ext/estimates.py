@@ -151,7 +151,7 @@ class Estimates:
             yield _Part(some, mean, torch.zeros_like(mean), torch.zeros_like(some[:, 0]))
 
     def _of_chains(self, pairs: Tensor, legs: int, bias: Tensor) -> Iterator[_Part]:
-        """By chains of so many legs; if these have no ``bias``, each changes one player."""
+        """By chains of so many legs; if they have no ``bias``, each leg changes one player."""
         number = self._dial.chains(legs)
         step = self._at_once(2 * number)
         run = self._coalitions.by_blocks if bias.any() else self._coalitions.one_by_one

@@ -102,7 +102,7 @@ class Explanation:
                 if self.pairing == "alone":
                     raise
                 if not self._find_layouts(passes):
-                    # Each pair by its own path through the model; where even a sample's and a baseline's paths differ, the error says so.
+                    # Each sample and baseline alone, by its own path through the model; an error names the two whose paths differ.
                     self.pairing = "alone"
                 part = None
             if part is None:

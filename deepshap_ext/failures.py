@@ -19,7 +19,7 @@ from .keywords import signature_of
 from .memory import is_out_of_memory
 from .rules.registry import Options
 
-#: By class of layer, what it takes; of the layers that often come first in a model.
+#: What layers that often come first in a model take, by class; for messages.
 _TAKES: list[tuple[tuple[type[nn.Module], ...], Callable[[Any], str]]] = [
     ((nn.Linear,), lambda layer: f"[..., {layer.in_features}]"),
     ((nn.Conv1d, nn.ConvTranspose1d), lambda layer: f"[samples, {layer.in_channels}, length]"),

@@ -135,7 +135,7 @@ def of_outputs(
         found = _by_pair(wanted, tensors, pairs, against)
     else:
         found = [_averaged(wanted, tensor, pairs, against) for tensor in tensors]
-    # Integers are float64 whatever the model computes in, so that they can be told apart; their values need not be.
+    # Explained integers are float64 whatever the model computes in, so that different ones stay different; their values need not be.
     dtype = torch.promote_types(pairs.inputs.output.dtype, torch.float32)
     return [
         replace(one, values=one.values.map(lambda tensor: tensor.to(dtype))) if integers else one

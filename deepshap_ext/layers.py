@@ -98,7 +98,7 @@ def _advice(model: Any) -> str:
 def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: bool) -> list[Any]:
     """The argument ``name``, one value for all layers or a list, as a list with one value a layer."""
     if not isinstance(value, (list, tuple)):
-        # One value even where there is no layer, so that it is checked all the same.
+        # At least one, so that the value is checked even where there is no layer.
         return [value] * max(len(modules), 1)
     if not several or len(value) != len(modules):
         raise ValueError(

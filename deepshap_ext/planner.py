@@ -122,7 +122,7 @@ class Limits:
 def plan(costs: Costs, limits: Limits, work: Work) -> Chunks:
     """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each, within the other limits."""
     third = limits.budget // 3
-    # By pair there are inputs, baselines, contributions and what is made of them, up to twice that size in float64.
+    # Kept by pair are inputs, baselines, contributions and what is made of these, of up to twice the size in float64.
     of_pair = costs.pair + (8 * costs.explained if work.by_pair else 0)
     pairs = max(1, min(third // of_pair, limits.warm // costs.largest_of_pair, limits.batch))
     held = max(1, min(third // costs.row, limits.batch))

@@ -18,7 +18,7 @@ __all__ = ["columns", "patches", "words"]
 
 
 def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
-    """Of images: all pixels of a patch, in all channels.
+    """Players of images: each has all pixels of a patch, in all channels.
 
     Args:
         shape: of one image, ``(..., rows, columns)``.
@@ -41,7 +41,7 @@ def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
 
 
 def words(word_ids: Sequence[Any]) -> Tensor:
-    """Of tokens: all of a word.
+    """Players of tokens: each has all tokens of a word.
 
     Args:
         word_ids: of each token its word, as ``word_ids()`` of Hugging Face's encodings gives them, with None for a token of none, which
@@ -64,7 +64,7 @@ def words(word_ids: Sequence[Any]) -> Tensor:
 
 
 def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]:
-    """Of a data frame's columns: all of which ``group`` returns the same, such as those that one category was encoded in.
+    """Players of a data frame: each has all columns for which ``group`` returns the same, such as those that encode one category.
 
     Args:
         frame: the data frame, or the names of its columns.

@@ -56,7 +56,7 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
                 f"display_data must have {given.label}'s shape {list(data.shape)}, got shape {list(display.shape)}"
             )
         if data.dtype.kind in "iu" and all(isinstance(one, str) for one in display.flat):
-            # shap.plots.text prints the data and takes nothing but words; other plots see from words that they have no order.
+            # shap.plots.text prints the data and accepts only words; other plots take words for categories without an order.
             data = display
     if channels_last:
         data = _channels_last(data, data.ndim)
@@ -117,7 +117,7 @@ def explanations(found: Attribution, besides: Sequence[Beside], names: Array | N
         values = as_array(tensor)
         values = values.reshape(*values.shape[: values.ndim - outputs], *base.shape[1:])
         if values.ndim - base.ndim == 1:
-            # shap.plots.waterfall writes two labels at places that are too close for float32 to tell apart.
+            # In float64, because shap.plots.waterfall puts labels at two places that float32 cannot tell apart.
             values = values.astype(np.float64)
         if channels_last:
             values = _channels_last(values, values.ndim - base.ndim + 1)

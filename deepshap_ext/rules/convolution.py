@@ -38,7 +38,7 @@ BLOCK = 16
 #: oneDNN's fast kernels take paddings up to about so many elements.
 WIDE = 8
 
-# By the number of dimensions, less one.
+# Indexed by the number of dimensions less one.
 _CONVOLVE: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSE: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 

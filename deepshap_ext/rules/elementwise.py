@@ -129,7 +129,7 @@ def _bent(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def _of_bent(x: Tensor, r: Tensor, slope: Tensor) -> Tensor:
-    """Its divided difference in ``x``."""
+    """The divided difference of :func:`_bent` in ``x``."""
     return piecewise(lambda t: _bent(t, slope), lambda t: torch.where(t > 0, 1, slope), x, r)
 
 
