@@ -58,20 +58,13 @@ class Explanation:
 
     def run(self) -> Explained:
         """Explain all inputs; once for each object of this class."""
-        engine = self.engine
         pairs = self._total * self.baselines.number * self.outputs
         # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
         self._bar = tqdm(total=pairs, desc="DeepSHAP", unit="pair") if self.progress else None
         with nullcontext() if self._bar is None else self._bar:
             self._replay_chunks()
             while self._done < self._total:
-                if engine.device.type == "cpu":
-                    keep_freed_memory(self.budget)
-                with engine.hooks() as hooks:
-                    passes = self._passes(hooks)
-                    self._run_chunks(passes)
-                    if self.pairing == "alone":
-                        passes.check_alone(self._result)
+                self._run_eagerly()
                 self._replay_chunks()
         return self._result
 
@@ -91,8 +84,18 @@ class Explanation:
         """What explains a chunk while the model runs in ``hooks``."""
         return Passes(self, hooks)
 
+    def _run_eagerly(self) -> None:
+        """Explain the inputs that are left, or only some of them, where the others can then be replayed."""
+        if self.engine.device.type == "cpu":
+            keep_freed_memory(self.budget)
+        with self.engine.hooks() as hooks:
+            passes = self._passes(hooks)
+            self._run_chunks(passes)
+            if self.pairing == "alone":
+                passes.check_alone(self._result)
+
     def _run_chunks(self, passes: Passes) -> None:
-        """Explain the inputs that are left, chunk by chunk; only the next chunk, where those behind it can then be replayed."""
+        """Explain the inputs that are left, chunk by chunk, until they can be replayed."""
         while self._done < self._total:
             chunks = self._plan(self._total - self._done)
             here = slice(self._done, min(self._total, self._done + chunks.inputs))
