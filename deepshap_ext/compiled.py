@@ -71,8 +71,8 @@ def _slopes_in_torch(graph: Graph) -> None:
 def _convolutions_in_channels_last(graph: Graph) -> None:
     """Convolutions of one dimension as those of two, and the operands of both in channels-last, which cuDNN's kernels work in.
 
-    Inductor gives convolutions of two dimensions their operands so; but of a view, as pairs in a row are, it makes a contiguous tensor first.
-    A copy in this format, which all read that read the operand, is joined with what makes that.
+    Inductor gives convolutions of two dimensions their operands so; but of a view, as pairs in a row are, it makes a contiguous tensor
+    first. A copy in this format, which all read that read the operand, is joined with what makes that.
     """
     laid_out: dict[Node, Node] = {}
     for node in graph.find_nodes(op="call_function", target=_aten.convolution.default):
