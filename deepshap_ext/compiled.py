@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from .errors import in_short
 from .traced import Stage
 
 _aten = torch.ops.aten
@@ -31,9 +32,7 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
         except Exception as error:
             if works:
                 raise
-            tell(
-                f"torch.compile does not take it ({type(error).__name__}: {str(error).splitlines()[0]}), so it is replayed as it is"
-            )
+            tell(f"torch.compile does not take it ({in_short(error)}), so it is replayed as it is")
             made = stage.run
             found = made(*values)
         works = True

@@ -42,6 +42,12 @@ def additivity_error(message: str) -> AdditivityError:
     return both(message)
 
 
+def in_short(error: Exception) -> str:
+    """The error's class and the first line of its message."""
+    first_line, _, _ = str(error).partition("\n")
+    return f"{type(error).__name__}: {first_line}"
+
+
 #: A part of the names of operations that decide by explained integers.
 OF_INTEGERS = " of explained integers"
 

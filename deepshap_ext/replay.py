@@ -15,6 +15,7 @@ from .arguments import shown
 from .block import Block, BlockPasses, cycled, explained_block
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
+from .errors import in_short
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory, keep_freed_memory
@@ -92,8 +93,7 @@ class Replay:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
             again = Replaying(self, explanation, made).chunk(here)
         except Exception as error:
-            said = str(error).partition("\n")[0]
-            self._refuse(kind, said if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {said}")
+            self._refuse(kind, str(error) if isinstance(error, NotTraceableError) else in_short(error))
             return False
         if again is None or not _alike(part, again):
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
