@@ -72,39 +72,67 @@ WARM = 16 << 20
 #: How many times what lies in it at once, at most, glibc's heap takes up where tensors of many sizes come and go (measured on glibc 2.36).
 HEAP = 5
 
-#: The block behind what is kept.
-_last: list[torch.UntypedStorage] = []
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: The address of the block behind what is kept, once there is one.
+_last: list[int] = []
 
 
 def keep_freed_memory(budget: int) -> None:
-    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now, ``budget`` at most.
+    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB, ``budget`` at most.
 
     Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
     heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
-    takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken or freed since the last time
-    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps; not for a single block, which is
-    little where anything is kept. Other allocators take no notice.
+    takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken since the last time is no
+    longer free, so another block is chosen where too little is; and only there, since each lies further back than the one before, and in
+    time tensors come to lie, and keep memory, wherever the heap is free. Nor is one chosen for a single block, which is little where
+    anything is kept. Other allocators take no notice.
     """
     blocks = min(budget // WARM, 16)
-    if not blocks or (blocks == 1 and _last):
+    if _LIBC is None or not blocks or (_last and (blocks == 1 or _kept() >= blocks * WARM)):
         return
-
-    def block(size: int) -> torch.UntypedStorage:
-        return torch.UntypedStorage(size, device="cpu")
-
-    try:
-        block((32 << 20) - 8192)
-        _last[:] = [max([block(WARM) for _ in range(blocks + 1)], key=torch.UntypedStorage.data_ptr)]
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    _LIBC.free(_block((32 << 20) - 8192))
+    # For a tensor, which is aligned, glibc cuts up a block that is some bytes larger, and gives the rest to others: the tensor's place is
+    # too small for another one of the same size. So these blocks are not aligned, and each has room for an aligned tensor.
+    found = sorted(_block(WARM + 4096) for _ in range(blocks + 1))
+    if all(found):
+        found, _last[:] = _last + found[:-1], found[-1:]
+    for address in found:
+        _LIBC.free(address)
 
 
 def give_back_freed_memory() -> None:
     """Have glibc give what lies free between the blocks of its heap back to the system. Other C libraries take no notice."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
+class _Heap(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+if _LIBC is not None:
+    _LIBC.malloc.argtypes, _LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    _LIBC.free.argtypes, _LIBC.free.restype = [ctypes.c_void_p], None
+    if hasattr(_LIBC, "mallinfo2"):
+        _LIBC.mallinfo2.argtypes, _LIBC.mallinfo2.restype = [], _Heap
+
+
+def _block(size: int) -> int:
+    """The address of a new block of memory; 0 if there is no room for it."""
+    return _LIBC.malloc(size) or 0
+
+
+def _kept() -> int:
+    """Bytes that lie free in the heap before its end; 0 where the C library does not say, as glibc before 2.33."""
+    if not hasattr(_LIBC, "mallinfo2"):
+        return 0
+    heap = _LIBC.mallinfo2()
+    return int(heap.fordblks - heap.keepcost)
 
 
 def available_memory(device: torch.device) -> int:
