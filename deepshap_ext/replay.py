@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from .arguments import shown
+from .block import Block, BlockPasses, cycled, explained_block
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
-from .compiled import compiled
+from .errors import in_short
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory, keep_freed_memory
-from .met import Met, cycled
 from .planner import Chunks
 from .traced import NotTraceableError, Values
 from .tracing import (
@@ -68,9 +68,16 @@ class Replay:
             return
         with at_rest(), torch.inference_mode(False), torch.no_grad():
             found = self._find(explanation, inputs)
-            if found is not None and explanation.engine.device.type == "cpu":
+            if found is None:
+                yield None
+                return
+            if explanation.engine.device.type == "cpu":
                 keep_freed_memory(found.budget)
-            yield None if found is None else Replaying(self, explanation, found)
+            found.in_use = True
+            try:
+                yield Replaying(self, explanation, found)
+            finally:
+                found.in_use = False
 
     def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
         """Trace a chunk that was explained as ``part``; returns whether those behind it can be replayed."""
@@ -86,14 +93,14 @@ class Replay:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
             again = Replaying(self, explanation, made).chunk(here)
         except Exception as error:
-            said = str(error).partition("\n")[0]
-            self._refuse(kind, said if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {said}")
+            self._refuse(kind, str(error) if isinstance(error, NotTraceableError) else in_short(error))
             return False
         if again is None or not _alike(part, again):
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
             return False
         if self._compiled:
-            made.traced.stages = [compiled(stage, self.tell) for stage in made.traced.stages]
+            made.compile(self.tell)
+        made.record(self.tell)
         self._traces = [*self._traces[-_KEPT + 1 :], made]
         return True
 
@@ -110,7 +117,8 @@ class Replay:
     def _find(self, explanation: Explanation, inputs: int) -> Trace | None:
         kind = kind_of(explanation)
         for one in reversed(self._traces):
-            if one.kind == kind and _suits(one, inputs, explanation.begun):
+            # One in use is that of an explanation which a function of the user's that it calls has begun this one in.
+            if not one.in_use and one.kind == kind and _suits(one, inputs, explanation.begun):
                 self._traces.remove(one)
                 if one.model:
                     self._traces.append(one)
@@ -163,7 +171,7 @@ class Replaying:
             if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
                 part = self._in_one_backward(values, here)
             else:
-                part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
+                part = explained_block(explanation, self._passes(values, here), Block(here, first, count), sizes)
             found = part if found is None else found.with_more_baselines(part)
         return None if any(decided) else found
 
@@ -209,7 +217,7 @@ class Replaying:
             [],
         )
 
-    def _met(self, values: Values, here: slice) -> Met:
+    def _passes(self, values: Values, here: slice) -> BlockPasses:
         trace = self._trace
         (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
         explained, reference_explained = (trace.result(name, values) for name in ("explained", "reference_explained"))
@@ -218,7 +226,9 @@ class Replaying:
             return self._found({**values}, chosen, rows, weights, here.stop - here.start)
 
         baselines = trace.sizes.taped
-        return Met(output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found)
+        return BlockPasses(
+            output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found
+        )
 
     def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
         """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
@@ -227,7 +237,7 @@ class Replaying:
         if number < sizes.baselines:
             # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
-        given = [cycled(chosen, sizes.outputs).contiguous(), weights]
+        given = [cycled(chosen, sizes.outputs).contiguous(), weights.to(chosen.device)]
         if rows is not None and sizes.baselines < sizes.taped:
             given.append(cycled(rows, sizes.baselines))
         values.update(trace.given(COTANGENTS, given))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +13,23 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
+from .arrays import wide
+from .block import cycled, expected_outputs
 from .capture.calls import is_value, reads_value
 from .capture.dependence import plain, tensors_in
 from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
 from .capture.unchanged import Unchanged
+from .comparison import operands_differ
+from .compiled import compiled
 from .engine import Engine
 from .explained import Explained
-from .found import Found, of_outputs
-from .met import cycled, expected_outputs
+from .found import Against, Found, of_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks
+from .recorded import MOST, recorded, size
 from .rules.linear import METADATA
-from .rules.normalization import wide
 from .rules.registry import registered
 from .traced import NotTraceableError, Traced, Values, node_of, trace
 
@@ -89,7 +92,8 @@ class Trace:
     """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
 
     ``partial``: whether memory did not allow a larger chunk; ``budget``: bytes that it may take. ``template``: the form of what is found
-    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
+    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`. ``in_use``: whether
+    an explanation is running them.
     """
 
     kind: Kind
@@ -102,6 +106,19 @@ class Trace:
     layers: list[slice]
     cuts: list[Cut]
     precision: torch.dtype
+    in_use: bool = False
+    _recorded: bool = False
+
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Have torch.compile make the graphs when they first run."""
+        self.traced.stages = [compiled(stage, tell) for stage in self.traced.stages]
+
+    def record(self, tell: Callable[[str], None]) -> None:
+        """Have CUDA record the graphs when they first run on its device, if that saves more than it costs."""
+        device = self.kind.engine.device
+        if device.type == "cuda" and size(self.traced.stages) <= MOST:
+            self.traced.stages = recorded(self.traced.stages, device, tell)
+            self._recorded = True
 
     def given(self, group: int, tensors: Sequence[Tensor]) -> Values:
         """A group's tensors as values."""
@@ -113,7 +130,8 @@ class Trace:
 
     def result(self, name: str, values: Values) -> list[Tensor]:
         """Tensors of the result that have been computed."""
-        return [values[each] for each in self.traced.results[name]]
+        found = [values[each] for each in self.traced.results[name]]
+        return [tensor.clone() for tensor in found] if self._recorded else found
 
 
 def trace_chunk(
@@ -150,7 +168,7 @@ def trace_chunk(
         chosen, weights, *others = tensors[2 * number :]
         # Where all baselines are taken at once no rows are given: they are always these.
         rows = others[0] if others else torch.arange(sizes.baselines, device=device)
-        found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
+        found = of_outputs(wanted, pairs, chosen, layouts.explained, Against(rows, weights, sizes.inputs))
         outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
         at_once: dict[str, Sequence[Tensor]] = {}
         if is_one_backward(kind, sizes):
@@ -165,7 +183,7 @@ def trace_chunk(
             "reference_output": [reference.output],
             "explained": graph.explained,
             "reference_explained": reference.explained,
-            "differs": [pairs.differs(part.cuts)],
+            "differs": [operands_differ(pairs, part.cuts)],
             "found": [tensor for one in found for tensor in one.tensors()],
             "outputs": [outputs],
             **at_once,
