@@ -38,7 +38,8 @@ medians of rounds in which all contenders take their turns, ratios are medians o
 """
 NO_GPU = """
 Nothing on this page was measured on a GPU. The CUDA kernels compile for sm_80, sm_90, sm_100 and sm_120 and, on the host, pass the tests of
-the operations (`tests/test_emulation.py`); `scripts/check_gpu.sh` tests and measures them on a GPU.
+the operations, and the package runs on a CUDA device that is the host (`tests/test_emulation.py`); `scripts/check_gpu.sh` tests and
+measures them on a GPU.
 """
 Record = dict[str, Any]
 

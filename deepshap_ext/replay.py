@@ -14,7 +14,6 @@ from torch import Tensor
 from .arguments import shown
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
-from .compiled import compiled
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory, keep_freed_memory
@@ -68,9 +67,16 @@ class Replay:
             return
         with at_rest(), torch.inference_mode(False), torch.no_grad():
             found = self._find(explanation, inputs)
-            if found is not None and explanation.engine.device.type == "cpu":
+            if found is None:
+                yield None
+                return
+            if explanation.engine.device.type == "cpu":
                 keep_freed_memory(found.budget)
-            yield None if found is None else Replaying(self, explanation, found)
+            found.in_use = True
+            try:
+                yield Replaying(self, explanation, found)
+            finally:
+                found.in_use = False
 
     def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
         """Trace a chunk that was explained as ``part``; returns whether those behind it can be replayed."""
@@ -93,7 +99,8 @@ class Replay:
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
             return False
         if self._compiled:
-            made.traced.stages = [compiled(stage, self.tell) for stage in made.traced.stages]
+            made.compile(self.tell)
+        made.record(self.tell)
         self._traces = [*self._traces[-_KEPT + 1 :], made]
         return True
 
@@ -110,7 +117,8 @@ class Replay:
     def _find(self, explanation: Explanation, inputs: int) -> Trace | None:
         kind = kind_of(explanation)
         for one in reversed(self._traces):
-            if one.kind == kind and _suits(one, inputs, explanation.begun):
+            # One in use is that of an explanation which a function of the user's that it calls has begun this one in.
+            if not one.in_use and one.kind == kind and _suits(one, inputs, explanation.begun):
                 self._traces.remove(one)
                 if one.model:
                     self._traces.append(one)
@@ -227,7 +235,7 @@ class Replaying:
         if number < sizes.baselines:
             # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
             weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
-        given = [cycled(chosen, sizes.outputs).contiguous(), weights]
+        given = [cycled(chosen, sizes.outputs).contiguous(), weights.to(chosen.device)]
         if rows is not None and sizes.baselines < sizes.taped:
             given.append(cycled(rows, sizes.baselines))
         values.update(trace.given(COTANGENTS, given))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
 from .capture.unchanged import Unchanged
+from .compiled import compiled
 from .engine import Engine
 from .explained import Explained
 from .found import Found, of_outputs
 from .met import cycled, expected_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks
+from .recorded import MOST, recorded, size
 from .rules.linear import METADATA
 from .rules.normalization import wide
 from .rules.registry import registered
@@ -89,7 +91,8 @@ class Trace:
     """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
 
     ``partial``: whether memory did not allow a larger chunk; ``budget``: bytes that it may take. ``template``: the form of what is found
-    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
+    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`. ``in_use``: whether
+    an explanation is running them.
     """
 
     kind: Kind
@@ -102,6 +105,19 @@ class Trace:
     layers: list[slice]
     cuts: list[Cut]
     precision: torch.dtype
+    in_use: bool = False
+    _recorded: bool = False
+
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Have torch.compile make the graphs when they first run."""
+        self.traced.stages = [compiled(stage, tell) for stage in self.traced.stages]
+
+    def record(self, tell: Callable[[str], None]) -> None:
+        """Have CUDA record the graphs when they first run on its device, if that saves more than it costs."""
+        device = self.kind.engine.device
+        if device.type == "cuda" and size(self.traced.stages) <= MOST:
+            self.traced.stages = recorded(self.traced.stages, device, tell)
+            self._recorded = True
 
     def given(self, group: int, tensors: Sequence[Tensor]) -> Values:
         """A group's tensors as values."""
@@ -113,7 +129,8 @@ class Trace:
 
     def result(self, name: str, values: Values) -> list[Tensor]:
         """Tensors of the result that have been computed."""
-        return [values[each] for each in self.traced.results[name]]
+        found = [values[each] for each in self.traced.results[name]]
+        return [tensor.clone() for tensor in found] if self._recorded else found
 
 
 def trace_chunk(

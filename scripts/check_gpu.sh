@@ -97,6 +97,7 @@ ours=(--precision tf32 --max-memory 4096)
 export TORCHINDUCTOR_CACHE_DIR=$work/inductor TORCHINDUCTOR_FX_GRAPH_CACHE=1
 if [[ $device == cuda ]]; then
   beside tests 170 "${pytest[@]}" "${parallel[@]}" -k cuda "$root"/tests/{test_cuda.py,ops,rules/test_linear.py}
+  beside tests_on_device 170 "${pytest[@]}" --device cuda "$root"/tests/test_{replay,layers,options}.py
 else
   beside tests 170 "${pytest[@]}" "$root"/tests/test_cuda.py "$root"/tests/ops/test_product.py
 fi

@@ -15,6 +15,18 @@ settings.register_profile("thorough", max_examples=3000, deadline=None, print_bl
 settings.load_profile("default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="where tests make the tensors that they name no device for")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if device := config.getoption("--device"):
+        torch.set_default_device(device)
+        # The tests' tolerances are those of float32.
+        for backend in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
+            backend.fp32_precision = "ieee"
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers_in_every_test() -> Iterator[None]:
     torch.manual_seed(0)

@@ -266,6 +266,50 @@ def test_two_streams_at_once(device: str) -> None:
         assert all(distance(one, wanted) < 1e-12 for one in values)
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+@on_gpu
+def test_replayed_values_are_the_eager_ones(device: str, name: str, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, baselines = (one.to(device) for one in job(name))
+    baselines = torch.stack([baselines, baselines.flip(0), baselines / 2, -baselines]) if own else baselines
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(graph) or replay(graph))
+    eager, replayed = Explainer(model), Explainer(model, compile="replay")
+    for factor in (1, 2, -1):
+        expected = eager.attribute(factor * x, 0, baselines=baselines / factor, standard_error=True)
+        found = replayed.attribute(factor * x, 0, baselines=baselines / factor, standard_error=True)
+        for one, other in ((found.values, expected.values), (found.standard_error, expected.standard_error)):
+            assert distance(one, other) < 1e-12
+    assert len(replays) > len(set(replays)) >= 3
+
+
+@on_gpu
+def test_a_replay_in_a_replay(device: str) -> None:
+    """The function that chooses the target explains other inputs with the same explainer."""
+    model, x, baselines = (one.to(device) for one in job("pooled"))
+    explainer = Explainer(model, compile="replay")
+
+    def target(outputs: Tensor) -> Tensor:
+        explainer.attribute(-x, 0, baselines=baselines)
+        return outputs.argmax(1)
+
+    expected = Explainer(model).attribute(x, lambda outputs: outputs.argmax(1), baselines=baselines).values
+    for _ in range(3):
+        assert distance(explainer.attribute(x, target, baselines=baselines).values, expected) < 1e-12
+
+
+@on_gpu
+def test_what_was_replayed_stays_when_more_is(device: str) -> None:
+    model, x, baselines = (one.to(device) for one in job("pooled"))
+    explainer = Explainer(model, compile="replay")
+    explainer.attribute(x, baselines=baselines)
+    first = explainer.attribute(x, baselines=baselines, activations=True)
+    kept = [first.values.clone(), first.output.clone(), first.activations.clone()]
+    explainer.attribute(-x, baselines=baselines / 2, activations=True)
+    assert all(map(torch.equal, kept, (first.values, first.output, first.activations)))
+
+
 @on_gpu
 def test_digits_by_shap_values(device: str) -> None:
     model, x, background = spread(FunctionNet()).to(device), digits(3), digits(5)

@@ -1,4 +1,4 @@
-"""The CUDA kernels compute what the CPU's do: compiled for the host, they pass the operations' tests in place of the CPU's."""
+"""What there is for a GPU, without one: the CUDA kernels compiled for the host, and a CUDA device that is the host."""
 
 import os
 import shutil
@@ -7,34 +7,63 @@ import sys
 from pathlib import Path
 
 import pytest
-from emulation.build import build
+from emulation.build import build, build_device
 
 import deepshap_ext
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_cuda_kernels_on_the_host(tmp_path: Path) -> None:
-    package = tmp_path / "site" / "deepshap_ext"
-    shutil.copytree(Path(deepshap_ext.__file__).parent, package, ignore=shutil.ignore_patterns("_c*.so", "__pycache__"))
-    shutil.copy(build(tmp_path), package / "_cpu.so")
+class Emulated:
+    """The package in ``folder``, with the CUDA kernels for the host in place of the CPU's."""
 
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        package = folder / "site" / "deepshap_ext"
+        ignored = shutil.ignore_patterns("_c*.so", "__pycache__")
+        shutil.copytree(Path(deepshap_ext.__file__).parent, package, ignore=ignored)
+        shutil.copy(build(folder), package / "_cpu.so")
+        self._site = package.parent
+        found = self.python("-c", "import deepshap_ext; print(deepshap_ext.__file__)").stdout.strip()
+        assert found == str(package / "__init__.py")
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": f"{self._site}{os.pathsep}{TESTS}", **environment}
         return subprocess.run(
-            [sys.executable, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, *arguments], env=environment, cwd=self.folder, capture_output=True, text=True
         )
 
-    assert python("-c", "import deepshap_ext; print(deepshap_ext.__file__)").stdout.strip() == str(
-        package / "__init__.py"
+    def passed(self, *arguments: str, **environment: str) -> int:
+        """How many tests pass; none may fail."""
+        options = ("-q", "-c", str(TESTS.parent / "pyproject.toml"), "--rootdir", str(TESTS.parent))
+        done = self.python("-m", "pytest", *options, "-p", "no:cacheprovider", *arguments, **environment)
+        if done.returncode:
+            pytest.fail(done.stdout[-4000:] + done.stderr[-2000:])
+        return int(done.stdout.split(" passed")[0].split()[-1])
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
+    return Emulated(tmp_path_factory.mktemp("emulated"))
+
+
+def test_cuda_kernels_compute_what_the_cpus_do(emulated: Emulated) -> None:
+    # Not the tests of errors: rows that name no baseline end a kernel, and with it the process.
+    kept = "(oracle and (float32 or bfloat16) or long_lines and float32 or layouts or mpmath) and not cuda"
+    assert emulated.passed("-k", kept, str(TESTS / "ops")) > 200
+
+
+def test_the_package_on_a_cuda_device(emulated: Emulated) -> None:
+    """Tensors are where they should be, autograd's backward runs in the device's own thread, and replays are CUDA graphs."""
+    device = {"EMULATED_GPU": str(build_device(emulated.folder))}
+    # The device has one stream, the host's memory and its hard gates, and torch's compilers do not know it.
+    missing = " and ".join(
+        f"not {name}"
+        for name in ("memory_halves", "stream", "hard_gates", "test_compiled", "operation_of_a_recurrent_layer")
     )
-    done = python(
-        *("-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "no:cacheprovider"),
-        # Not the tests of errors: rows that name no baseline end a kernel, and with it this process.
-        *("-k", "(oracle and (float32 or bfloat16) or long_lines and float32 or layouts or mpmath) and not cuda"),
-        str(ROOT / "tests" / "ops"),
-    )
-    if done.returncode:
-        pytest.fail(done.stdout[-4000:] + done.stderr[-2000:])
-    assert int(done.stdout.split(" passed")[0].split()[-1]) > 200
+    plugin = ("-p", "emulation.gpu", "-k", missing)
+    assert emulated.passed(*plugin, str(TESTS / "test_cuda.py"), **device) > 40
+    files = (str(TESTS / f"test_{name}.py") for name in ("replay", "layers", "options"))
+    assert emulated.passed(*plugin, "--device", "cuda", *files, **device) > 150

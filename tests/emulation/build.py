@@ -1,4 +1,5 @@
-"""Compiles the CUDA kernels for the host, against cuda_runtime.h beside this file, as a library with the CPU's name and dispatch key."""
+"""Compiles what stands in for a GPU: the CUDA kernels for the host, against cuda_runtime.h beside this file, as a library with the CPU's
+name and dispatch key; and device.cpp, a CUDA device for torch."""
 
 import re
 import subprocess
@@ -52,11 +53,28 @@ def _split(arguments: str) -> list[str]:
     return parts
 
 
-def build(folder: Path) -> Path:
-    """The library, built in ``folder``."""
+def build_device(folder: Path) -> Path:
+    """The library of the device, built in ``folder``."""
+    torch, library = _torch(), folder / "device.so"
+    headers = [
+        part for folder in ("include", "include/torch/csrc/api/include") for part in ("-isystem", torch / folder)
+    ]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", *headers]
+    link = [f"-L{torch / 'lib'}", f"-Wl,-rpath,{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+    subprocess.run(["c++", *flags, HERE / "device.cpp", "-o", library, *link], check=True)
+    return library
+
+
+def _torch() -> Path:
+    """Where torch is, which is not imported."""
     spec = find_spec("torch")
     assert spec is not None and spec.submodule_search_locations
-    torch = Path(spec.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
+
+
+def build(folder: Path) -> Path:
+    """The library of the kernels, built in ``folder``."""
+    torch = _torch()
     sources = [CSRC / "library.cpp"]
     # The device's headers are what the others include by relative paths.
     for header in (CSRC / "ops" / "cuda").glob("*.cuh"):
