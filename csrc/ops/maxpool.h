@@ -104,24 +104,26 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
   return call;
 }
 
-// The memory order that all operands are brought into: channels-last, the dimension before the pooled ones fastest,
-// where grad, the largest operand, has it, or where grad has neither or both of the two (a single window) and x has it;
-// else contiguous. The fake in deepshap_ext/ops/maxpool.py says the same.
+// The memory order that all operands are brought into, which changes what the call counts: channels-last, the dimension
+// in front of the pooled ones fastest, where grad, the largest operand, has it, or where grad is in neither or both of
+// the two formats (a single window) and x has it; else contiguous. The fake in deepshap_ext/ops/maxpool.py says the
+// same.
 inline Arrangement arrange_maxpool(MaxpoolCall& call, const Tensor& grad, const Tensor& x, const Tensor& r,
                                    int64_t dims) {
   Arrangement planes{call.geometry, Dims(static_cast<size_t>(x.dim()))};
   std::iota(planes.order.begin(), planes.order.end(), int64_t{0});
+  if (grad.is_contiguous() && x.is_contiguous()) return planes;
   const int64_t dim = x.dim() - dims - 1;
   // The batch must not be a part of what runs fastest.
   if (call.planes == 0 || dim < 0 || x.size(dim) != r.size(dim) || call.planes_per_row % x.size(dim) != 0)
     return planes;
   Arrangement last = planes;
   std::rotate(last.order.begin() + dim, last.order.begin() + dim + 1, last.order.end());
-  const auto lies = [](const Tensor& tensor, const Arrangement& as, size_t leading) {
-    return tensor.numel() == 0 || has_strides(tensor, as.strides(tensor.sizes(), leading));
+  const auto is_last = [&](const Tensor& tensor, size_t leading) {
+    return tensor.numel() == 0 || has_strides(tensor, last.strides(tensor.sizes(), leading));
   };
-  const bool as_planes = lies(grad, planes, 1), as_last = lies(grad, last, 1);
-  if (as_planes != as_last ? as_planes : lies(x, planes, 0) || !lies(x, last, 0)) return planes;
+  const bool of_grad = is_last(grad, 1);
+  if (of_grad != grad.is_contiguous() ? !of_grad : x.is_contiguous() || !is_last(x, 0)) return planes;
   call.lanes = x.size(dim);
   call.planes /= call.lanes;
   call.planes_per_row /= call.lanes;

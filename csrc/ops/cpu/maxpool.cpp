@@ -27,30 +27,41 @@ struct Maxima {
       : p(numbers<int64_t>(count)), q(p), x_p(numbers<C>(count)), x_q(x_p), r_p(x_p), r_q(x_p) {}
 };
 
-// Windows of one plane, whose maxima lie at `indices` of it: their places in the tile, and x there. `origins` are the
-// places of the windows' channels at position 0 of their planes.
-template <class T>
-void find_x(const int64_t* __restrict indices, const int64_t* __restrict origins, int64_t lanes,
-            const T* __restrict x_tile, int64_t* __restrict p, compute_t<T>* __restrict x_p, int64_t windows) {
-  for (int64_t w = 0; w < windows; ++w) {
-    p[w] = origins[w] + indices[w] * lanes;
-    x_p[w] = static_cast<compute_t<T>>(x_tile[p[w]]);
+// Calls body(w, place in the tile) for windows of one plane whose maxima lie at `indices` of it. `origins` are the
+// places of the windows' channels at position 0.
+template <class Body>
+DEEPSHAP_INLINE void each_place(const int64_t* __restrict indices, const int64_t* __restrict origins, int64_t lanes,
+                                int64_t windows, const Body& body) {
+  if (lanes == 1) {  // all have the same origin
+    const int64_t origin = origins[0];
+    for (int64_t w = 0; w < windows; ++w) body(w, origin + indices[w]);
+  } else {
+    for (int64_t w = 0; w < windows; ++w) body(w, origins[w] + indices[w] * lanes);
   }
 }
 
-// The same for the plane of r, by places in the tile too, and r at both places.
+// The places of x's maxima, and x there.
+template <class T>
+void find_x(const int64_t* __restrict indices, const int64_t* __restrict origins, int64_t lanes,
+            const T* __restrict x_tile, int64_t* __restrict p, compute_t<T>* __restrict x_p, int64_t windows) {
+  each_place(indices, origins, lanes, windows, [&](int64_t w, int64_t place) {
+    p[w] = place;
+    x_p[w] = static_cast<compute_t<T>>(x_tile[place]);
+  });
+}
+
+// The same for r, by places in the tile of x too, and r at both places.
 template <class T>
 void find_r(const int64_t* __restrict indices, const int64_t* __restrict origins, int64_t lanes,
             const T* __restrict x_tile, const T* __restrict r_tile, const int64_t* __restrict p, int64_t* __restrict q,
             compute_t<T>* __restrict x_q, compute_t<T>* __restrict r_p, compute_t<T>* __restrict r_q, int64_t windows) {
   using C = compute_t<T>;
-  for (int64_t w = 0; w < windows; ++w) {
-    const int64_t place = origins[w] + indices[w] * lanes;
+  each_place(indices, origins, lanes, windows, [&](int64_t w, int64_t place) {
     q[w] = place;
     x_q[w] = static_cast<C>(x_tile[place]);
     r_q[w] = static_cast<C>(r_tile[place]);
     r_p[w] = static_cast<C>(r_tile[p[w]]);
-  }
+  });
 }
 
 template <class C>
@@ -92,6 +103,8 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
   const int64_t in = call.plane_in, windows = call.plane_out, lanes = call.lanes;
   const int64_t per_tile = std::max<int64_t>(1, std::min(call.planes, 1024 / in));
   const int64_t tiles = (call.planes + per_tile - 1) / per_tile;
+  // Half types go through all parts for one cotangent after the other and would find x's maxima anew for each: single
+  // channels of theirs, which the second-level cache holds, are one part.
   int64_t part = per_tile * windows;
   if (per_tile == 1 && (direct || lanes > 1)) part = std::min(part, (part_windows + lanes - 1) / lanes * lanes);
   std::vector<int64_t> origins = numbers<int64_t>(part);
@@ -104,10 +117,10 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
     std::vector<int64_t> references = numbers<int64_t>(planes);  // of each plane under baseline 0
     for (int64_t i = 0; i < planes; ++i) references[static_cast<size_t>(i)] = call.reference_base(begin + i);
     Maxima<C> of(part);
-    std::vector<C> shares = numbers<C>(part);
-    // Of a part, or of all of them.
+    // Where each window goes: of half types the routes of all parts are kept.
     std::vector<int64_t> to = numbers<int64_t>(direct ? part : all);
     std::vector<C> weights = numbers<C>(direct ? part : all);
+    std::vector<C> shares = numbers<C>(part);
 
     const auto each_plane = [&](int64_t count, const auto& body) {
       const int64_t n = count / planes;
@@ -133,7 +146,8 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
     };
     const auto add = [&](int64_t at, int64_t count, int64_t v, const int64_t* to, const C* weight, C* sum) {
       simd<Shares<T>>(grad + (v * call.planes + begin) * windows + at, weight, shares.data(), count);
-      for (int64_t w = 0; w < count; ++w) sum[to[w]] += shares[static_cast<size_t>(w)];
+      const C* __restrict share = shares.data();
+      for (int64_t w = 0; w < count; ++w) sum[to[w]] += share[w];
     };
     const auto fresh = [&](int64_t v) { return v == first || call.geometry.changes(rows, v); };
     const auto result = [&](int64_t v) { return out + (v * call.planes + begin) * in; };
@@ -141,8 +155,7 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
     if constexpr (direct) {
       // Only what the windows so far reach is set to 0 before it is added to, while it is in the cache.
       std::vector<int64_t> set = numbers<int64_t>(last - first);
-      int64_t at = 0;
-      do {
+      for (int64_t at = 0; at < all; at += part) {
         const int64_t count = std::min(part, all - at);
         find_of_x(at, count);
         int64_t furthest = 0;
@@ -154,8 +167,7 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
           reached = next;
           add(at, count, v, to.data(), weights.data(), result(v));
         }
-        at += count;
-      } while (at < all);
+      }
     } else {
       std::vector<C> sums = numbers<C>(planes * in);
       for (int64_t v = first; v < last; ++v) {
@@ -163,7 +175,7 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
         for (int64_t at = 0; at < all; at += part) {
           const int64_t count = std::min(part, all - at);
           if (fresh(v)) {
-            if (v == first || all > part) find_of_x(at, count);
+            if (v == first || part < all) find_of_x(at, count);
             find_routes(at, count, v, to.data() + at, weights.data() + at);
           }
           add(at, count, v, to.data() + at, weights.data() + at, sums.data());
@@ -197,13 +209,14 @@ Tensor maxpool_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const T
   const Arrangement arrange_as = arrange_maxpool(call, grad, x, r, dims);
   Dims sizes = to_dims(x.sizes());
   sizes.insert(sizes.begin(), grad.size(0));
-  const Tensor out = arrange_as.empty(sizes, grad.scalar_type(), grad, 1);
+  Tensor out = arrange_as.empty(sizes, grad.scalar_type(), grad, 1);
   if (out.numel() == 0) return out;
   const Tensor rows_dense = as_contiguous(rows);
   const Tensor x_indices_dense = arrange_as(x_indices), r_indices_dense = arrange_as(r_indices);
   check_row_values("maxpool", rows_dense, call.geometry);
   check_indices("x_indices", x_indices_dense, call.positions());
   check_indices("r_indices", r_indices_dense, call.positions());
+  if (grad.numel() == 0) return torch::stable::zero_(out);  // no windows
   const Tensor grad_dense = arrange_as(grad, 1), x_dense = arrange_as(x), r_dense = arrange_as(r);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "maxpool", [&] {
     maxpool_kernel<scalar_t>(data<scalar_t>(grad_dense), data<scalar_t>(x_dense), data<scalar_t>(r_dense),
