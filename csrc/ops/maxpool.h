@@ -41,15 +41,16 @@ struct MaxpoolCall {
   int64_t lanes;
   int64_t planes;          // of x
   int64_t planes_per_row;  // of the batch
-  int64_t plane_in;        // elements of a plane of x, lanes at each position
-  int64_t plane_out;       // windows of a plane, lanes at each place
+  int64_t positions;       // of a plane
+  int64_t windows;         // of a plane's channel
 
-  DEEPSHAP_HOST_DEVICE int64_t positions() const { return plane_in / lanes; }
+  DEEPSHAP_HOST_DEVICE int64_t plane_in() const { return positions * lanes; }
+  DEEPSHAP_HOST_DEVICE int64_t plane_out() const { return windows * lanes; }
 
   // The plane of r that is paired with a plane of x under baseline 0, and how far the next baseline's is from there.
   DEEPSHAP_HOST_DEVICE int64_t reference_base(int64_t plane) const {
     const int64_t row = plane / planes_per_row;
-    return geometry.reference_base(row) / plane_in + (plane - row * planes_per_row);
+    return geometry.reference_base(row) / plane_in() + (plane - row * planes_per_row);
   }
   DEEPSHAP_HOST_DEVICE int64_t reference_step() const { return geometry.row_factor * planes_per_row; }
 };
@@ -76,10 +77,10 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
   const auto pooled = [&](const Tensor& tensor) {
     return IntHeaderOnlyArrayRef(tensor.sizes().data() + kept, static_cast<size_t>(dims));
   };
-  call.plane_in = 1;
-  call.plane_out = 1;
-  for (const int64_t size : pooled(x)) call.plane_in *= size;
-  if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
+  call.positions = 1;
+  call.windows = 1;
+  for (const int64_t size : pooled(x)) call.positions *= size;
+  if (call.positions > 0 && (call.geometry.inner % call.positions != 0 || !same_shape(pooled(x), pooled(r)))) {
     fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer,
          " and batch = ", batch, " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
   }
@@ -97,10 +98,10 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
          " dimensions, and there that of x_indices, got ", shape_text(r_indices), " for r of shape ", shape_text(r),
          " and x_indices of shape ", shape_text(x_indices));
   }
-  for (const int64_t size : pooled(x_indices)) call.plane_out *= size;
+  for (const int64_t size : pooled(x_indices)) call.windows *= size;
   call.lanes = 1;
-  call.planes = call.plane_in > 0 ? x.numel() / call.plane_in : 0;
-  call.planes_per_row = call.plane_in > 0 ? call.geometry.inner / call.plane_in : 0;
+  call.planes = call.positions > 0 ? x.numel() / call.positions : 0;
+  call.planes_per_row = call.positions > 0 ? call.geometry.inner / call.positions : 0;
   return call;
 }
 
@@ -127,8 +128,6 @@ inline Arrangement arrange_maxpool(MaxpoolCall& call, const Tensor& grad, const 
   call.lanes = x.size(dim);
   call.planes /= call.lanes;
   call.planes_per_row /= call.lanes;
-  call.plane_in *= call.lanes;
-  call.plane_out *= call.lanes;
   return last;
 }
 

@@ -100,7 +100,7 @@ void maxpool_kernel(const T* grad, const T* x, const T* r, const int64_t* x_indi
                     const int64_t* rows, T* out, int64_t cotangents, const MaxpoolCall& call) {
   using C = compute_t<T>;
   constexpr bool direct = std::is_same_v<T, C>;  // half types add up in float
-  const int64_t in = call.plane_in, windows = call.plane_out, lanes = call.lanes;
+  const int64_t in = call.plane_in(), windows = call.plane_out(), lanes = call.lanes;
   const int64_t per_tile = std::max<int64_t>(1, std::min(call.planes, 1024 / in));
   const int64_t tiles = (call.planes + per_tile - 1) / per_tile;
   // Half types go through all parts for one cotangent after the other and would find x's maxima anew for each: single
@@ -214,8 +214,8 @@ Tensor maxpool_cpu(const Tensor& grad, const Tensor& x, const Tensor& r, const T
   const Tensor rows_dense = as_contiguous(rows);
   const Tensor x_indices_dense = arrange_as(x_indices), r_indices_dense = arrange_as(r_indices);
   check_row_values("maxpool", rows_dense, call.geometry);
-  check_indices("x_indices", x_indices_dense, call.positions());
-  check_indices("r_indices", r_indices_dense, call.positions());
+  check_indices("x_indices", x_indices_dense, call.positions);
+  check_indices("r_indices", r_indices_dense, call.positions);
   if (grad.numel() == 0) return torch::stable::zero_(out);  // no windows
   const Tensor grad_dense = arrange_as(grad, 1), x_dense = arrange_as(x), r_dense = arrange_as(r);
   DEEPSHAP_DISPATCH(grad.scalar_type(), "maxpool", [&] {

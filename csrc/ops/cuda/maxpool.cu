@@ -16,12 +16,12 @@ __device__ Route<compute_t<T>> route_of(const T* x, const T* r, const int64_t* x
                                         const MaxpoolCall& call) {
   using C = compute_t<T>;
   const int64_t within = number * call.lanes + lane;
-  const int64_t p = x_indices[plane * call.plane_out + within];
-  const int64_t q = r_indices[reference * call.plane_out + within];
-  CUDA_KERNEL_ASSERT(p >= 0 && p < call.positions() && "x_indices must lie in a plane");
-  CUDA_KERNEL_ASSERT(q >= 0 && q < call.positions() && "r_indices must lie in a plane");
-  const T* x_lane = x + plane * call.plane_in + lane;
-  const T* r_lane = r + reference * call.plane_in + lane;
+  const int64_t p = x_indices[plane * call.plane_out() + within];
+  const int64_t q = r_indices[reference * call.plane_out() + within];
+  CUDA_KERNEL_ASSERT(p >= 0 && p < call.positions && "x_indices must lie in a plane");
+  CUDA_KERNEL_ASSERT(q >= 0 && q < call.positions && "r_indices must lie in a plane");
+  const T* x_lane = x + plane * call.plane_in() + lane;
+  const T* r_lane = r + reference * call.plane_in() + lane;
   return route<C>(p, q, static_cast<C>(x_lane[p * call.lanes]), static_cast<C>(x_lane[q * call.lanes]),
                   static_cast<C>(r_lane[p * call.lanes]), static_cast<C>(r_lane[q * call.lanes]));
 }
@@ -46,16 +46,17 @@ struct SharedTile {
 // A block adds up a tile at a time in shared memory and writes each element once. Windows may overlap, so they are
 // added atomically, here and below: where three or more meet, the rounding depends on their order.
 template <class T>
-__global__ void small_planes(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
-                             const int64_t* __restrict__ x_indices, const int64_t* __restrict__ r_indices,
-                             const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents, SharedTile tile,
-                             MaxpoolCall call) {
+__global__ void __launch_bounds__(block_threads, 4)
+    small_planes(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
+                 const int64_t* __restrict__ x_indices, const int64_t* __restrict__ r_indices,
+                 const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents, SharedTile tile,
+                 MaxpoolCall call) {
   using C = compute_t<T>;
   check_baselines(rows, cotangents, call.geometry);
   extern __shared__ unsigned char shared[];
   // Of a plane of the tile.
-  const int in = static_cast<int>(call.positions()) * tile.lanes;
-  const int windows = static_cast<int>(call.plane_out / call.lanes) * tile.lanes;
+  const int in = static_cast<int>(call.positions) * tile.lanes;
+  const int windows = static_cast<int>(call.windows) * tile.lanes;
   C* const sums = reinterpret_cast<C*>(shared);
   C* const weights = sums + tile.planes * in;
   int* const places = reinterpret_cast<int*>(weights + tile.planes * windows);
@@ -69,7 +70,7 @@ __global__ void small_planes(const T* __restrict__ grad, const T* __restrict__ x
     const int planes = static_cast<int>(call.planes - begin < tile.planes ? call.planes - begin : tile.planes);
     for (int64_t v = first; v < last; ++v) {
       const bool fresh = v == first || call.geometry.changes(rows, v);
-      const T* from = grad + (v * call.planes + begin) * call.plane_out + lane;
+      const T* from = grad + (v * call.planes + begin) * call.plane_out() + lane;
       __syncthreads();  // the sums are 0
       for (int w = threadIdx.x; w < planes * windows; w += block_threads) {
         const C g = static_cast<C>(from[tile.offset(w, call)]);
@@ -84,7 +85,7 @@ __global__ void small_planes(const T* __restrict__ grad, const T* __restrict__ x
         atomicAdd(sums + places[w], g * weights[w]);
       }
       __syncthreads();
-      T* to = out + (v * call.planes + begin) * call.plane_in + lane;
+      T* to = out + (v * call.planes + begin) * call.plane_in() + lane;
       for (int i = threadIdx.x; i < planes * in; i += block_threads) {
         to[tile.offset(i, call)] = static_cast<T>(sums[i]);
         sums[i] = C(0);
@@ -99,12 +100,12 @@ __global__ void large_planes(const T* grad, const T* x, const T* r, const int64_
                              const int64_t* rows, compute_t<T>* out, int64_t cotangents, MaxpoolCall call) {
   using C = compute_t<T>;
   check_baselines(rows, cotangents, call.geometry);
-  const int64_t windows = call.planes * call.plane_out;
+  const int64_t windows = call.planes * call.plane_out();
   const int64_t numel = call.geometry.numel();
   const int64_t first = first_cotangent(cotangents);
   const int64_t last = last_cotangent(cotangents);
   for (int64_t window = thread_index(); window < windows; window += thread_count()) {
-    const int64_t plane = window / call.plane_out, within = window - plane * call.plane_out;
+    const int64_t plane = window / call.plane_out(), within = window - plane * call.plane_out();
     const int64_t number = within / call.lanes, lane = within - number * call.lanes;
     Route<C> way{0, C(0)};
     for (int64_t v = first; v < last; ++v) {
@@ -113,7 +114,7 @@ __global__ void large_planes(const T* grad, const T* x, const T* r, const int64_
         way = route_of(x, r, x_indices, r_indices, plane, reference, number, lane, call);
       }
       const C share = static_cast<C>(grad[v * windows + window]) * way.weight;
-      if (share != 0) atomicAdd(out + v * numel + plane * call.plane_in + way.to * call.lanes + lane, share);
+      if (share != 0) atomicAdd(out + v * numel + plane * call.plane_in() + way.to * call.lanes + lane, share);
     }
   }
 }
@@ -135,7 +136,7 @@ std::optional<SharedTile> shared_tile(const MaxpoolCall& call, int64_t bytes_of_
   if (call.lanes * bytes_of_lane <= bytes) {
     tile.lanes = static_cast<int>(call.lanes);
     // Some planes a block, so that all of its threads have something to do.
-    tile.planes = static_cast<int>(std::clamp(2 * block_threads / call.plane_in, int64_t{1}, call.planes));
+    tile.planes = static_cast<int>(std::clamp(2 * block_threads / call.plane_in(), int64_t{1}, call.planes));
     return tile;
   }
   while (call.lanes % (2 * tile.lanes) == 0 && 2 * tile.lanes * bytes_of_lane <= bytes) {
@@ -167,7 +168,7 @@ Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     const auto *g = data<scalar_t>(grad_dense), *xs = data<scalar_t>(x_dense), *rs = data<scalar_t>(r_dense);
     const auto *x_at = data<int64_t>(x_indices_dense), *r_at = data<int64_t>(r_indices_dense);
     const auto* baselines = data<int64_t>(rows_dense);
-    const int64_t bytes_of_lane = (call.plane_in * sizeof(C) + call.plane_out * (sizeof(C) + sizeof(int))) / call.lanes;
+    const int64_t bytes_of_lane = call.positions * sizeof(C) + call.windows * (sizeof(C) + sizeof(int));
     // Of two blocks one works while the other waits.
     if (const auto tile = shared_tile(call, bytes_of_lane, shared_memory() / 2, sizeof(scalar_t))) {
       const int64_t bytes = tile->planes * tile->lanes * bytes_of_lane;
@@ -184,7 +185,7 @@ Tensor maxpool_cuda(const Tensor& grad, const Tensor& x, const Tensor& r, const 
     const Tensor sums = direct ? out : arrange_as.empty(sizes, ScalarType::Float, grad, 1);
     STD_CUDA_CHECK(cudaMemsetAsync(mutable_data<C>(sums), 0, static_cast<size_t>(sums.numel()) * sizeof(C), stream));
     if (grad.numel() > 0) {
-      const dim3 grid = grid_over(call.planes * call.plane_out, grad.size(0));
+      const dim3 grid = grid_over(call.planes * call.plane_out(), grad.size(0));
       large_planes<scalar_t><<<grid, block_threads, 0, stream>>>(g, xs, rs, x_at, r_at, baselines,
                                                                  mutable_data<C>(sums), grad.size(0), call);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
