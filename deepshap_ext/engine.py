@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .baselines import Baselines
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.model_call import Call
+from .capture.passes import Pass
 from .capture.probe import Layouts, probe
 from .errors import ExplanationError, OutOfMemoryError
 from .memory import HEAP, WARM, available_memory, is_out_of_memory

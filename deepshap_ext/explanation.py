@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .baselines import Baselines, examples
 from .capture.graph import audit, cuts, led_past, separate
-from .capture.hooks import Pass
+from .capture.passes import Pass
 from .capture.probe import same_outputs
 from .engine import Engine, does_not_fit, within_memory
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead

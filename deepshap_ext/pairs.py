@@ -13,8 +13,8 @@ from . import ops
 from .batched import over_rows
 from .capture.fold import fold
 from .capture.graph import Cut, beside_cuts, led_past
-from .capture.hooks import Pass
 from .capture.layout import Layout
+from .capture.passes import Pass
 from .capture.probe import Layouts
 from .capture.tape import Entry
 from .errors import ControlFlowError, ExplanationError
@@ -50,7 +50,7 @@ class Pairs:
     def multipliers(self, chosen: Tensor, rows: Tensor) -> list[Tensor]:
         """Multipliers ``[V, *explained.shape]`` of every explained tensor, for the flattened outputs ``chosen`` ``[V, samples]`` on
         baselines ``rows`` ``[V]``."""
-        self.inputs.capture.running.pairs = self
+        self.inputs.record.running.pairs = self
         self.cotangents = len(rows)
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
@@ -70,7 +70,7 @@ class Pairs:
         try:
             return over_rows(one, cotangents, rows)
         finally:
-            self.inputs.capture.running.pairs = None
+            self.inputs.record.running.pairs = None
 
     def _one_hot(self, chosen: Tensor) -> Tensor:
         """The cotangents ``[V, *output.shape]`` of the output that take one of its flattened elements a sample."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .capture.graph import audit
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
+from .capture.passes import Pass
 from .capture.probe import Layouts
 from .memory import MemoryMeter
 from .pairs import Pairs

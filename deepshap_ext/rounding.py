@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_map_only
 
 from .capture.dependence import plain, storage_key, tensors_in
 from .capture.graph import ahead_of, separate
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
+from .capture.passes import Pass
 from .capture.probe import Layouts
 from .capture.step import Step
 from .pairs import Pairs

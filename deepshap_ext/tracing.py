@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 from .capture.calls import is_value, reads_value
 from .capture.dependence import plain, tensors_in
 from .capture.graph import Cut, separate
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.names import operation
+from .capture.passes import Pass
 from .capture.unchanged import Unchanged
 from .compiled import compiled
 from .engine import Engine
@@ -236,7 +237,7 @@ def _swapped(
 
 def _check(graph: Pass) -> None:
     """Refuse a pass whose operations may be others on other values."""
-    if graph.capture.dependence.has_random:
+    if graph.record.dependence.has_random:
         raise NotTraceableError("it draws random numbers")
     for entry in graph.tape.entries:
         if entry.multipliers is None and not entry.kept:

@@ -73,14 +73,14 @@ class SeenLayers:
             tensors = [
                 tensor
                 for tensor in {id(tensor): tensor for tensor in tensors_in(value)}.values()
-                if tensor.is_floating_point() and tensor in self._capture.dependence
+                if tensor.is_floating_point() and tensor in self._capture.record.dependence
             ]
             for tensor in tensors:
-                if random := self._capture.dependence[tensor].random:
+                if random := self._capture.record.dependence[tensor].random:
                     raise UnsupportedOperationError(
                         f"{random}, and reaches the explained layer: explain a layer before it, or a model without it"
                     )
-                self._capture.dependence.mark(tensor, explained=True)
+                self._capture.record.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
                     # It carries no gradient (it comes from an embedding, say): made a leaf, it is explained with all that reads it, a skip
                     # connection, too.
