@@ -17,6 +17,7 @@ from .dependence import Dependence, plain, tensors_in
 from .names import Operation
 from .writes import declared, only_makes
 
+#: What gives Python code, or numpy, the values of a tensor.
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
 

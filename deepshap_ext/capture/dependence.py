@@ -19,8 +19,8 @@ class Mark:
     """What is known of a storage that holds something computed from the input.
 
     ``explained``: it holds what is explained, or was made from that, and not only from the model's inputs before that. ``random``: the
-    random operation that it was made with. ``decision``: the operation that first took something that carries multipliers to this, which
-    does not.
+    random operation that it was made with. ``decision``: the operation that first made
+    something without a gradient, as a mask is, of something that carries multipliers.
     """
 
     storage: StorageWeakRef

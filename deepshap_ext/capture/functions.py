@@ -36,7 +36,7 @@ class Attempt:
         self._cause = ""
 
     def run(self) -> bool:
-        """Whether the Function could be taken apart. If not, the capture is as it was before."""
+        """Whether the Function could be taken apart. If not, the record is as it was before."""
         record = self._record
         given = record.dependence.of((self._args, self._kwargs))
         nodes, versions = {tensor.grad_fn for tensor in given}, [tensor._version for tensor in given]

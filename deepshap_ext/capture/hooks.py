@@ -47,7 +47,7 @@ class ModelHooks:
         self._model = model
         self.call = call
         self._options = options
-        #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
+        #: The rules in force on entry: one registered meanwhile, by another thread say, is for the next explanation.
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._own_inputs = call.explains_inputs_of(model)
@@ -64,8 +64,10 @@ class ModelHooks:
         self._interrupts = Interrupts(_PROTECTED)
         self._has_lock = False
         self._undo = Undo()
-        self._written, self._unseen, self._draws = Contents(), Contents(), Draws()
-        #: As the user left it, and as every pass begins.
+        #: What the running pass writes into, and what a module's rule may write into where no capture sees it.
+        self._written, self._unseen = Contents(), Contents()
+        self._draws = Draws()
+        #: What the model holds in Python: as the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
         self._tensors = TensorState(())
         #: Whether nothing has run since the model was prepared.
@@ -143,7 +145,7 @@ class ModelHooks:
                 f"model.eval() before it is explained"
             )
         module.training = False
-        # They watch training's backward, not the explainer's.
+        # A user's backward hooks watch training's backward, not the explainer's.
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
         # Restoring the module's attributes takes these hooks away again.
@@ -160,7 +162,7 @@ class ModelHooks:
         try:
             self._undo.run()
         finally:
-            # It holds hooks that hold this object.
+            # Both hold the module hooks, which hold this object: without them it is freed at once.
             self._start, self._tensors = State(()), TensorState(())
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
@@ -221,7 +223,7 @@ class ModelHooks:
                 returned, output = output, centred_logits(output, record)
             else:
                 if isinstance(output, Tensor) and output in self._written:
-                    # A buffer, say, that the model has written its output into.
+                    # Copied, because what the model has written into is put back below: its output may be a buffer.
                     output = output.clone()
                 returned = output
         capture.runner.forget()
@@ -242,7 +244,7 @@ class ModelHooks:
         with torch.enable_grad():
             output = self.by_itself(inputs, self.call.select).detach()
         output = output.clone() if output in self._written else output
-        # Before another pass runs, which reads what this one has written into.
+        # Put back now, because the next pass reads what this one has written into.
         self._written.put_back()
         self._written.clear()
         return output
@@ -284,13 +286,14 @@ class ModelHooks:
 #: numbers are positive.
 _HOOK = -1
 
-#: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
+#: Held while a model is explained: the model, and what torch shares between threads, are then not as other threads expect them.
 _ONE_AT_A_TIME = threading.RLock()
 
-#: The contexts that are open, those inside others last.
+#: The open contexts, inner ones last: what a forked child has to put back.
 _ACTIVE: list[ModelHooks] = []
 
-#: With the weak references, since Python swallows what is raised where memory is freed: a signal would be lost there.
+#: What no signal may interrupt. Weak references to storages are among it because Python swallows what is raised where memory is freed:
+#: a KeyboardInterrupt would be lost there.
 _PROTECTED = frozenset(
     function.__code__
     for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)

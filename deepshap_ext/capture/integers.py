@@ -1,4 +1,4 @@
-"""Running operations on explained integers: on these, and the same on their twins, which carry the multipliers (:mod:`.codes`)."""
+"""Running operations on explained integers, and the same on their twins, which carry the multipliers (:class:`.codes.Codes`)."""
 
 from __future__ import annotations
 
@@ -61,8 +61,10 @@ class Integers:
     def run(
         self, called: Operation, function: Any, args: Any, kwargs: Any, dependent: list[Tensor], on_numbers: Run
     ) -> Any:
-        """Run an operation on explained integers, and the same on their twins (``on_numbers``): where it makes numbers, they are made of
-        the twins. :data:`.codes.DECIDED`, and nothing has run, where integers only decide in it."""
+        """Run an operation on explained integers, and the same on their twins (``on_numbers``), of which numbers that it makes are made.
+
+        Gives :data:`DECIDED` where integers only decide in the operation, which then is still to be run like any other.
+        """
         codes = self._record.codes
         if called.name in ELEMENTWISE and written_by(called, function, args, kwargs):
             self._location.refuse(called, "is explained for explained integers where it makes new ones, not in place")

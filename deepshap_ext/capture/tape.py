@@ -57,7 +57,7 @@ class Factor:
 
 
 class Tape:
-    """The entries of one forward pass, its output and the explained tensors."""
+    """The entries of one forward pass; what they keep is copied before the model writes into it."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []

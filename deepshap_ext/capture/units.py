@@ -1,6 +1,6 @@
 """Calls that no function mode sees, each run as one operation: hand-written Functions, TorchScript, and what has a rule as a whole.
 
-Python code that stands in for these calls while a model is explained hands them over (:mod:`.hooks`).
+While a model is explained, :class:`Units` stands in for what makes these calls (:mod:`deepshap_ext.capture.hooks` puts it there).
 """
 
 from __future__ import annotations
