@@ -1,10 +1,11 @@
-"""How much memory a pass takes and how much there is."""
+"""How much memory passes take and how much there is, and the error where it does not do."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -14,11 +15,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .capture.dependence import tensors_in
-from .errors import ExplanationError
+from .errors import ExplanationError, OutOfMemoryError
 
 
 class MemoryMeter(TorchDispatchMode):
-    """Bytes of the tensors that operations in this context have made and that are still alive, now and at most; and of the largest."""
+    """Counts bytes of the tensors that operations in this context make: ``live`` now, ``peak`` at most, and ``largest`` of one tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,7 +30,7 @@ class MemoryMeter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Guarding against compilation, which happens nowhere here, would import all of torch._dynamo: seconds.
+        # Nothing is compiled in this context. True would have torch import torch._dynamo, which takes seconds.
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,29 +62,29 @@ class MemoryMeter(TorchDispatchMode):
 
 
 def _dense_in(value: Any) -> Iterator[Tensor]:
-    """Sparse tensors, a model's constants, have no storage of their own."""
+    """The dense tensors in ``value``: sparse ones, which are constants of a model, have no storage."""
     return (tensor for tensor in tensors_in(value) if tensor.layout == torch.strided)
 
 
-#: Bytes of a tensor on the CPU that is made and freed over and over. glibc gives larger blocks (from 32 MiB on) back to the system each
-#: time, and writing to fresh pages is several times slower than to warm ones.
+#: The most bytes that a tensor on the CPU should have if it is made and freed over and over. glibc returns larger blocks (from 32 MiB on)
+#: to the system each time, and writing to fresh pages is several times slower than to warm ones.
 WARM = 16 << 20
 
-#: How many times what lies in it at once, at most, glibc's heap takes up where tensors of many sizes come and go (measured on glibc 2.36).
+#: How many times the bytes in use glibc's heap takes up, at most, where tensors of many sizes come and go (measured on glibc 2.36).
 HEAP = 5
 
-#: The block behind what is kept.
+#: The block that keeps the free memory before it from being returned to the system; none until the first call of keep_freed_memory.
 _last: list[torch.UntypedStorage] = []
 
 
 def keep_freed_memory(budget: int) -> None:
-    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now, ``budget`` at most.
+    """Have glibc keep freed tensors of up to WARM bytes for the next ones: 256 MiB, or ``budget`` if that is less.
 
-    Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
-    heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
-    takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken or freed since the last time
-    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps; not for a single block, which is
-    little where anything is kept. Other allocators take no notice.
+    glibc takes a block from its heap if it is smaller than the largest block below 32 MiB that was ever freed, and returns to the system
+    what is free at the end of the heap. So one block of nearly 32 MiB is allocated and freed; and of a stretch of free blocks the last is
+    held, so that those before it do not lie at the end. Nothing is written to these blocks, so they take addresses and no memory; where
+    addresses are short, nothing is kept. The end moves with what others allocate and free, so the held block is chosen anew at each call,
+    before the one of the last call is freed; but not for a budget of a single block, once any is held. Other allocators take no notice.
     """
     blocks = min(budget // WARM, 16)
     if not blocks or (blocks == 1 and _last):
@@ -101,7 +102,7 @@ def keep_freed_memory(budget: int) -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Have glibc give what lies free between the blocks of its heap back to the system. Other C libraries take no notice."""
+    """Have glibc return the free memory between the blocks of its heap to the system. Other C libraries take no notice."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
@@ -126,10 +127,26 @@ def available_memory(device: torch.device) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch could not allocate: CUDA has an error type of its own, the CPU allocator only a message.
 
-    This package's own error is none: what can be done about it has been tried.
+    This package's own :class:`OutOfMemoryError` does not count: smaller chunks have been tried by then.
     """
     if isinstance(error, ExplanationError):
         return False
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
+
+
+def does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
+    """The error to raise from torch's own, which names what did not fit."""
+    return OutOfMemoryError(f"{what} does not fit into memory: {error}")
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Where memory runs out in this context, that is raised as an :class:`OutOfMemoryError` of ``what`` did not fit."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise does_not_fit(what, error) from error
+        raise

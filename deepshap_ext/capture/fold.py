@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from .applied import is_rule
+from .forward import Pass
 from .nodes import depth_first
-from .passes import Pass
 
 
 def fold(graph: Pass) -> None:

@@ -16,8 +16,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from .applied import is_rule
+from .forward import Pass
 from .nodes import around, depth_first, following
-from .passes import Pass
 from .tape import Entry
 
 _LINEAR_NODES = frozenset(

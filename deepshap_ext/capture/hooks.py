@@ -21,10 +21,10 @@ from ..rules.registry import Options, Rule, in_force
 from . import torch_state
 from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators
+from .forward import Pass, centred_logits, check_output, leaf_of
 from .interrupts import Interrupts, end_generators
 from .mode import Capture
 from .model_call import Call
-from .passes import Pass, centred_logits, check_output, leaf_of
 from .script import watched
 from .seen import SeenLayers
 from .state import State

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import ControlFlowError, ExplanationError, MixedSamplesError
 from ..memory import is_out_of_memory
+from .forward import Pass
 from .hooks import ModelHooks
 from .layout import BATCH_FIRST, Layout
-from .passes import Pass
 from .tape import Entry
 
 # One batch size alone cannot tell the batch from another dimension of the same length, and one row alone misses a flip of the batch.
