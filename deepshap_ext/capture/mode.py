@@ -66,6 +66,7 @@ class Capture(TorchFunctionMode):
         self._integers = Integers(self.record, self.location, self.runner)
         self._contents = contents
         self._draws = draws
+        #: Whether operations are the model's: not within :meth:`paused`.
         self.is_on = True
         #: Functions of the user's that let modes see them, while their bodies run.
         self._inside: list[Any] = []
@@ -120,13 +121,14 @@ class Capture(TorchFunctionMode):
         given: list[Tensor] | None = None,
         opaque: bool = False,
     ) -> Any:
-        """Run an operation; what is made of an ``opaque`` one's inside is its own. ``given``: the tensors in its arguments, if known."""
+        """Run an operation. ``given``: the tensors in its arguments, if known. ``opaque``: it may do what no function mode
+        sees, as a hand-written Function or a script may."""
         if function is SET_GRAD_MODE:
             # The model's torch.no_grad changes nothing that it computes.
             return None
         record, refuse = self.record, self.location.refuse
         dependence = record.dependence
-        # Detaching is no identity where a decomposition of this package detaches: that is to be without a gradient.
+        # To multipliers detaching is the identity; only decompositions of this package detach what is to be without a gradient.
         identity = as_identity(function) if self.location.whole is None else function
         if called.name in METADATA:
             detaches = identity is not function and dependence.carries(args[0])
