@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .arrays import wide
 from .baselines import Baselines
-from .capture.hooks import ModelHooks, Pass
+from .capture.forward import Pass
+from .capture.hooks import ModelHooks
 from .capture.model_call import Call
 from .capture.probe import Layouts, probe
 from .errors import ExplanationError

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradien
 from . import ops
 from .batched import over_rows
 from .capture.fold import fold
-from .capture.hooks import Pass
+from .capture.forward import Pass
 from .capture.layout import Layout
 from .capture.probe import Layouts
 from .capture.tape import Entry
@@ -51,7 +51,7 @@ class Pairs:
 
         Each has a flattened output for every sample, ``chosen`` ``[V, samples]``, and a row of the baselines, ``rows`` ``[V]``.
         """
-        self.inputs.capture.running.pairs = self
+        self.inputs.record.running.pairs = self
         self.cotangents = len(rows)
         start: Any
         start, cotangents = _before_last_linear(self.inputs, chosen) or (self.inputs.output, self._one_hot(chosen))
@@ -71,7 +71,7 @@ class Pairs:
         try:
             return over_rows(one, cotangents, rows)
         finally:
-            self.inputs.capture.running.pairs = None
+            self.inputs.record.running.pairs = None
 
     def baseline(self, r: Tensor, layout: Layout | None, row: Tensor) -> Tensor:
         """The rows of ``r``, a tensor of the baselines, that the inputs are paired with in the cotangent of baseline ``row`` ``[1]``.

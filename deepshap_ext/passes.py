@@ -10,8 +10,9 @@ from torch import Tensor
 from .arrays import wide
 from .baselines import Baselines
 from .block import Block, BlockPasses, explained_block, least_precise
+from .capture.forward import Pass
 from .capture.graph import Cut, audit, cuts, led_past, separate
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.probe import same_outputs
 from .comparison import differing_operands, layouts_ambiguous
 from .errors import ControlFlowError, ExplanationError, MixedSamplesError, integrate_instead

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .capture.forward import Pass
 from .capture.graph import audit
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.probe import Layouts
 from .memory import MemoryMeter
 from .pairs import Pairs

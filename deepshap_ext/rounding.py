@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_map_only
 from .arrays import wide
 from .baselines import Baselines
 from .capture.dependence import plain, storage_key, tensors_in
+from .capture.forward import Pass
 from .capture.graph import ahead_of, separate
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.probe import Layouts
 from .capture.step import Step
 from .comparison import differing_operands

@@ -17,8 +17,9 @@ from .arrays import wide
 from .block import cycled, expected_outputs
 from .capture.calls import is_value, reads_value
 from .capture.dependence import plain, tensors_in
+from .capture.forward import Pass
 from .capture.graph import Cut, separate
-from .capture.hooks import ModelHooks, Pass
+from .capture.hooks import ModelHooks
 from .capture.names import operation
 from .capture.unchanged import Unchanged
 from .comparison import operands_differ
@@ -237,7 +238,7 @@ def _swapped(
 
 def _check(graph: Pass) -> None:
     """Refuse a pass whose operations may be others on other values."""
-    if graph.capture.dependence.has_random:
+    if graph.record.dependence.has_random:
         raise NotTraceableError("it draws random numbers")
     for entry in graph.tape.entries:
         if entry.multipliers is None and not entry.kept:

@@ -17,7 +17,7 @@ from .tape import Entry, Tape
 
 
 class Running:
-    """The pairs whose multipliers are being computed. Nodes hold this and not the capture, which holds them."""
+    """The pairs whose multipliers are being computed. Nodes hold this and not the record of the pass, which holds them."""
 
     pairs: Any = None
 
@@ -82,6 +82,7 @@ def run_by_rule(
 
 
 def output_of(application: Application, *operands: Tensor) -> Any:
+    """What the operation gives for these operands, without what its rule keeps."""
     return application.forward(*operands)[0]
 
 

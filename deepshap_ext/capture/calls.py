@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from ..rules.attention import HELPERS
-from .dependence import plain, tensors_in
+from ..rules.linear import DIVISIONS, FACTORS, LINEAR, STEPS
+from .dependence import Dependence, plain, tensors_in
 from .names import Operation
 from .writes import declared, only_makes
 
+#: What gives Python code, or numpy, the values of a tensor.
 _VALUE_READERS = frozenset("item tolist numpy __array__ __bool__ __float__ __int__ __complex__ __index__".split())
 
 
@@ -36,6 +39,29 @@ def is_off(called: Operation, args: Any, kwargs: Any) -> bool:
         return False
     training = kwargs.get(name, args[position] if len(args) > position else "dropout" in called.name)
     return not training or ("dropout" in called.name and kwargs.get("p", args[1] if len(args) > 1 else 0.5) == 0)
+
+
+def needs_rule(called: Operation, args: Any, kwargs: Any, dependence: Dependence) -> bool:
+    """Whether an operation on tensors that carry multipliers is neither linear in them, as it is called, nor a step."""
+    if called.name in LINEAR:
+        return _is_bilinear(called, args, kwargs, dependence)
+    return called.name not in STEPS
+
+
+def _is_bilinear(called: Operation, args: Any, kwargs: Any, dependence: Dependence) -> bool:
+    """Whether a product was called with more than one factor, or a division with a divisor, that carries multipliers; or with a sparse
+    factor, which autograd's backward for batches does not take."""
+    if called.name == "einsum":
+        values = tensors_in(args)
+    else:
+        factors = FACTORS.get(called.name)
+        if factors is None:
+            return False
+        values = [args[at] if at < len(args) else kwargs.get(keyword) for at, keyword in factors.items()]
+    for value in values:
+        if isinstance(value, Tensor) and value.layout is not torch.strided:
+            return True
+    return sum(map(dependence.carries, values)) > 1 or (called.name in DIVISIONS and dependence.carries(values[1]))
 
 
 def nodes_of(made: Sequence[Tensor], written: Sequence[Tensor]) -> list[Node]:

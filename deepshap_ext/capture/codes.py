@@ -34,10 +34,13 @@ LOSSES = frozenset(
     "cross_entropy cross_entropy_loss nll_loss nll_loss2d nll_loss_nd multi_margin_loss multilabel_margin_loss".split()
 )
 
-#: These take tensors of one dtype: the first and what is written into it, or all.
+#: Operations that write tensors into their first argument, which must have the dtype of these: numbers, where they are twins.
 _INTO_FIRST = frozenset(
     "scatter scatter_add index_add index_copy index_put masked_scatter select_scatter slice_scatter diagonal_scatter".split()
 )
+
+#: In place of a result: integers that are explained only decide in the operation, as an index, a mask or a target.
+DECIDED = object()
 
 
 class Codes:
@@ -132,6 +135,7 @@ class _Place:
 
 
 def _number(tensor: Tensor) -> Tensor:
+    """Integers as numbers of the twins' dtype; numbers as they are."""
     return tensor.to(TWIN) if is_integer(tensor) else tensor
 
 
@@ -140,7 +144,3 @@ def keeps_codes(name: str) -> bool:
     if name in LOSSES:
         return False
     return name not in STEPS or name in CONVERSIONS or name in ELEMENTWISE or name == "one_hot"
-
-
-#: An operation that explained integers only decide in, as an index, a mask or a target.
-DECIDED = object()

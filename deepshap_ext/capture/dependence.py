@@ -19,8 +19,8 @@ class Mark:
     """What is known of a storage that holds something computed from the input.
 
     ``explained``: it holds what is explained, or was made from that, and not only from the model's inputs before that. ``random``: the
-    random operation that it was made with. ``decision``: the operation that first took something that carries multipliers to this, which
-    does not.
+    random operation that it was made with. ``decision``: the operation that first made
+    something without a gradient, as a mask is, of something that carries multipliers.
     """
 
     storage: StorageWeakRef
@@ -62,10 +62,21 @@ class Dependence:
         """The tensors in a call's arguments that depend on the input."""
         return self.among(tensors_in(value))
 
+    def carries(self, value: Any) -> bool:
+        """Whether multipliers flow to the value: a tensor made from the input that carries a gradient."""
+        if not isinstance(value, Tensor):
+            return False
+        # Constants do not require a gradient: most need no more than this look.
+        return (plain(value) if is_wrapped(value) else value).requires_grad and value in self
+
     def among(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Those of the tensors that depend on the input."""
         known = self._storages
         return [tensor for tensor in tensors if storage_key(tensor) in known]
+
+    def random_among(self, tensors: Sequence[Tensor]) -> str | None:
+        """What made the first of these that is random so; None if none is. All depend on the input."""
+        return next(filter(None, (self[tensor].random for tensor in tensors)), None)
 
 
 def storage_key(tensor: Tensor) -> int | None:

@@ -44,7 +44,7 @@ _IDENTITIES: dict[str, Callable[..., Any]] = {
     "__deepcopy__": _copy,
 }
 
-#: The names of those that give the same memory without a gradient.
+#: Of these, the ones that give the tensor's own memory without a gradient.
 ALIASES = frozenset({"data", "detach"})
 
 #: What ``torch.no_grad`` and its like call.

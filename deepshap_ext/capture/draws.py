@@ -122,6 +122,7 @@ def _rrelu(
     return (torch.rrelu_ if in_place else torch.rrelu)(input, lower, upper, training, generator)
 
 
+#: Operations that take no generator, written with ones that do.
 _WITHOUT_GENERATOR: dict[str, Callable[..., Any]] = {
     "rand_like": _like(Tensor.uniform_),
     "randn_like": _like(lambda made, *_, generator: made.normal_(generator=generator)),
@@ -150,20 +151,20 @@ class ProgramGenerators:
     def put_back(self) -> None:
         """Set the generators back, unless it may have been another thread that drew."""
         others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        # The thread of tqdm draws nothing.
+        # Progress bars of tqdm leave a thread running, which draws nothing.
         if not all(isinstance(thread, TMonitor) for thread in others):
             return
         for device, state in self._torch.items():
             _set_state(device, state)
-        # Of a pair of normal numbers the second, if it waits to be drawn, is elsewhere.
+        # Numpy makes normal numbers in pairs; a second one that waits to be drawn is not in the memory that is compared.
         if self._numpy["has_gauss"] or self._numpy_memory is None or self._numpy_memory != _numpy_memory():
             np.random.set_state(self._numpy)
         random.setstate(self._python)
 
 
 def _numpy_memory() -> bytes | None:
-    """What numpy's generator for all has in memory, where it is of the kind that it is at first. Reading that takes a hundredth of the
-    time that setting a state takes."""
+    """The memory of numpy's global generator; None where that is not of the default kind. Reading it takes a hundredth of the time that
+    setting a state takes."""
     # numpy before 1.24 does not give it.
     generator: Any = getattr(np.random, "get_bit_generator", lambda: None)()
     if type(generator) is not np.random.MT19937:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from .applied import is_rule
-from .hooks import Pass
+from .forward import Pass
 from .nodes import depth_first
 
 
@@ -31,4 +31,5 @@ def fold(graph: Pass) -> None:
 
 
 def _handed_on(grad: Tensor, sides: Any) -> list[Tensor]:
+    """The multipliers of an operation whose scale another has taken over: the gradient as it is."""
     return [grad]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,7 @@ from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
 from .dependence import tensors_in
 from .names import operation
-
-if TYPE_CHECKING:
-    from .mode import Capture
+from .record import Record
 
 
 class Attempt:
@@ -27,51 +26,54 @@ class Attempt:
     of it than a gradient taken inside.
     """
 
-    def __init__(self, capture: Capture, written: type[torch.autograd.Function], args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, record: Record, module: Callable[[], str], written: type[torch.autograd.Function], args: Any, kwargs: Any
+    ) -> None:
         self.result: Any = None
-        self._capture, self._written, self._args, self._kwargs = capture, written, args, kwargs
-        self._entries, self._before = len(capture.tape.entries), set(capture.without_rule)
+        self._module, self._record = module, record
+        self._written, self._args, self._kwargs = written, args, kwargs
+        self._entries, self._before = len(self._record.tape.entries), set(self._record.without_rule)
         self._cause = ""
 
     def run(self) -> bool:
-        """Whether the Function could be taken apart. If not, the capture is as it was before."""
-        capture = self._capture
-        given = [tensor for tensor in tensors_in((self._args, self._kwargs)) if tensor in capture.dependence]
+        """Whether the Function could be taken apart. If not, the record is as it was before."""
+        record = self._record
+        given = record.dependence.of((self._args, self._kwargs))
         nodes, versions = {tensor.grad_fn for tensor in given}, [tensor._version for tensor in given]
         needs_grad = tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in self._args)
-        options, capture.options = capture.options, replace(capture.options, on_unsupported="error")
+        options, record.options = record.options, replace(record.options, on_unsupported="error")
         try:
-            with _Addresses(capture) as addresses:
+            with _Addresses(record) as addresses:
                 self.result = run_forward(self._written, needs_grad, self._args, self._kwargs)
-            self._cause = addresses.read or self._lost(any(map(capture.carries, given)), nodes)
+            self._cause = addresses.read or self._lost(any(map(record.carries, given)), nodes)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             self._cause = self._called(error)
         finally:
-            capture.options = options
+            record.options = options
         if not self._cause:
             return True
         if versions != [tensor._version for tensor in given]:
             raise UnsupportedOperationError(f"{self._reason()}. It has written into its argument by then")
         self.result = None
-        capture.tape.rewind(self._entries)
+        record.tape.rewind(self._entries)
         for node in self._new():
-            del capture.without_rule[node]
+            del record.without_rule[node]
         return False
 
     def blame(self) -> None:
         """Tell the cause where the Function, run as one operation since, is refused."""
         for node in self._new():
-            self._capture.without_rule[node] = self._reason()
+            self._record.without_rule[node] = self._reason()
 
     def _new(self) -> list[Node]:
-        return [node for node in self._capture.without_rule if node not in self._before]
+        return [node for node in self._record.without_rule if node not in self._before]
 
     def _reason(self) -> str:
         called, name = operation(self._written), self._written.__name__
         return (
-            f"{called.title} in {self._capture.module_path()} {self._cause}: give the Function a rule with register_rule({name}, ...), "
+            f"{called.title} in {self._module()} {self._cause}: give the Function a rule with register_rule({name}, ...), "
             f"write it with operations that have one, explain a layer behind it with (model, layer), or pass on_unsupported='integrate'"
         )
 
@@ -82,16 +84,16 @@ class Attempt:
 
     def _as_cause(self, reason: str) -> str:
         """``calls torch.frexp, which has no rule``, of ``torch.frexp in net.act has no rule: give it one with ...``."""
-        operation, _, why = reason.partition(f" in {self._capture.module_path()} ")
+        operation, _, why = reason.partition(f" in {self._module()} ")
         return f"calls {operation}, which {why.partition(': ')[0]}" if why else f"cannot be taken apart: {reason}"
 
     def _lost(self, carrying: bool, given: set[Node | None]) -> str:
         """Why the result is not what the operations that were seen have made, or cannot be explained; empty if neither."""
         if not carrying:
             return ""
-        capture, made = self._capture, [tensor for tensor in tensors_in(self.result) if tensor.is_floating_point()]
+        record, made = self._record, [tensor for tensor in tensors_in(self.result) if tensor.is_floating_point()]
         for tensor in made:
-            if tensor not in capture.dependence:
+            if tensor not in record.dependence:
                 return (
                     f"makes its result of shape {list(tensor.shape)} outside of torch's operations (in an extension, a kernel or numpy), "
                     f"where it cannot be followed"
@@ -103,7 +105,7 @@ class Attempt:
             if node is None or node in seen:
                 continue
             if node in new:
-                return self._as_cause(capture.without_rule[node])
+                return self._as_cause(record.without_rule[node])
             seen.add(node)
             stack.extend(following for following, _ in node.next_functions)
         return ""
@@ -112,14 +114,14 @@ class Attempt:
 class _Addresses(TorchFunctionMode):
     """Notices where the memory of a tensor that carries multipliers is handed out: to a kernel, whose result no operation makes."""
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, record: Record) -> None:
         super().__init__()
         self.read = ""
-        self._capture = capture
+        self._record = record
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         called = operation(function)
-        if called.name in ("data_ptr", "const_data_ptr") and self._capture.carries(args[0]):
+        if called.name in ("data_ptr", "const_data_ptr") and self._record.carries(args[0]):
             self.read = f"reads memory by {called.title}, for what is no operation of torch's"
         return function(*args, **(kwargs or {}))
 

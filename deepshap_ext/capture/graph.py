@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import ExplanationError, UnsupportedOperationError
 from .applied import is_rule
-from .hooks import Pass
+from .forward import Pass
 from .nodes import around, depth_first, following
 from .tape import Entry
 
@@ -63,7 +63,7 @@ class Cut:
 
 def audit(graph: Pass) -> None:
     """Refuse any node between the explained tensors and the output that is neither linear nor a rule's."""
-    capture, targets = graph.capture, {edge.node for edge in graph.edges}
+    record, targets = graph.record, {edge.node for edge in graph.edges}
     reaching = set(targets)
     refused: list[str] = []
     for node in depth_first([_root(graph).node]):
@@ -71,9 +71,9 @@ def audit(graph: Pass) -> None:
         if not leading:
             continue
         reaching.add(node)
-        if node in capture.without_rule:
+        if node in record.without_rule:
             # Named as the model calls it; its inner nodes, met before, say less.
-            refused = [capture.without_rule[node]]
+            refused = [record.without_rule[node]]
             break
         if is_rule(node):
             continue
@@ -88,7 +88,7 @@ def audit(graph: Pass) -> None:
                 f"the model runs {node.name()} where its operations cannot be followed (a hand-written autograd.Function, TorchScript or "
                 f"another thread): write it with torch functions, or explain a layer behind it with (model, layer)"
             )
-    if refused and capture.options.on_unsupported == "gradient":
+    if refused and record.options.on_unsupported == "gradient":
         warnings.warn(f"{refused[0]}. Its gradient at the input is used, which does not add up", stacklevel=2)
     elif refused:
         raise UnsupportedOperationError(refused[0])
@@ -96,7 +96,7 @@ def audit(graph: Pass) -> None:
         variable = getattr(node, "variable", None)
         if node in targets or variable is None or any(variable is leaf for leaf in graph.inputs):
             continue
-        if variable in capture.dependence:
+        if variable in record.dependence:
             raise UnsupportedOperationError(
                 f"a tensor of shape {list(variable.shape)} that depends on the explained input was detached from it and made to require a "
                 f"gradient of its own: what it adds to the output cannot be explained"
@@ -123,9 +123,9 @@ def _cut(graph: Pass, numbers: list[int]) -> Cut:
     """These layers as a cut."""
     reached = _around_layers(graph, numbers)
     variables = [getattr(node, "variable", None) for node in reached]
-    if not any(variable in graph.capture.dependence for variable in variables if variable is not None):
+    if not any(variable in graph.record.dependence for variable in variables if variable is not None):
         return Cut(numbers, True)
-    return Cut(numbers, False, next(filter(None, map(graph.capture.meetings.get, reached)), None))
+    return Cut(numbers, False, next(filter(None, map(graph.record.meetings.get, reached)), None))
 
 
 def _around_layers(graph: Pass, numbers: list[int]) -> list[Node]:

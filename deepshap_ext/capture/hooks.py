@@ -7,63 +7,32 @@ import threading
 import types
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from ..errors import ExplanationError, UnsupportedOperationError, decided_by
+from ..errors import ExplanationError
 from ..rules.lookup import TWIN
-from ..rules.registry import Application, Context, Options, Rule, in_force
+from ..rules.registry import Options, Rule, in_force
 from . import torch_state
-from .applied import is_rules_own
 from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators
+from .forward import Pass, centred_logits, check_output, leaf_of
 from .interrupts import Interrupts, end_generators
 from .mode import Capture
 from .model_call import Call
-from .names import Operation, operation
 from .script import watched
 from .seen import SeenLayers
 from .state import State
 from .step import Watch
-from .tape import Tape
 from .undo import Undo
+from .units import Units
 from .writes import Contents, TensorState, of_the_same_memory
 from .written import APPLY, Interception
-
-
-@dataclass
-class Pass:
-    """One forward pass: its tape, its output ``[rows, ...]`` and the tensors to explain with their places in the autograd graph.
-
-    ``returned``: what the model returned, of which ``output`` is made. ``layers``: which of the explained tensors are each layer's; a
-    model's own inputs count as one layer. ``integers``: whether each explained tensor has integers, in floating point.
-    """
-
-    capture: Capture
-    output: Tensor
-    returned: Tensor
-    explained: list[Tensor]
-    edges: list[GradientEdge]
-    layers: list[slice]
-    integers: list[bool]
-    inputs: list[Tensor]
-
-    @property
-    def tape(self) -> Tape:
-        return self.capture.tape
-
-    def without_graph(self) -> Pass:
-        """The pass without its autograd graph: what is only read from its tape."""
-        self.capture.release()
-        explained = [tensor.detach() for tensor in self.explained]
-        output, returned = self.output.detach(), self.returned.detach()
-        return replace(self, output=output, returned=returned, explained=explained, edges=[], inputs=[])
 
 
 class ModelHooks:
@@ -78,7 +47,7 @@ class ModelHooks:
         self._model = model
         self.call = call
         self._options = options
-        #: Those of the time of entry: a rule registered meanwhile, by another thread say, is for the next explanation.
+        #: The rules in force on entry: one registered meanwhile, by another thread say, is for the next explanation.
         self._rules: dict[Any, Rule] = {}
         self._names = {module: name or type(model).__name__ for name, module in model.named_modules()}
         self._own_inputs = call.explains_inputs_of(model)
@@ -90,13 +59,15 @@ class ModelHooks:
                 )
         self._running: list[nn.Module] = []
         self._parts_written = False
-        self._capture: Capture | None = None
+        self._units = Units()
         self._seen = SeenLayers(model, call.layers, self._names)
         self._interrupts = Interrupts(_PROTECTED)
         self._has_lock = False
         self._undo = Undo()
-        self._written, self._unseen, self._draws = Contents(), Contents(), Draws()
-        #: As the user left it, and as every pass begins.
+        #: What the running pass writes into, and what a module's rule may write into where no capture sees it.
+        self._written, self._unseen = Contents(), Contents()
+        self._draws = Draws()
+        #: What the model holds in Python: as the user left it, and as every pass begins.
         self._state, self._start = State(()), State(())
         self._tensors = TensorState(())
         #: Whether nothing has run since the model was prepared.
@@ -145,10 +116,10 @@ class ModelHooks:
             undo.note(contents.put_back)
         torch_state.prepare(undo)
         undo.replace(torch.inference_mode, "__enter__", staying_out_of_inference_mode())
-        undo.replace(torch._C.ScriptFunction, "__call__", watched(self._script))
+        undo.replace(torch._C.ScriptFunction, "__call__", watched(self._units.script))
         self._rules = in_force(self._options)
         functions = [key for key in self._rules if isinstance(key, types.FunctionType)]
-        interception = Interception([APPLY, *functions], self._apply)
+        interception = Interception([APPLY, *functions], self._units.apply)
         undo.note(interception.remove)
         interception.install()
         undo.note_here(torch_state.ThreadState().restore)
@@ -167,14 +138,14 @@ class ModelHooks:
             # A rule may run the module in the pair pass, outside of the capture.
             for tensor in (*module.parameters(), *module.buffers()):
                 self._unseen.before_write(tensor)
-            module.__dict__["forward"] = partial(self._run_by_rule, rule, module, module.forward)
+            module.__dict__["forward"] = partial(self._units.module, rule, module, module.forward)
         if module.training and not type(module).train.__module__.startswith("torch."):
             raise ExplanationError(
                 f"{self._names[module]} ({type(module).__name__}) has a train() of its own, which may change what it computes: call "
                 f"model.eval() before it is explained"
             )
         module.training = False
-        # They watch training's backward, not the explainer's.
+        # A user's backward hooks watch training's backward, not the explainer's.
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
         # Restoring the module's attributes takes these hooks away again.
@@ -187,11 +158,11 @@ class ModelHooks:
     def _put_back(self) -> None:
         self._running.clear()
         self._seen.forget()
-        self._capture = None
+        self._units.end()
         try:
             self._undo.run()
         finally:
-            # It holds hooks that hold this object.
+            # Both hold the module hooks, which hold this object: without them it is freed at once.
             self._start, self._tensors = State(()), TensorState(())
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
@@ -226,11 +197,13 @@ class ModelHooks:
     def _run(self, inputs: Sequence[Tensor], watch: Watch | None) -> Pass:
         self._start_afresh()
         explained = self.call.explained(inputs)
-        leaves = [self._leaf(tensor) for tensor in explained]
+        leaves = [leaf_of(tensor, self._model, self._own_inputs) for tensor in explained]
         others = {**self.call.constants, **dict(zip(self.call.by_row, inputs[len(leaves) :], strict=True))}
-        capture = self._capture = Capture(
+        capture = Capture(
             self.module_path, self._options, self._rules, self._written, self._draws, self._parts_written, watch
         )
+        record = capture.record
+        self._units.begin(capture)
         self._seen.begin(capture)
         with torch.enable_grad():
             # The model may write into what it is given; a leaf that requires a gradient must not be written into.
@@ -238,51 +211,32 @@ class ModelHooks:
             for number, tensor in enumerate(explained):
                 if leaves[number].dtype != tensor.dtype:
                     twin, given[number] = leaves[number].to(TWIN, copy=True), tensor.clone()
-                    capture.codes[given[number]] = twin
-                    capture.codes.inputs.append(get_gradient_edge(leaves[number]))
-                    capture.dependence.mark(twin, explained=True)
+                    record.codes[given[number]] = twin
+                    record.codes.inputs.append(get_gradient_edge(leaves[number]))
+                    record.dependence.mark(twin, explained=True)
             copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in others.items()}
             for tensor in (*leaves, *given):
-                capture.dependence.mark(tensor, explained=self._own_inputs)
+                record.dependence.mark(tensor, explained=self._own_inputs)
             with capture, capture.saved_tensors():
                 output = self.call.select(self.call(self._model, given, copies))
             if self._options.softmax == "centered":
-                returned, output = output, _centred_logits(output, capture)
+                returned, output = output, centred_logits(output, record)
             else:
                 if isinstance(output, Tensor) and output in self._written:
-                    # A buffer, say, that the model has written its output into.
+                    # Copied, because what the model has written into is put back below: its output may be a buffer.
                     output = output.clone()
                 returned = output
-        capture.parts.forget()
-        self._written.put_back(capture.tape)
+        capture.runner.forget()
+        self._written.put_back(record.tape)
         self._written.clear()
         self._tensors.put_back()
         self._running.clear()
-        self._capture = None
+        self._units.end()
         self._seen.end()
         tensors, edges, layers = self._seen.found(leaves)
-        integers = [edge in capture.codes.inputs for edge in edges]
-        self._check_output(output, capture, len(inputs[0]))
-        return Pass(capture, output, returned, tensors, edges, layers, integers, leaves)
-
-    def _leaf(self, tensor: Tensor) -> Tensor:
-        """A copy of an input that multipliers are taken with respect to; of integers that are explained themselves it is floating-point."""
-        as_it_is = tensor.is_floating_point() or not self._own_inputs
-        leaf = tensor.detach().clone() if as_it_is else self._floating(tensor)
-        return leaf.requires_grad_(leaf.is_floating_point())
-
-    def _floating(self, integers: Tensor) -> Tensor:
-        """Explained integers in a dtype that tells them apart: float32 those of two bytes, unless the model is float64."""
-        dtypes = [parameter.dtype for parameter in self._model.parameters() if parameter.is_floating_point()]
-        if integers.element_size() <= 2 and dtypes and dtypes[0] != torch.float64:
-            return integers.to(torch.float32)
-        most = 2**53
-        if integers.element_size() == 8 and (beyond := integers[(integers > most) | (integers < -most)]).numel():
-            raise ExplanationError(
-                f"explained integers must lie between -2**53 and 2**53, got {int(beyond[0])}: pass remainders of hashes, or explain the "
-                f"numbers that are looked up for them with (model, layer)"
-            )
-        return integers.to(TWIN)
+        integers = [edge in record.codes.inputs for edge in edges]
+        check_output(output, record, len(inputs[0]))
+        return Pass(record, output, returned, tensors, edges, layers, integers, leaves)
 
     def own_output(self, inputs: Sequence[Tensor]) -> Tensor:
         """What the model gives for these rows when nobody follows it, as :attr:`Pass.returned`."""
@@ -290,7 +244,7 @@ class ModelHooks:
         with torch.enable_grad():
             output = self.by_itself(inputs, self.call.select).detach()
         output = output.clone() if output in self._written else output
-        # Before another pass runs, which reads what this one has written into.
+        # Put back now, because the next pass reads what this one has written into.
         self._written.put_back()
         self._written.clear()
         return output
@@ -323,72 +277,23 @@ class ModelHooks:
         self._interrupts.deliver()
         self._running.append(module)
 
-    def _apply(
-        self, function: types.FunctionType, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Stands in for ``autograd.Function.apply``, and for the user's own functions that have a rule."""
-        capture = self._capture
-        if capture is None or (function is APPLY and is_rules_own(args[0])) or not capture.sees():
-            return original(*args, **kwargs)
-        if function is APPLY:
-            return capture.function(args[0], partial(original, args[0]), args[1:], kwargs)
-        return capture.unit(operation(function), self._rules[function], original, args, kwargs)
-
-    def _script(self, function: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Stands in for the call of a TorchScript function."""
-        if self._capture is None:
-            return call(function, *args, **kwargs)
-        return self._capture.script(function, call, args, kwargs)
-
-    def _run_by_rule(
-        self, rule: Rule, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        if self._capture is None or not self._capture.sees():
-            # The rule's own call.
-            return forward(*args, **kwargs)
-        called = Operation(type(module), type(module).__name__, False)
-        return self._capture.unit(called, partial(_of_module, rule, module), forward, args, kwargs)
-
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running:
             self._running.pop()
-
-    def _check_output(self, output: Any, capture: Capture, rows: int) -> None:
-        if not isinstance(output, Tensor):
-            raise TypeError(f"output must select a tensor from what the model returns, got {type(output).__name__}")
-        if output.dim() == 0 or output.shape[0] != rows:
-            raise ExplanationError(
-                f"the model's output must have shape [{rows}, ...] for {rows} samples, got {list(output.shape)}"
-            )
-        if output.numel() == 0:
-            raise ExplanationError(
-                f"the model's output must have a number for each sample, got shape {list(output.shape)}"
-            )
-        if not output.is_floating_point():
-            raise ExplanationError(f"the model's output must be of a floating-point dtype, got {output.dtype}")
-        if output in capture.dependence and (random := capture.dependence[output].random):
-            raise UnsupportedOperationError(
-                f"{random}, and reaches the output: pass training=self.training where it has that argument, or explain a model without it"
-            )
-        if not output.requires_grad:
-            decision = capture.dependence[output].decision if output in capture.dependence else None
-            raise UnsupportedOperationError(
-                "the model's output is made from what is explained by decisions only (comparisons, rounding, integers), or does not "
-                "depend on it" + decided_by(decision)
-            )
 
 
 #: The number of the hooks on every module, which are put there directly: registering one takes longer than a layer's pass. Torch's own
 #: numbers are positive.
 _HOOK = -1
 
-#: A model that is being explained is in a state of its own, and so is what torch has one of for all threads.
+#: Held while a model is explained: the model, and what torch shares between threads, are then not as other threads expect them.
 _ONE_AT_A_TIME = threading.RLock()
 
-#: The contexts that are open, those inside others last.
+#: The open contexts, inner ones last: what a forked child has to put back.
 _ACTIVE: list[ModelHooks] = []
 
-#: With the weak references, since Python swallows what is raised where memory is freed: a signal would be lost there.
+#: What no signal may interrupt. Weak references to storages are among it because Python swallows what is raised where memory is freed:
+#: a KeyboardInterrupt would be lost there.
 _PROTECTED = frozenset(
     function.__code__
     for function in (ModelHooks.__enter__, ModelHooks.__exit__, StorageWeakRef.__init__, StorageWeakRef.__del__)
@@ -400,10 +305,6 @@ def at_rest() -> AbstractContextManager[object]:
     return _ONE_AT_A_TIME
 
 
-def _of_module(rule: Rule, module: nn.Module, context: Context, *args: Any, **kwargs: Any) -> Application | None:
-    return rule(context, module, *args, **kwargs)
-
-
 def _after_fork_in_child() -> None:
     """Free what a thread of the parent process had taken for an explanation; in the child it will not go on."""
     for hooks in reversed(_ACTIVE.copy()):
@@ -413,15 +314,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _centred_logits(output: Any, capture: Capture) -> Tensor:
-    """In place of a final softmax its logits, less their mean over the classes (DeepLIFT, arXiv 1704.02685, section 3.6)."""
-    made = capture.made_by(output) if isinstance(output, Tensor) else None
-    if made is None or made.name != "softmax":
-        raise ExplanationError(
-            "softmax='centered' explains a model whose output is a softmax, as it returns it; this one's is not, or was written into, or "
-            "its logits were"
-        )
-    (dim,) = made.parameters
-    return made.operand - made.operand.mean(dim, keepdim=True)

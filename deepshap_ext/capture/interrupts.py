@@ -128,4 +128,5 @@ def end_generators(error: BaseException | None) -> None:
         error = error.__context__
 
 
+#: What enters and leaves a context that is written with ``@contextmanager``.
 _MANAGERS = frozenset({_GeneratorContextManager.__enter__.__code__, _GeneratorContextManager.__exit__.__code__})

@@ -31,10 +31,10 @@ _ALIASES = {
     "floordiv": "floor_divide",
     "greater": "gt",
     "greater_equal": "ge",
-    # torch has it under the same function.
+    # torch has hsmm under hspmm's own function.
     "hsmm": "hspmm",
     "idiv": "div",
-    # aten's; the operator `__index__` of integers comes here too, and has no gradient to lose.
+    # aten's name for indexing. The operator `__index__` of integers has this name too, and no gradient to lose.
     "index": "getitem",
     "inverse": "linalg_inv",
     "invert": "bitwise_not",

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..rules.linear import unbind
 from .dependence import plain
 
-#: Of how many parts each is taken to be read: what is not read is filled with zeros.
+#: Only tensors of at most so many parts are split for such reads: the gradient of each part that is never read is filled with zeros.
 MOST = 4
 
 
@@ -38,7 +38,7 @@ class Parts:
             made = unbind(whole, place.dim) if place.size is None else whole.split(place.size, place.dim)
             self._unread[of] = whole, whole._version, [*made]
         parts = self._unread[of][2]
-        # Each is given once: what is read twice may be changed, as a view, without the other.
+        # Each part is given once: two reads must give two tensors, since the model may reshape one of them in place.
         part, parts[place.number] = parts[place.number], None
         if all(one is None for one in parts):
             del self._unread[of]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import ControlFlowError, ExplanationError, MixedSamplesError
 from ..memory import is_out_of_memory
-from .hooks import ModelHooks, Pass
+from .forward import Pass
+from .hooks import ModelHooks
 from .layout import BATCH_FIRST, Layout
 from .tape import Entry
 

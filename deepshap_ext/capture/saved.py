@@ -25,7 +25,7 @@ def saved_tensors(dependence: Dependence, tape: Tape, shapes_only: bool) -> Iter
     dependence, tape = weakref.proxy(dependence), weakref.proxy(tape)
 
     def pack(tensor: Tensor) -> Tensor | Factor:
-        # Masks and indices made from the input have no gradient, and are read.
+        # Masks and indices made from the input carry no gradient; the pair pass reads their values.
         shape_only = shapes_only and tensor.requires_grad and tensor in dependence
         return tensor.detach() if shape_only else tape.factor(tensor)
 

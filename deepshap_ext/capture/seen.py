@@ -26,7 +26,7 @@ class SeenLayers:
         self._model = model
         self._layers = layers
         self._names = names
-        #: That of the pass that runs; between passes nothing is looked at.
+        #: The capture of the pass that runs; None between passes, where nothing is looked at.
         self._capture: Capture | None = None
         #: Of each layer's calls so far, the tensors and their places in the graph, or None where it is not the call asked for.
         self._seen: list[list[tuple[list[Tensor], list[GradientEdge]] | None]] = [[] for _ in layers]
@@ -73,20 +73,20 @@ class SeenLayers:
             tensors = [
                 tensor
                 for tensor in {id(tensor): tensor for tensor in tensors_in(value)}.values()
-                if tensor.is_floating_point() and tensor in self._capture.dependence
+                if tensor.is_floating_point() and tensor in self._capture.record.dependence
             ]
             for tensor in tensors:
-                if random := self._capture.dependence[tensor].random:
+                if random := self._capture.record.dependence[tensor].random:
                     raise UnsupportedOperationError(
                         f"{random}, and reaches the explained layer: explain a layer before it, or a model without it"
                     )
-                self._capture.dependence.mark(tensor, explained=True)
+                self._capture.record.dependence.mark(tensor, explained=True)
                 if not tensor.requires_grad:
-                    # It carries no gradient (it comes from an embedding, say): made a leaf, it is explained with all that reads it, a skip
-                    # connection, too.
+                    # This tensor carries no gradient (it comes from an embedding, say): made a leaf itself, it is explained with all that
+                    # reads it, a skip connection included.
                     tensor.requires_grad_(True)
-            # The edge stands for the tensor as it is now, whatever is written into it later. A mask of -inf that is the same on both
-            # sides gives nothing.
+            # The edge stands for the tensor as it is now, whatever is written into it later. Infinities become finite: a mask of -inf that
+            # is the same on both sides then differs by 0, not by NaN.
             now = [tensor.detach().nan_to_num(torch.nan) for tensor in tensors]
             seen.append((now, [get_gradient_edge(tensor) for tensor in tensors]))
 

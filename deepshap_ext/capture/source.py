@@ -8,6 +8,7 @@ from types import FrameType
 
 import torch
 
+#: Folders of code that runs a model and is none.
 _NOT_THE_MODEL = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
 
 

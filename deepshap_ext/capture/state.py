@@ -42,7 +42,7 @@ class State:
 
     def __init__(self, roots: Iterable[Any]) -> None:
         self._filled: list[tuple[Any, _Kind, Content]] = []
-        #: Most of a module's containers, for hooks that nobody has registered.
+        #: Containers that were empty, as most of a module's are: they are for hooks that nobody has registered.
         self._empty: list[Any] = []
         self.tensors: list[Tensor] = []
         seen: dict[int, Any] = {}
@@ -133,7 +133,7 @@ def _equal(after: Content, before: Content, how: _Kind, ignoring: Sequence[str])
 
 
 def _equal_copies(one: Any, other: Any) -> bool:
-    """Of arrays and bytes; where random generators are is no matter."""
+    """Whether copies of contents are equal. Random generators, whose copies are their states, count as equal wherever they are."""
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
     return not isinstance(one, bytes) or one == other
@@ -188,12 +188,12 @@ def _slot(member: types.MemberDescriptorType, value: Any) -> Any:
         return _NOTHING
 
 
-#: What a slot has that is not set.
+#: Stands for the content of a slot that is not set.
 _NOTHING = object()
 
 
 def _write_dict(base: type[dict[Any, Any]], value: dict[Any, Any], content: Content) -> None:
-    """Keys in their order, at first, then as many values: only what differs is touched, for other threads may read the rest."""
+    """``content``: the keys in their order, then as many values. Only what differs is touched: other threads may read the rest."""
     if not content:
         base.clear(value)
         return
@@ -226,7 +226,7 @@ def _write_array(value: np.ndarray[Any, Any], content: Content) -> None:
         np.copyto(value, content[0])
 
 
-# The base classes' own methods: a subclass may do more in its own.
+# These call the base classes' own methods, because a subclass's may do more.
 _DICT = _Kind(lambda value: (*dict.keys(value), *dict.values(value)), functools.partial(_write_dict, dict))
 _KINDS: dict[type, _Kind] = {
     OrderedDict: _Kind(
@@ -258,6 +258,7 @@ _LEADING: dict[type, Callable[[Any], Sequence[Any]]] = {
     functools.partial: lambda value: (value.func, value.args, value.keywords),
     types.MethodType: lambda value: (value.__self__,),
 }
+#: Modules whose classes are made for several threads or processes at once.
 _SHARING = frozenset(
     "_thread threading queue _queue multiprocessing.queues multiprocessing.connection multiprocessing.synchronize".split()
 )

@@ -57,7 +57,7 @@ class Factor:
 
 
 class Tape:
-    """The entries of one forward pass, its output and the explained tensors."""
+    """The entries of one forward pass; what they keep is copied before the model writes into it."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -77,8 +77,19 @@ class Tape:
         self._watch(factor)
         return factor
 
-    def constant(self, tensor: Tensor) -> Tensor:
-        """What a rule is given of a constant tensor, and may read in the pair pass: an alias that a write of the model's does not reach."""
+    def constants(self, value: Any) -> Any:
+        """A call's arguments as a rule may keep them and read them in the pair pass: with aliases of the constant tensors, which the
+        model's later writes do not reach."""
+        if isinstance(value, Tensor):
+            kept = value.requires_grad or value.layout != torch.strided
+            return value if kept else self._constant(value)
+        if type(value) in (list, tuple):
+            return type(value)(map(self.constants, value))
+        if isinstance(value, dict):
+            return {key: self.constants(item) for key, item in value.items()}
+        return value
+
+    def _constant(self, tensor: Tensor) -> Tensor:
         alias = tensor.detach()
         self._constants.setdefault(storage_key(tensor), []).append(alias)
         return alias

@@ -60,7 +60,7 @@ class ThreadState:
 
 
 def leave_inference_mode(undo: Undo) -> None:
-    """Leave it until the end, which sets grad mode back as well."""
+    """Leave inference mode until the end; entering it again then sets grad mode back as well."""
     mode = torch.inference_mode(False)
     mode.__enter__()
     undo.note_here(mode.__exit__, None, None, None)
@@ -89,7 +89,7 @@ def prepare(undo: Undo) -> None:
     here = threading.get_ident()
 
     def replace(owner: Any, name: str, value: Any) -> None:
-        """Another thread, which may be training, goes on with the function that was there."""
+        """Replace a function for the running thread; another thread, which may be training, goes on with the former one."""
         former = vars(owner)[name]
 
         def chosen(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +113,7 @@ def prepare(undo: Undo) -> None:
 
     undo.replace(checkpoint, "CheckpointFunction", SimpleNamespace(apply=apply))
     for watching in (modules._global_backward_hooks, modules._global_backward_pre_hooks):
-        # They watch training's backward, not the explainer's.
+        # A user's global backward hooks watch training's backward, not the explainer's.
         undo.note(_refill, watching, dict(watching))
         watching.clear()
 

@@ -1,4 +1,4 @@
-"""Whether a model is still what it was, at a glance: the same objects with the same attributes, and tensors where they were."""
+"""Whether a model is still what it was, found out without running it: the same objects and attributes, and tensors where they were."""
 
 from __future__ import annotations
 

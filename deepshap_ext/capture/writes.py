@@ -24,10 +24,11 @@ from .undo import Undo
 REPLACING = frozenset("set_data set resize resize_as".split())
 #: What hands a tensor's memory to code that may write into it where it is not seen.
 _HANDING_OUT = frozenset("numpy array dlpack to_dlpack".split())
-#: Written into without a sign in the name: the parts of a complex tensor.
+#: Assignments to the parts of a complex tensor, which write into it.
 _PROPERTIES = frozenset({"set_real", "set_imag"})
-#: Functions with an argument ``max_norm``.
+#: Functions that renormalize the rows of their weight in place, where they are given ``max_norm``.
 _RENORMALIZING = frozenset({"torch.nn.functional.embedding", "torch.nn.functional.embedding_bag"})
+#: Normalizations that update their running statistics in training.
 _STATISTICS = frozenset("batch_norm instance_norm native_batch_norm cudnn_batch_norm miopen_batch_norm".split())
 
 
@@ -39,8 +40,9 @@ class Contents:
 
     def __init__(self) -> None:
         self._storages: dict[int, _Content] = {}
+        #: Tensors that were given other memory, by id, with their former data.
         self._replaced: dict[int, tuple[Tensor, Tensor]] = {}
-        #: The weak reference keeps a storage's address from being another one's.
+        #: Storages that the pass itself has made, by address; the weak reference keeps the address from being given to another one.
         self._made: dict[int | None, StorageWeakRef] = {}
 
     def __contains__(self, tensor: Tensor) -> bool:
@@ -59,6 +61,7 @@ class Contents:
                 self._made[key] = StorageWeakRef(plain(tensor).untyped_storage())
 
     def before_write(self, tensor: Tensor) -> None:
+        """Keep the contents of a tensor that is about to be written into, unless the pass itself has made it."""
         if tensor.layout != torch.strided:
             # What an operation gives a sparse tensor in place may be other indices and values.
             self._before_replacement(tensor)
@@ -126,7 +129,7 @@ class _Content:
             self._storage.resize_(len(self._bytes))
         now = _bytes(self._storage)
         if now.device.type == "cpu":
-            # Not torch, whose threads a forked child does not have; and memory that is only for reading is left alone.
+            # With numpy, because a forked child lacks torch's threads. Compared first, because read-only memory must not be written to.
             if not np.array_equal(now.numpy(), self._bytes.numpy()):
                 np.copyto(now.numpy(), self._bytes.numpy())
         else:
@@ -157,6 +160,8 @@ class TensorState:
 
 
 class _Held:
+    """What :class:`TensorState` keeps of one tensor."""
+
     __slots__ = ("data", "gradient", "hooks", "place", "requires_grad", "tensor", "version")
 
     def __init__(self, tensor: Tensor) -> None:
@@ -197,7 +202,7 @@ def place(tensor: Tensor) -> tuple[Any, ...] | None:
 
 
 def _is_wrapper(tensor: Tensor) -> bool:
-    """Whether it is of a subclass that holds other tensors in place of memory."""
+    """Whether a tensor is of a subclass that holds other tensors in place of memory."""
     return type(tensor) not in (Tensor, nn.Parameter) and bool(is_traceable_wrapper_subclass(tensor))
 
 

@@ -57,7 +57,7 @@ def _dispatcher(function: types.FunctionType, handler: Handler, thread: int) -> 
 def _stub(function: types.FunctionType, dispatch: Callable[..., Any]) -> types.CodeType:
     """Code that passes a call on, and that the function takes in place of its own.
 
-    A code has no closure to hold ``dispatch``: it is a constant of the code, in the place of the string.
+    A code has no closure to hold ``dispatch``, which therefore takes the place of the string ``"dispatch"`` among the code's constants.
     """
     code = _template(len(function.__code__.co_freevars))
     return code.replace(co_consts=tuple(dispatch if value == "dispatch" else value for value in code.co_consts))
@@ -65,7 +65,7 @@ def _stub(function: types.FunctionType, dispatch: Callable[..., Any]) -> types.C
 
 @cache
 def _template(free: int) -> types.CodeType:
-    """The stub's code for a function of so many free variables: CPython takes no other, and looks at them in every frame."""
+    """The stub's code for a function of so many free variables: CPython takes no code of another number of them."""
     names = [f"free_{number}" for number in range(free)]
     source = f"""
 def around({", ".join(names)}):
