@@ -221,7 +221,7 @@ METHODS = {
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's, row by row."""
+    """Spearman's correlation of each row."""
     ranks = [t.argsort(1).argsort(1).double() for t in (a, b)]
     a, b = (t - t.mean(1, keepdim=True) for t in ranks)
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
