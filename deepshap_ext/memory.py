@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import finalize
 
@@ -73,8 +74,11 @@ WARM = 16 << 20
 #: How many times the bytes in use glibc's heap takes up, at most, where tensors of many sizes come and go (measured on glibc 2.36).
 HEAP = 5
 
-#: The block that keeps the free memory before it from being returned to the system; none until the first call of keep_freed_memory.
-_last: list[torch.UntypedStorage] = []
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: The address of the block that keeps the free memory before it from being returned to the system; none until the first call of
+#: keep_freed_memory. Threads that choose another take turns.
+_last: list[int] = []
+_changing = Lock()
 
 
 def keep_freed_memory(budget: int) -> None:
@@ -83,29 +87,58 @@ def keep_freed_memory(budget: int) -> None:
     glibc takes a block from its heap if it is smaller than the largest block below 32 MiB that was ever freed, and returns to the system
     what is free at the end of the heap. So one block of nearly 32 MiB is allocated and freed; and of a stretch of free blocks the last is
     held, so that those before it do not lie at the end. Nothing is written to these blocks, so they take addresses and no memory; where
-    addresses are short, nothing is kept. The end moves with what others allocate and free, so the held block is chosen anew at each call,
-    before the one of the last call is freed; but not for a budget of a single block, once any is held. Other allocators take no notice.
+    addresses are short, nothing is kept. Others may take what lies before the held block: it is chosen anew, before the old one is freed,
+    where less than was to be kept is free there. It is not chosen anew otherwise, since it moves back each time: tensors would come to lie
+    all over an ever longer heap, each of whose pages takes memory once it was written to. Nor is it for a budget of a single block, once
+    any is held. Other allocators take no notice.
     """
     blocks = min(budget // WARM, 16)
-    if not blocks or (blocks == 1 and _last):
+    if _LIBC is None or not blocks or (_last and (blocks == 1 or _free_before_the_end() >= blocks * WARM)):
         return
-
-    def block(size: int) -> torch.UntypedStorage:
-        return torch.UntypedStorage(size, device="cpu")
-
-    try:
-        block((32 << 20) - 8192)
-        _last[:] = [max([block(WARM) for _ in range(blocks + 1)], key=torch.UntypedStorage.data_ptr)]
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    _LIBC.free(_allocated((32 << 20) - 8192))
+    # Not by torch, whose blocks are aligned: of an aligned one, glibc hands out what lies before and behind it, so that its place, once it
+    # is free, is too small for an aligned one of the same size. With 4 KiB more than WARM, tensors of WARM bytes fit.
+    found = sorted(_allocated(WARM + 4096) for _ in range(blocks + 1))
+    if all(found):
+        with _changing:
+            found, _last[:] = _last + found[:-1], found[-1:]
+    for address in found:
+        _LIBC.free(address)
 
 
 def give_back_freed_memory() -> None:
-    """Have glibc return the free memory between the blocks of its heap to the system. Other C libraries take no notice."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    """Have glibc return what is free between the blocks of its heap to the system. Other C libraries take no notice."""
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
+class _Heap(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+if _LIBC is not None:
+    _LIBC.malloc.argtypes, _LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    _LIBC.free.argtypes, _LIBC.free.restype = [ctypes.c_void_p], None
+    if hasattr(_LIBC, "mallinfo2"):
+        _LIBC.mallinfo2.argtypes, _LIBC.mallinfo2.restype = [], _Heap
+
+
+def _allocated(size: int) -> int:
+    """The address of a new block of so many bytes; 0 if there is no room for it."""
+    return _LIBC.malloc(size) or 0
+
+
+def _free_before_the_end() -> int:
+    """Bytes that are free in the heap but for those at its end; 0 where the C library does not say, as glibc before 2.33."""
+    if not hasattr(_LIBC, "mallinfo2"):
+        return 0
+    heap = _LIBC.mallinfo2()
+    return int(heap.fordblks - heap.keepcost)
 
 
 def available_memory(device: torch.device) -> int:
