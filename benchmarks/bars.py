@@ -21,7 +21,7 @@ from report import markdown, number, over
 from results import RESULTS
 
 Record = dict[str, Any]
-#: What, the bar, what was measured (None: unjudged), and whether that reaches it.
+#: A line of the table: what is judged, the bar, what was measured (None: unjudged), and whether that reaches the bar.
 Judged = tuple[str, str, "float | None", bool]
 
 KERNELS = {
@@ -32,7 +32,7 @@ KERNELS = {
     **dict.fromkeys(["softmax", "norm"], 0.7),
     **dict.fromkeys(["maxpool", "recurrence (lstm)"], 0.6),
 }
-#: Seconds of ours, and the least ratio of a peer's time.
+#: The seconds that ours may take (None: any), and the least ratio of a peer's time to ours.
 JOBS = {
     "bpnet": (0.55, 6),
     "chrombpnet": (0.6, 6),
@@ -43,9 +43,9 @@ JOBS = {
     "mlp": (None, 6),
     "digits": (None, 6),
 }
-#: Of the pairs' floor, at most.
+#: The largest time that is allowed, as a multiple of the pairs' floor.
 RECURRENT = {"lstm": 1.0, "gru": 1.0, "rnn": 1.0, "lstm-bidirectional": 1.0, "gru-2": 1.0}
-#: Eager over replayed, at least. "small": the MLP, 10 x 20.
+#: The least ratio of eager to replayed time. "small": the MLP with 10 inputs and 20 baselines.
 REPLAY = {"small": 5.0, "digits": 1.0, "bert": 1.0, "bpnet": 1.0, "resnet18": 1.0}
 
 

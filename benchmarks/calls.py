@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from deepshap_ext import DeepExplainer, Explainer
 
-#: Calls of one kind before those of the next.
+#: How many calls of one kind are timed before those of the next.
 IN_A_ROW = 10
 
 

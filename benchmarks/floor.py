@@ -100,7 +100,7 @@ def contenders(it: Job) -> list[Contender]:
         Contender("pairs' floor", partial(pairs_floor, it, it.model, steps)),
         Contender("grid's floor", partial(grid_floor, it, free, pairs), unlike_plain),
         Contender("grid's floor, kept", partial(grid_floor, it, free, pairs, keep=True)),
-        Contender("deepshap_ext", explainer, lambda values: additivity_error(sums(values, it), difference)),
+        Contender("deepshap_ext", explainer, lambda values: additivity_error(it.sums(values), difference)),
     ]
 
 
@@ -145,7 +145,7 @@ def grid_floor(it: Job, model: nn.Module, pairs: int, keep: bool = False) -> Ten
 
 
 def fastest(work: Callable[[int], Any], choices: Sequence[int], it: Job) -> int:
-    """Which of the choices, of how much is done at once, takes the least time."""
+    """The choice, of how much is done at once, that takes the least time."""
     timed = compare([Contender(str(choice), partial(work, choice)) for choice in choices], 1, it.X.device)
     return min(zip(choices, timed, strict=True), key=lambda pair: pair[1].median)[0]
 
@@ -243,11 +243,6 @@ def explain(it: Job) -> Any:
     """A call of deepshap_ext on the job, its explainer made already: values ``[B, *features]`` or ``[B, *features, K]``."""
     explainer = Explainer(it.model)
     return lambda: explainer.attribute(it.X, it.target, baselines=it.baselines).values
-
-
-def sums(values: Tensor, it: Job) -> Tensor:
-    """Sums of values over the features, ``[B]`` or ``[B, K]``."""
-    return values.double().flatten(1, it.X.dim() - 1).sum(1)
 
 
 def profile(it: Job) -> None:

@@ -78,7 +78,7 @@ Case = tuple[Callable[[], Tensor | tuple[Tensor, ...]], Callable[[], Tensor], Se
 
 
 def rescale(o: Operands) -> Case:
-    """relu: no arithmetic to speak of."""
+    """relu, whose rule has hardly any arithmetic."""
 
     def expected() -> Tensor:
         x, r = o.x.double(), o.of_row(o.r, 0).double()

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def contents(path: Path) -> list[np.ndarray]:
-    """All that is in a store; what is missing is an error."""
+    """All arrays of a store; a shard that is missing raises."""
     store = Store(path)
     return [store.read(column.name, shard) for column in store.columns for shard in range(store.shards)]
 

@@ -92,12 +92,16 @@ class Job:
 
     @torch.no_grad()
     def difference(self) -> Tensor:
-        """What values have to add up to: the explained outputs less their mean over the baselines, ``[B]`` or ``[B, K]``."""
+        """What values must add up to: the explained outputs less their mean over the baselines, ``[B]`` or ``[B, K]``."""
         rows = self.baselines.flatten(0, 1) if self.per_sample else self.baselines
         theirs = torch.cat([self.model(part).double() for part in rows.split(64)])
         ours = torch.cat([self.model(part).double() for part in self.X.split(64)])
         theirs = theirs.unflatten(0, (len(self.X), -1)).mean(1) if self.per_sample else theirs.mean(0)
         return ours - theirs if self.target is None else (ours - theirs)[:, self.target]
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums over the features, ``[B]`` or ``[B, K]``, of values ``[B, *features]`` or ``[B, *features, K]``."""
+        return values.double().flatten(1, self.X.dim() - 1).sum(1)
 
 
 def job(name: str, full: bool, device: torch.device, **size: Any) -> Job:

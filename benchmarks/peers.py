@@ -95,7 +95,7 @@ def contenders(it: Job, names: Iterable[str], peaks: dict[str, int]) -> list[Con
     difference = it.difference()
 
     def gap(values: Tensor) -> float:
-        return additivity_error(sums(values, it), difference.to(values.device))
+        return additivity_error(it.sums(values), difference.to(values.device))
 
     names = [name for name in names if not (it.X.is_cuda and name.endswith(ALONE))]
     for name in names:
@@ -130,11 +130,6 @@ class Lazy:
                 first()
             return found[0]
         return self.work()
-
-
-def sums(values: Tensor, it: Job) -> Tensor:
-    """Sums of values over the features, ``[B]`` or ``[B, K]``."""
-    return values.double().flatten(1, it.X.dim() - 1).sum(1)
 
 
 # --- the explainers: each returns a call that gives values [B, *features], or [B, *features, K] for all outputs ---------------
@@ -225,7 +220,7 @@ EXPLAINERS = {
 
 
 def each_output(one: Callable[[int], Tensor], it: Job) -> Tensor:
-    """What explains one output a call, for the job's outputs."""
+    """Values of all outputs of the job, or of its target, by a function that explains one output a call."""
     if it.target is not None:
         return one(it.target)
     with torch.no_grad():
@@ -257,14 +252,14 @@ def peak(explainer: str, name: str, full: bool, device: torch.device, size: dict
 
 
 def peak_bytes(explainer: str, name: str, full: bool, size: dict[str, int]) -> int:
-    """The same on a CPU, in a process of its own, since memory that others have freed would not count."""
+    """Bytes that one call takes at most on a CPU, measured in a process of its own: memory that other jobs have freed would not count."""
     options = [*(["--full"] if full else []), *(f"--{key}={value}" for key, value in size.items())]
     command = [sys.executable, __file__, name, "--peak", explainer, *options]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def table(rows: list[Row], memory: list[int | None]) -> str:
-    """Markdown; ours is the first row, which the others are divided by."""
+    """The rows as markdown; ours is the first, and the others' times are divided by it."""
     ours = memory[0]
     lines = ["| | time | / ours | peak memory | / ours | additivity error |", "|---|---|---|---|---|---|"]
     for row, size in zip(rows, memory, strict=True):

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.model_selection import train_test_split
-from timing import additivity_error
+from timing import additivity_error, crash
 from torch import Tensor, nn
 
 from deepshap_ext import DeepExplainer
@@ -221,14 +221,10 @@ METHODS = {
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's, row by row."""
+    """Spearman's correlation of each row."""
     ranks = [t.argsort(1).argsort(1).double() for t in (a, b)]
     a, b = (t - t.mean(1, keepdim=True) for t in ranks)
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
 
 
 def compare(net: Net) -> tuple[str, dict[str, str]]:
@@ -251,7 +247,7 @@ def compare(net: Net) -> tuple[str, dict[str, str]]:
             try:
                 values = method(model, X, baselines, target).detach().double()
             except Exception as error:
-                crashes[name] = first_line(error)
+                crashes[name] = crash(error)
                 continue
             distances[name].append((values - truth).norm(dim=1) / truth.norm(dim=1))
             ranks[name].append(rank_correlation(values, truth))

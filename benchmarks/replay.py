@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measured(it: Job, compiled: bool, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Rows of one network, printed."""
+    """Time one network eagerly, replayed and compiled, and print its rows; the record of the results."""
     explainers = {"eager": Explainer(it.model), "replay": Explainer(it.model, compile="replay")}
     if compiled:
         explainers["compiled"] = Explainer(it.model, compile=True)

@@ -262,7 +262,7 @@ def over(row: Record, other: Record) -> float | None:
 
 
 def excuse(row: Record) -> str:
-    """Why there is no number."""
+    """What a row's cell says where there is no number."""
     crash = row["crash"] or ""
     return "not installed" if crash.startswith("ModuleNotFoundError") else "crashes" if crash else ""
 

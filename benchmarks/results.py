@@ -19,7 +19,7 @@ PEERS = ("torch", "shap", "captum", "tangermeme")
 
 
 def machine(device: torch.device) -> str:
-    """One line: torch, the device and the processor's threads."""
+    """The machine in one line: torch, the device and the processor's threads."""
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs"
     return f"torch {torch.__version__}, {device_name(device)}, {threads}"
 

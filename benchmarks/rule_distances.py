@@ -67,7 +67,7 @@ def per_player(values: Tensor, x: Tensor) -> Tensor:
 
 
 def jacobians(operation: nn.Module, x: Tensor) -> Tensor:
-    """``[pairs, *operands, outputs]``, one backward pass an output."""
+    """Gradients ``[pairs, *operands, outputs]``, by one backward pass for each output."""
     x = x.detach().requires_grad_()
     each = [torch.autograd.grad(output.sum(), x, retain_graph=True)[0] for output in operation(x).unbind(1)]
     return torch.stack(each, -1)

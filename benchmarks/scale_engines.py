@@ -52,7 +52,7 @@ def bpnet() -> nn.Module:
 
 
 def shuffles(x: np.ndarray, seeds: list[int]) -> np.ndarray:
-    """Twenty a sequence, drawn from its seed."""
+    """Twenty baselines for each sequence, drawn from its seed."""
     found = []
     for sequence, seed in zip(x, seeds, strict=True):
         torch.manual_seed(seed)

@@ -96,7 +96,7 @@ def peak(size: dict[str, int], budget: int, device: torch.device) -> int:
 
 
 def peak_bytes(size: dict[str, int], budget: int, device: torch.device) -> int:
-    """On a CPU in a process of its own, since memory that was freed before would not count."""
+    """Bytes that the job takes at most; on a CPU measured in a process of its own, since memory that was freed before would not count."""
     if device.type == "cuda":
         return peak(size, budget * 2**20, device)
     command: list[Any] = [sys.executable, __file__, "--budget", str(budget), "--peak", json.dumps(size)]

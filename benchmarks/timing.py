@@ -53,7 +53,7 @@ class Row:
         return "" if self.error is None else f"{self.error:.0e}"
 
     def record(self) -> dict[str, Any]:
-        """As data, with the median, None where there is none."""
+        """The row as data for JSON, with the median of its times; None where there are none."""
         return {**asdict(self), "median": self.median if self.seconds else None}
 
 
@@ -135,7 +135,7 @@ def peak_memory(work: Work, device: torch.device) -> int:
 
 
 def _status(name: str) -> int:
-    """Bytes, from Linux's account of this process."""
+    """A number of bytes from Linux's account of this process, /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 

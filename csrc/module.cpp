@@ -81,7 +81,7 @@ py::array divided_difference(const std::string& name, const py::array& x, const 
   throw std::invalid_argument("divided_difference: name must be one of " + known + ", got '" + name + "'");
 }
 
-// "80-real;90-real" as ["80-real", "90-real"].
+// "80-real,90-real" as ["80-real", "90-real"]. CMakeLists.txt joins the list by commas.
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> parts;
   std::string part;

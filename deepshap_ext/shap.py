@@ -64,8 +64,10 @@ class DeepExplainer(Explainer):
         ran_on = [*self._background.tensors, *further.rows.values()]
         engine = self._engines.engine(further, ran_on, lambda: ran_on, lambda: {"data": ran_on})
         taken_as = engine.dtypes[: len(tensors)]
-        #: For each input, the dtype that its integers are converted to, where the model takes them as numbers and not as codes; else None.
-        self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
+        #: For each input whose integers the model takes as numbers, and not as codes, the dtype that they are converted to; else None.
+        self._number_dtypes = [
+            None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)
+        ]
         self._background = self._background.to(taken_as)
         self._outputs = engine.output_shape or (1,)
 
@@ -244,10 +246,10 @@ class DeepExplainer(Explainer):
         """The tensors of an argument, with integers as numbers where the background's integers are numbers."""
         return [
             replace(one, tensor=one.tensor.to(dtype)) if dtype and not one.tensor.is_floating_point() else one
-            for one, dtype in itertools.zip_longest(given, self._counts[: len(given)])
+            for one, dtype in itertools.zip_longest(given, self._number_dtypes[: len(given)])
         ]
 
 
 def _arrays(values: Any) -> Any:
-    """Numpy arrays of the tensors, in lists where these are in tuples."""
+    """Tensors as numpy arrays; tuples of tensors as lists of arrays."""
     return [_arrays(value) for value in values] if isinstance(values, tuple) else as_array(values)

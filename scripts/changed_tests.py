@@ -30,6 +30,7 @@ FOLDERS = {
     "deepshap_ext/ops/": "tests/ops/",
     "deepshap_ext/rules/": "tests/rules/ tests/test_options.py",
     "deepshap_ext/scale/": "tests/scale/",
+    "tests/program_table/": "tests/test_programs.py",
     "tests/reference/": "tests/rules/ tests/ops/ tests/math/",
     "tests/rules/": "tests/rules/",
 }

@@ -59,7 +59,10 @@ def explain(
     layer: nn.Module | None = None,
     **options: Any,
 ) -> Attribution:
-    """Explain all outputs; the values must add up and the user's objects must be as they were."""
+    """Explain all outputs, and check that the values add up and that the user's objects are as they were.
+
+    ``select``: of what the model returns, the tensor that is explained. ``tolerance``: of the gap, by default that of the outputs' type.
+    """
     outputs, baseline_outputs = run(model, x, select), run(model, background, select)
     with unchanged(model, *as_list(x), *as_list(background)):
         explainer = DeepExplainer(model if layer is None else (model, layer), background, **options)

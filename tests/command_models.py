@@ -1,4 +1,4 @@
-"""What the tests of the command name: models, functions of baselines and targets."""
+"""Models, and functions of baselines and of targets, that commands in the tests name as ``command_models:NAME``."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ FEATURES = 6
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Of a process that finds the package and this module."""
+    """The environment of a process that is to find the package and this module."""
     found = [str(Path(__file__).parent), str(Path(deepshap_ext.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(found), "OMP_NUM_THREADS": "1", **variables}
 
@@ -42,7 +42,7 @@ def fails() -> nn.Module:
 
 
 class Two(nn.Module):
-    """Of two inputs, and an argument with a row a sample."""
+    """A model of two inputs and a keyword argument with a row a sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def two() -> nn.Module:
 
 
 def permuted(x: Any, seeds: list[int]) -> np.ndarray:
-    """Three baselines a sample, its features in another order."""
+    """Three baselines a sample: its features in random orders."""
     return np.stack(
         [
             np.stack([np.random.default_rng([seed, k]).permutation(row) for k in range(3)])
@@ -68,7 +68,7 @@ def permuted(x: Any, seeds: list[int]) -> np.ndarray:
 
 
 def dies_once(x: Any, seeds: list[int]) -> np.ndarray:
-    """The same; but the first process that is at the sample whose first feature is 7 dies there, and the second one warns."""
+    """The baselines of ``permuted``. The first process to get to the sample whose first feature is 7 dies there; the second one warns."""
     mark = Path(os.environ["DEEPSHAP_TEST_MARK"])
     if (np.asarray(x)[:, 0] == 7).any():
         if not mark.exists():
@@ -79,7 +79,7 @@ def dies_once(x: Any, seeds: list[int]) -> np.ndarray:
 
 
 def dies_once_among_others(x: Any, seeds: list[int]) -> np.ndarray:
-    """The same in torchrun's ranks, of which each goes on from its first shard only when all have one: none does all of the work."""
+    """``dies_once`` for torchrun's ranks. A rank waits until every rank has a shard, so that none of them does all of the work."""
     begun = Path(os.environ["DEEPSHAP_TEST_MARK"] + "-begun-" + os.environ["TORCHELASTIC_RESTART_COUNT"])
     begun.mkdir(exist_ok=True)
     (begun / os.environ["RANK"]).touch()

@@ -35,6 +35,14 @@ def _same_random_numbers_in_every_test() -> Iterator[None]:
     yield
 
 
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """What a test makes without naming a type is of float64: ``pytestmark = pytest.mark.usefixtures("in_float64")``."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def shap() -> ModuleType:
     """The module, imported without the warnings of what it imports itself."""

@@ -10,7 +10,7 @@ from programs import Draft, Value
 
 
 class Fields:
-    """What templates may ask for; the same each time it is asked for in one of them."""
+    """The fields of one template, made when they are first named; a field named twice is the same both times."""
 
     def __init__(self, draft: Draft, x: Value) -> None:
         self.draft, self.value = draft, x
@@ -98,7 +98,7 @@ class Fields:
         return self.draft.constant(f"torch.randint({self['n']}, ({self['n']},))")
 
     def index(self) -> str:
-        """The same, in ``x``'s shape."""
+        """Indices into the dimension, with repetitions, in ``x``'s shape."""
         return f"{self['i']}.{self['along']}.expand_as({self['x']})"
 
     def order(self) -> str:
@@ -166,7 +166,7 @@ class Fields:
         mean, variance = (self.draft.constant(f"torch.rand({self['channels']}) + 0.5") for _ in range(2))
         return f"{mean}, {variance}"
 
-    # --- what would make a template too long
+    # --- expressions that would make a template too long
 
     def grid2(self) -> str:
         return (
@@ -232,4 +232,5 @@ class _Module:
 
 
 def fill(template: str, fields: Fields) -> str:
+    """The template with its fields put in; only those that it names are made."""
     return string.Formatter().vformat(template, (), fields)  # type: ignore[arg-type]

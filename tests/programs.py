@@ -19,9 +19,10 @@ from torch import Tensor, nn
 #: Per-sample shapes of inputs.
 SHAPES = ((3,), (2, 3), (3, 3), (4, 2), (2, 3, 4), (1, 4, 3), (2, 2, 3, 2), (3, 4))
 GLOBALS = {"torch": torch, "F": F, "nn": nn, "checkpoint": torch.utils.checkpoint.checkpoint}
-#: The result is a view or a copy, by the strides, and these by whether the batch is of one row: the same model only until one is written.
+#: Calls whose result is a view for some strides and else a copy. The strides may depend on whether the batch has one row or more, so a
+#: program that wrote into such a result would be another function for one row.
 MAYBE_VIEW = re.compile(r"(reshape|flatten|contiguous|ravel)\([^()]*\)$")
-#: What the values of a line are kept below.
+#: The largest size of a number that the result of a line may have; a larger result is scaled down.
 LARGEST = 3.0
 _ROWS = 5
 
@@ -101,13 +102,13 @@ class Draft:
     """A program being written, and run on a few random rows."""
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], seed: int) -> None:
-        self.code = 0
+        self.code = 0  # of the current step: its choices as digits, see `pick`
         self.shapes = list(shapes)
         self.setup: list[str] = []
         self.lines: list[str] = []
         self.values: list[Value] = []
-        self.unread: set[str] = set()
-        self.unclear: set[int] = set()
+        self.unread: set[str] = set()  # variables that no later line has read
+        self.unclear: set[int] = set()  # memory that may be shared or not, see MAYBE_VIEW
         self._modules: dict[str, str] = {}
         self._seed = seed
         torch.manual_seed(seed)
@@ -134,7 +135,7 @@ class Draft:
         return f"self.{name}"
 
     def weight(self, *shape: int, scale: float = 1.0) -> str:
-        """A random parameter."""
+        """A random parameter of this shape, with standard deviation ``scale``."""
         name = f"w{len(self.setup)}"
         self._prepare(f"self.{name} = nn.Parameter({scale:.2g} * torch.randn({', '.join(map(str, shape))}))")
         return f"self.{name}"
@@ -148,7 +149,7 @@ class Draft:
         return name
 
     def any(self, fits: Callable[[Value], bool] = lambda value: True, shape: tuple[int, ...] = (2, 3)) -> Value:
-        """A value that fits; if there is none, one is made, ``[B, *shape]``, of another."""
+        """A value that fits. If there is none, one of shape ``[B, *shape]`` is computed from another, which must then fit."""
         fitting = [value for value in self.values if fits(value)]
         if fitting:
             # Often the newest, so that programs get deep.
@@ -188,7 +189,7 @@ class Draft:
 
     def finish(self, outputs: int) -> Program:
         """The program that returns a mixture of its inputs and of everything that no line has read."""
-        # Before anything is written into them.
+        # The program computes these first, before a line may write into its inputs.
         given = [
             f"F.linear(x{number}.reshape(B, -1), {self.weight(outputs, torch.Size(shape).numel(), scale=0.1)})"
             for number, shape in enumerate(self.shapes)

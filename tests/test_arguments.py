@@ -22,7 +22,7 @@ DOUBLES = X.double().numpy()
 
 
 class Image(Tensor):
-    """As torchvision's, MONAI's and fastai's."""
+    """A subclass of tensors, as torchvision, MONAI and fastai have them."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -276,8 +276,8 @@ def test_bad_models(make: Callable[[], Any], error: type[Exception], message: st
         DeepExplainer(make(), BACKGROUND)
 
 
-def test_data_parallel() -> None:
-    """On the CPU it only calls its module; where it would call several replicas in threads it is refused."""
+def test_data_parallel_is_its_module_on_the_cpu_and_else_refused() -> None:
+    """On the CPU DataParallel only calls its module; where it would call several replicas in threads it is refused."""
     model: Any = nn.DataParallel(net())
     expected = DeepExplainer(net(), BACKGROUND).attribute(X)
     assert torch.equal(DeepExplainer(model, BACKGROUND).attribute(X).values, expected.values)

@@ -18,7 +18,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("rows", [1, 5])
-def test_each_row(rows: int) -> None:
+def test_a_function_of_one_row_is_run_on_each(rows: int) -> None:
     x, y, constant = torch.randn(rows, 3), torch.randn(rows, 3), torch.randn(2)
 
     def one(a: Tensor, b: Tensor) -> list[Tensor]:

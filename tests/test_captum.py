@@ -157,7 +157,7 @@ def test_values_of_layers_equal_captums(name: str, multiply: bool, layer: str, i
 
 @pytest.mark.parametrize("name", ["LayerDeepLift", "LayerDeepLiftShap"])
 def test_the_layer_may_be_set(name: str) -> None:
-    """As captum's TCAV does."""
+    """The layer may be set after the explainer was made, as captum's TCAV does."""
     found, expected = (getattr(module, name)(NET, None, False) for module in (ours, theirs))
     for layer in (NET.relu, NET.one, NET.relu):
         found.layer = expected.layer = layer
@@ -287,7 +287,7 @@ def test_a_single_input_has_a_single_result_and_a_tuple_a_tuple() -> None:
 
 @pytest.mark.parametrize("name", ["DeepLift", "DeepLiftShap"])
 @pytest.mark.parametrize("target", [1, torch.tensor(1), torch.tensor([1]), [1, 0, 2, 1], torch.tensor([1, 0, 2, 1])])
-def test_targets(name: str, target: Any) -> None:
+def test_targets_are_captums(name: str, target: Any) -> None:
     found = getattr(ours, name)(NET).attribute((X, Y), baselines_for(name), target)
     assert_same(found, captums(name, NET)((X, Y), baselines_for(name), target))
 
@@ -575,7 +575,7 @@ def test_options_are_the_explainers() -> None:
 
 @pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 @pytest.mark.parametrize("name", ["DeepLift", "LayerDeepLift", "NeuronDeepLift"])
-def test_noise_tunnel(name: str, kind: str) -> None:
+def test_captums_noise_tunnel_takes_the_classes(name: str, kind: str) -> None:
     layer, which = ([NET.middle], {"neuron_selector": 1}) if name.startswith("Neuron") else ([], {"target": 2})
     layer = [NET.relu] if name.startswith("Layer") else layer
     with warnings.catch_warnings():
@@ -589,7 +589,7 @@ def test_noise_tunnel(name: str, kind: str) -> None:
     assert_same(found, expected)
 
 
-def test_metrics() -> None:
+def test_captums_metrics_take_the_classes() -> None:
     def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
         noise = 0.1 * torch.randn_like(inputs)
         return noise, inputs - noise
@@ -601,7 +601,7 @@ def test_metrics() -> None:
     assert found.shape == (3,) and (found > 0).all()
 
 
-def test_visualization() -> None:
+def test_captums_visualization_takes_the_values() -> None:
     values = ours.DeepLiftShap(IMAGES).attribute(PIXELS, BLANKS, 0)
     shown = values[0].permute(1, 2, 0).numpy()
     figure, _ = visualization.visualize_image_attr(shown, use_pyplot=False)

@@ -58,7 +58,7 @@ def test_each_output_is_held_to_its_own_difference() -> None:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_right_values_of_networks_of_ordinary_scale_raise_nothing(kind: str) -> None:
-    """benchmarks/verdict.py counts alarms in a thousand of each kind."""
+    """Rounding raises no alarm; benchmarks/verdict.py counts alarms in a thousand networks of each kind."""
     beyond = 0
     for seed in range(6):
         model, X, baselines = drawn(kind, seed)
@@ -185,7 +185,7 @@ def test_parts_in_half_precision_are_held_to_its_rounding(dtype: torch.dtype, au
 
 
 def test_a_part_in_half_precision_excuses_no_fault_elsewhere() -> None:
-    """Its share of the difference is small: what it rounds is too."""
+    """A part of the network whose share of the difference is small rounds by little, too."""
 
     class Model(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def test_model_is_an_explainer() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "targets.npy", "table.csv:label", "command_models:predicted"])
-def test_targets(text: str) -> None:
+def test_every_spelling_of_a_target_explains_that_output(text: str) -> None:
     labels = np.arange(N) % 2
     np.save("targets.npy", labels)
     pandas.DataFrame({"label": labels, "other": 0}).to_csv("table.csv")
@@ -319,7 +319,9 @@ def _exported_with_pickled_inputs(file: str) -> None:
         ["verify", "a", "--no"],
     ],
 )
-def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_is_not_understood_prints_the_usage(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as error:
         main(words)
     assert error.value.code == 2
@@ -334,7 +336,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert f"example:\n  deepshap-ext {command}" in capsys.readouterr().out
 
 
-def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_names_what_is_corrupt(capsys: pytest.CaptureFixture[str]) -> None:
     explain(*given())
     whole = stored()
     assert main(["verify", "store"]) == 0
@@ -352,7 +354,7 @@ def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("kept", ["", "--summary", "--per-baseline"])
-def test_show(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_says_what_counts_most_and_draws_it(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert explain(*given(), "--axes", "gene", *kept.split()) == 0
     assert main(["show", "store", "--top", "2", "--picture", "picture.png"]) == 0
@@ -381,7 +383,7 @@ def test_show_of_a_store_that_is_not_done(capsys: pytest.CaptureFixture[str]) ->
     assert "count most" not in capsys.readouterr().out
 
 
-def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_says_versions_and_libraries(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert re.search(rf"^torch +{re.escape(torch.__version__)}", text, re.MULTILINE)

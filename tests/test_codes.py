@@ -19,7 +19,7 @@ BOTH = PAIRS.view(30, 30, 3)
 
 
 def _shifted(t: Tensor) -> Tensor:
-    """As BART shifts its tokens."""
+    """Tokens shifted by one place, as BART shifts them."""
     shifted = t.new_zeros(t.shape)
     first = shifted[:, :2]
     shifted[:, 1:].copy_(t[:, :-1])
@@ -114,7 +114,7 @@ def test_what_is_done_with_codes(name: str, how: dict[str, Any]) -> None:
 
 
 def test_a_code_has_what_was_looked_up_for_it() -> None:
-    """Of a sum over places each place has its own term's difference, exactly; the same code has nothing."""
+    """In a sum over places each place has exactly its own term's difference; a place with the same code on both sides has 0."""
     weights = torch.tensor([1.0, -2, 3, 0, 5]).double()[:, None]
 
     class Sum(nn.Module):
@@ -141,7 +141,7 @@ def test_a_code_has_what_its_one_hot_columns_have_in_all() -> None:
 
 
 def test_codes_of_one_lookup_have_its_shapley_values() -> None:
-    """Of two players: the mean of what each adds to the baselines and to the other."""
+    """The values of two players: for each, the mean of what it adds to the baselines and of what it adds to the other player."""
 
     class Pairs(nn.Module):
         def forward(self, t: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ class Pair(nn.Module):
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-def test_bags(mode: str) -> None:
+def test_an_embedding_bag_adds_up(mode: str) -> None:
     class Bag(nn.Module):
         def __init__(self) -> None:
             super().__init__()

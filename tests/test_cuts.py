@@ -98,7 +98,7 @@ def residual_net() -> nn.Module:
 
 
 def ids(samples: int, length: int, number: int) -> Tensor:
-    """Of which the last are padding."""
+    """Token ids, the last of which are padding."""
     found = torch.randint(1, number, (samples, length))
     found[:, -1] = 0
     return found

@@ -45,7 +45,7 @@ def _safe_softmax(x: Tensor) -> Tensor:
 
 
 def _instance_statistics(x: Tensor) -> Tensor:
-    """As RevIN, and PatchTST in the transformers package, take them."""
+    """Detached statistics, as RevIN and the transformers package's PatchTST take them."""
     with torch.no_grad():
         mean, std = x.mean(1, keepdim=True), (x.var(1, keepdim=True, unbiased=False) + 1e-3).sqrt()
     return ((x - mean) / std).tanh() * std + mean
@@ -128,7 +128,7 @@ def _whole_after_parts(x: Tensor) -> Tensor:
 
 
 def _half(x: Tensor) -> Tensor:
-    """What `_parts` of halves computes."""
+    """The function of `_parts` for two halves, without writing."""
     y = torch.cat([(x[:, :4] * 2).sigmoid(), x[:, 4:]], 1)
     return torch.cat([y[:, :4], y[:, 4:], y], 1)[:, :8]
 

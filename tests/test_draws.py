@@ -205,7 +205,7 @@ UNSEEN: list[Callable[[], Any]] = [
 
 
 def set_back(draw: Callable[[], Any]) -> bool:
-    """Whether the program's generators are as they were after a model that draws so was explained."""
+    """Whether the program's generators are as they were, after a model that draws in this way was explained."""
     model, x, background = Drawing(draw), torch.randn(3, 4), torch.randn(5, 4)
     np.random.seed(0)
     np.random.randn()

@@ -139,7 +139,7 @@ WITHOUT_RULE = {"trigonometry", "erf", "logarithms"}
 
 
 @pytest.mark.parametrize("name", PIECES)
-def test_piece(name: str) -> None:
+def test_a_piece_of_attention_adds_up_or_is_named(name: str) -> None:
     model = spread(Pieces(PIECES[name]()), 1.5).double()
     x, background = torch.randn(3, 4, 6).double(), torch.randn(4, 4, 6).double()
     outputs, baseline_outputs = run(model, x), run(model, background)

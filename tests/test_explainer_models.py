@@ -57,7 +57,7 @@ ACTIVATIONS = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
-def test_activation_module(activation: nn.Module, dtype: torch.dtype) -> None:
+def test_activation_module_adds_up(activation: nn.Module, dtype: torch.dtype) -> None:
     model = spread(Body(activation)).to(dtype)
     explain(model, torch.randn(4, 6, dtype=dtype), torch.randn(5, 6, dtype=dtype))
 
@@ -124,7 +124,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("function", ELEMENTWISE.values(), ids=ELEMENTWISE.keys())
-def test_function(function: Callable[[Tensor], Tensor]) -> None:
+def test_function_adds_up(function: Callable[[Tensor], Tensor]) -> None:
     model = spread(Body(function)).double()
     explain(model, torch.randn(4, 6).double(), torch.randn(5, 6).double(), tolerance=1e-11)
 
@@ -230,7 +230,7 @@ def test_in_place_on_the_skip_of_a_residual_block() -> None:
     explain(model, torch.randn(3, 3, 4, 4), torch.randn(4, 3, 4, 4))
 
 
-def test_reused_modules() -> None:
+def test_reused_modules_add_up() -> None:
     relu, linear, pool = nn.ReLU(), nn.Linear(4, 4), nn.MaxPool1d(2)
     model = nn.Sequential(nn.Linear(6, 8), relu, pool, linear, relu, linear, relu, linear, nn.Softmax(1))
     explain(spread(model), torch.randn(4, 6), torch.randn(5, 6))
@@ -250,7 +250,7 @@ def test_reused_modules() -> None:
     ],
     ids=str,
 )
-def test_max_pool(dims: int, options: dict[str, int]) -> None:
+def test_max_pool_adds_up(dims: int, options: dict[str, int]) -> None:
     conv, pool = getattr(nn, f"Conv{dims}d"), getattr(nn, f"MaxPool{dims}d")
     model = nn.Sequential(conv(1, 2, 2), pool(**options), nn.Flatten(), nn.LazyLinear(3))
     size = [1] + [7] * dims
@@ -266,7 +266,7 @@ def test_functional_max_pool(function: Callable[[Tensor, int], Tensor]) -> None:
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm(dims: int, affine: bool) -> None:
+def test_batch_norm_adds_up(dims: int, affine: bool) -> None:
     norm, conv = getattr(nn, f"BatchNorm{dims}d"), getattr(nn, f"Conv{dims}d")
     model = nn.Sequential(conv(2, 3, 2), norm(3, affine=affine), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 3**dims, 2))
     size = [2] + [4] * dims
@@ -283,7 +283,7 @@ def test_batch_norm_of_vectors() -> None:
     [nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Upsample(scale_factor=2), nn.ZeroPad2d(1), nn.ReflectionPad2d(1)],
     ids=repr,
 )
-def test_linear_modules(pool: nn.Module) -> None:
+def test_linear_modules_add_up(pool: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Tanh(), pool, nn.Conv2d(2, 1, 2), nn.ReLU(), nn.Flatten())
     explain(spread(model), torch.randn(3, 1, 6, 6), torch.randn(4, 1, 6, 6))
 

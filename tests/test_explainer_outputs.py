@@ -63,7 +63,7 @@ CONTAINERS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("wrap", "output"), CONTAINERS.values(), ids=CONTAINERS.keys())
-def test_output(wrap: Any, output: Any) -> None:
+def test_output_chooses_the_tensor_that_is_explained(wrap: Any, output: Any) -> None:
     model = Wrapped(wrap)
     x, background = torch.randn(3, 6), torch.randn(4, 6)
     with unchanged(model, x, background):
@@ -72,7 +72,7 @@ def test_output(wrap: Any, output: Any) -> None:
 
 
 def test_output_function_may_compute() -> None:
-    """Its operations are followed like the model's."""
+    """Operations of the output function are followed like those of the model."""
     model = Wrapped(lambda y: y)
     x, background = torch.randn(3, 6).double(), torch.randn(4, 6).double()
     model.double()
@@ -127,7 +127,7 @@ def test_target_that_does_not_fit_the_outputs(index: Any) -> None:
 
 
 @pytest.mark.parametrize("container", [list, tuple])
-def test_several_inputs(container: Any) -> None:
+def test_several_inputs_give_values_for_each(container: Any) -> None:
     model = spread(TwoInputs()).double()
     x = container([torch.randn(3, 2, 8).double(), torch.randn(3, 4).double()])
     background = container([torch.randn(4, 2, 8).double(), torch.randn(4, 4).double()])
@@ -178,7 +178,7 @@ def test_read_only_and_strided_numpy_arrays() -> None:
     assert DeepExplainer(model, np.asfortranarray(x)).attribute(x[::-1]).values.shape == (3, 6, 3)
 
 
-def test_data_frames() -> None:
+def test_data_frames_are_taken_as_arrays() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(np.random.randn(4, 6))
     model = spread(Skip())

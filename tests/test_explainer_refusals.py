@@ -247,7 +247,7 @@ def test_right_or_refused_on_the_models_input(function: Callable[[Tensor], Tenso
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("function", HIDDEN.values(), ids=HIDDEN.keys())
 def test_right_or_refused_for_one_pair(function: Callable[[Tensor], Tensor]) -> None:
-    """One input and one baseline: the probe must see what a batch would show."""
+    """With one input and one baseline the probe must still see what a batch would show."""
     _right_or_refused(spread(Body(function)).double(), torch.randn(1, 6).double(), torch.randn(1, 6).double())
 
 

@@ -146,7 +146,7 @@ def test_layer_equal_to_shap(shap: ModuleType, build: Any, layer: str, sample: A
     "layer", ["conv1", "pool1", "relu1", "dropout1", "conv2", "pool2", "fc1", "relu3", "fc2", "softmax"]
 )
 def test_layer_adds_up(layer: str) -> None:
-    """shap does not where the layer itself is not linear."""
+    """shap's values do not add up where the layer itself is not linear."""
     model, x, background = spread(ModuleNet()), digits(3), digits(4)
     values = DeepExplainer((model, model.get_submodule(layer)), background).shap_values(x)
     assert additivity_gap(values, run(model, x), run(model, background)) <= 1e-5
@@ -221,7 +221,7 @@ def test_explanation_of_several_inputs(shap: ModuleType) -> None:
 
 
 def test_explanation_of_a_layer(shap: ModuleType) -> None:
-    """The values are those of the layer's inputs, which are not what the model is given: no data."""
+    """The values are those of the layer's inputs and not of X, so that the Explanation has no data."""
     model = spread(Tokens())
     x, background = torch.randint(11, (3, 5)), torch.randint(11, (4, 5))
     explainer = DeepExplainer((model, model.encoder), background)

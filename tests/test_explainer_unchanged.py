@@ -121,7 +121,7 @@ def test_layers_own_tensors_are_left() -> None:
 
 
 class Remembering(nn.Module):
-    """Its output depends on what earlier calls left behind."""
+    """A model whose output depends on what earlier calls left behind."""
 
     def __init__(self, how: str) -> None:
         super().__init__()

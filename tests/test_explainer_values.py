@@ -189,7 +189,7 @@ def test_standard_error_of_one_baseline_is_refused() -> None:
 
 @pytest.mark.parametrize("pairing", ["grid", "aligned"])
 @pytest.mark.parametrize("target", [0, 4, -1, (2,), (-5,), [4, 0, 2], torch.tensor([1, 1, 3])], ids=str)
-def test_target(target: Any, pairing: str) -> None:
+def test_target_chooses_from_the_values_of_all_outputs(target: Any, pairing: str) -> None:
     explainer = DeepExplainer(spread(FunctionNet()).double(), digits(4, torch.float64))
     x = digits(3, torch.float64)
     everything = explainer.attribute(x)
@@ -264,12 +264,12 @@ def test_inputs_that_require_a_gradient_or_are_views() -> None:
     assert_same(found.values, expected)
 
 
-def test_expanded_background() -> None:
+def test_an_expanded_background_is_taken_as_a_dense_one() -> None:
     model = spread(FunctionNet())
     explain(model, digits(2), torch.zeros(1, 1, 1, 1).expand(3, 1, 9, 9))
 
 
-def test_channels_last() -> None:
+def test_channels_last_does_not_change_values() -> None:
     model, x, background = spread(FunctionNet()), torch.randn(3, 1, 9, 9), digits(4)
     expected = values_of(model, x, background)
     last = model.to(memory_format=torch.channels_last)

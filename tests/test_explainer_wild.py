@@ -16,7 +16,7 @@ from deepshap_ext import DeepExplainer, ExplanationError
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning")
-def test_checkpoint(reentrant: bool) -> None:
+def test_checkpointing_does_not_change_values(reentrant: bool) -> None:
     inner = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8))
     model = spread(Body(lambda x: inner(x).tanh())).double()
     inner.double()
@@ -34,7 +34,7 @@ def test_traced_by_fx() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_exported() -> None:
+def test_an_exported_program_has_the_values_of_its_model() -> None:
     model = spread(FunctionNet())
     x, background = digits(3), digits(4)
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -64,7 +64,7 @@ def test_data_parallel_without_devices() -> None:
 
 
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
-def test_parametrized_weights(norm: Any) -> None:
+def test_models_with_parametrized_weights_add_up(norm: Any) -> None:
     model = nn.Sequential(norm(nn.Linear(6, 5)), nn.ReLU(), norm(nn.Linear(5, 3))).eval()
     explain(model, torch.randn(3, 6), torch.randn(4, 6))
 
@@ -79,7 +79,7 @@ def test_old_weight_norm() -> None:
     assert found.convergence_delta.abs().max() < 1e-5
 
 
-def test_tied_weights() -> None:
+def test_a_model_with_tied_weights_adds_up() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
     model[2].weight = model[0].weight
     explain(model, torch.randn(3, 6), torch.randn(4, 6))
@@ -153,7 +153,7 @@ IDENTITIES = {
 
 @pytest.mark.parametrize("function", IDENTITIES.values(), ids=IDENTITIES.keys())
 @pytest.mark.parametrize(("samples", "baselines"), [(3, 4), (1, 1)])
-def test_odd_models(function: Any, samples: int, baselines: int) -> None:
+def test_odd_models_add_up(function: Any, samples: int, baselines: int) -> None:
     explain(Function(lambda x: function(x)), torch.randn(samples, 6), torch.randn(baselines, 6))
 
 
@@ -249,7 +249,7 @@ def test_autocast_around_a_convolution() -> None:
     assert additivity_gap(found.values, outputs, baseline_outputs) <= 3e-2
 
 
-def test_default_device() -> None:
+def test_the_default_device_does_not_matter() -> None:
     """Nothing is made on the default device by mistake; the meta device would show it."""
     model, x, background = spread(FunctionNet()), digits(3), torch.zeros(2, 1, 9, 9)
     expected = values_of(model, x, background)
@@ -261,7 +261,7 @@ def test_default_device() -> None:
     assert_same(found.values, expected, 0)
 
 
-def test_default_dtype() -> None:
+def test_the_default_dtype_does_not_matter() -> None:
     model, x, background = spread(FunctionNet()), digits(3), torch.zeros(2, 1, 9, 9)
     expected = values_of(model, x, background)
     torch.set_default_dtype(torch.float64)

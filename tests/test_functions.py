@@ -70,7 +70,7 @@ def scan(a: Tensor, x: Tensor) -> Tensor:
 
 
 class Scan(torch.autograd.Function):
-    """As mambapy's: in place, on a copy."""
+    """A scan that works in place on a copy, as mambapy's does."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Reversed(torch.autograd.Function):
 
 
 class Written(torch.autograd.Function):
-    """In its argument."""
+    """A function that writes into its argument."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_an_operation_without_a_rule_is_integrated(function: Any) -> None:
 
 
 def test_an_integrated_function_has_its_mean_gradient() -> None:
-    """Of one unit that is the divided difference."""
+    """For a single unit the value is the divided difference."""
 
     def function(h: Tensor) -> Tensor:
         return torch.polygamma(2, h + 9)
@@ -134,7 +134,7 @@ def test_softmax_centred_explains_the_logits_less_their_mean() -> None:
 
 
 class Columns(Classifier):
-    """Its classes are along another dimension than the last."""
+    """Classes of the softmax lie along another dimension than the last."""
 
     def logits(self, x: Tensor) -> Tensor:
         return super().logits(x).view(-1, 2, 2)
@@ -222,7 +222,7 @@ def test_a_module_class_by_a_rule_of_ones_own(pairing: str) -> None:
 
 
 def test_a_function_by_a_rule_of_ones_own() -> None:
-    """In every spelling, until it is removed; then the rule before it is back."""
+    """A registered rule applies to every spelling of its operation; once it is removed, the rule before it is back."""
 
     def halved(context: Any, input: Tensor) -> Application:
         return Application([input], lambda x: (torch.tanh(x), [x]), lambda grad, sides: [grad / 2])
@@ -251,7 +251,7 @@ def test_a_target_that_is_no_function_is_named() -> None:
 
 
 class Squared(torch.autograd.Function):
-    """Hand-written, without a batching rule."""
+    """An autograd function with a backward of its own and without a batching rule."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:

@@ -16,7 +16,7 @@ def found(pattern: str, file: str) -> str:
     return match[1]
 
 
-def test_version():
+def test_version_is_the_same_everywhere():
     assert re.fullmatch(r"\d+\.\d+\.\d+", deepshap_ext.__version__)
     assert found(r"^version: (\S+)$", "CITATION.cff") == deepshap_ext.__version__
     assert found(r"^## \[(\d\S*)\]", "CHANGELOG.md") == deepshap_ext.__version__

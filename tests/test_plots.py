@@ -110,7 +110,7 @@ def test_text_of_token_ids(shap: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("target", [None, 1, lambda outputs: outputs.topk(2).indices])
-def test_images(shap: ModuleType, target: Any) -> None:
+def test_images_are_drawn_with_the_names_of_their_outputs(shap: ModuleType, target: Any) -> None:
     model = Function(lambda self, x: self.net(x[:, :1] * x[:, 1:2] - x[:, 2:]), net=spread(ModuleNet()))
     x, background = torch.rand(2, 3, 9, 9), torch.rand(3, 3, 9, 9)
     explainer = DeepExplainer(model, background)
@@ -126,7 +126,7 @@ def test_images(shap: ModuleType, target: Any) -> None:
     visualization.visualize_image_attr(map, found[0].data, "blended_heat_map", "all", use_pyplot=False)
 
 
-def test_several_inputs(shap: ModuleType) -> None:
+def test_each_of_several_inputs_is_drawn(shap: ModuleType) -> None:
     x = [torch.randn(3, 2, 8), torch.randn(3, 4)]
     names = [None, ["a", "b", "c", "d"]]
     series, vector = DeepExplainer(spread(TwoInputs()), x)(x, 0, names, channels_last=True)

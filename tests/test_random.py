@@ -14,7 +14,7 @@ from deepshap_ext import DeepExplainer, UnsupportedOperationError
 
 
 class VAE(nn.Module):
-    """Samples in every forward pass, as most are written."""
+    """A variational model that samples in every forward pass, as most are written."""
 
     def __init__(self) -> None:
         super().__init__()

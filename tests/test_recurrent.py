@@ -48,7 +48,7 @@ def explained(function: Any, **modules: nn.Module) -> None:
         if options[2] == options[3] and (not projection or name == "LSTM")
     ],
 )
-def test_layers(
+def test_layers_add_up(
     name: str, layers: int, bidirectional: bool, batch_first: bool, bias: bool, projection: int, initial: str | None
 ) -> None:
     def turn(x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def test_layers(
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "RNNCell", "RNNCell relu"])
-def test_cells(name: str, bias: bool) -> None:
+def test_cells_add_up(name: str, bias: bool) -> None:
     def function(self: Any, x: Tensor) -> Tensor:
         state = None
         for step in x.unbind(1):
@@ -87,8 +87,8 @@ def test_cells(name: str, bias: bool) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_autocast(name: str) -> None:
-    """The products are of half precision there, the states before the first step are not."""
+def test_layers_under_autocast_add_up(name: str) -> None:
+    """Under autocast the products are of half precision, and the states before the first step are not."""
 
     def function(self: Any, x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -166,7 +166,7 @@ def test_packed_sequences_of_one_length_are_padded_ones(name: str, batch_first: 
 
 
 def test_lengths_of_the_samples() -> None:
-    """Given with the samples; one length at a time."""
+    """Lengths are given with the samples; every call has samples of one length."""
 
     class Packed(nn.Module):
         def __init__(self) -> None:

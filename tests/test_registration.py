@@ -92,7 +92,7 @@ def test_a_registration_removed_twice_leaves_the_next_one() -> None:
 
 
 def test_registering_in_another_thread_leaves_a_running_explanation_alone() -> None:
-    """What is in force when it begins is in force to its end."""
+    """The rules that are in force when an explanation begins are in force to its end."""
     stop, errors = threading.Event(), []
 
     def register() -> None:

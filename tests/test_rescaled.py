@@ -32,7 +32,7 @@ class Swish(nn.Module):
 
 
 class SwishFunction(torch.autograd.Function):
-    """Its backward can run once, and has no batching rule."""
+    """A function whose backward can run once only, and has no batching rule."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, slope: float) -> Tensor:
@@ -180,7 +180,7 @@ def outside_of_torch(h: Tensor) -> Tensor:
 
 
 def root(h: Tensor) -> Tensor:
-    """Its derivative is infinite at 0, and NaN before."""
+    """The function's derivative is infinite at 0, and NaN below."""
     return h.clamp_min(0).sqrt()
 
 

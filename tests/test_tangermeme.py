@@ -133,7 +133,7 @@ def test_a_function_draws_references_as_for_tangermeme(theirs: ModuleType) -> No
 
 
 def test_references_of_long_sequences_are_drawn_a_batch_at_a_time() -> None:
-    """And so are their pairs: all of them need not fit into memory."""
+    """Pairs are computed ``batch_size`` at a time: all of them need not fit into memory."""
     drawn = []
 
     def references(x: Tensor, n: int) -> Tensor:
@@ -181,7 +181,7 @@ def test_outputs_may_have_dimensions_of_size_one_behind() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float16, torch.float64])
 def test_sequences_of_any_dtype(dtype: torch.dtype) -> None:
-    """Integers are numbers, and no codes."""
+    """One-hot sequences of an integer type are numbers, and no codes."""
     model, x, references = head(POOLED["pool"]()).float(), sequences(3), sequences(3, 4)
     found = deep_lift_shap(model, x.to(dtype), references=references.to(dtype))
     assert found.dtype == torch.float32
@@ -190,7 +190,7 @@ def test_sequences_of_any_dtype(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), (torch.float64, 1e-6), (None, 0)])
 def test_dtype_is_that_of_the_result(dtype: Any, tolerance: float) -> None:
-    """Half precision is autocast's."""
+    """With a half type the model runs under autocast, as in tangermeme."""
     model, x, references = head(SMOOTH["relu"]()).float(), sequences(3), sequences(3, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -15,7 +15,7 @@ X = torch.randn(4, 6)
 
 
 def explainer(*shape: int) -> DeepExplainer:
-    """Of outputs of this shape a sample; of six elements."""
+    """An explainer of a model whose outputs have this shape for each sample, six elements in all."""
     torch.manual_seed(0)
     weights = torch.randn(6, 6)
     return DeepExplainer(Function(lambda x: (x @ weights).tanh().view(-1, *shape)), torch.randn(3, 6))
@@ -118,7 +118,7 @@ def test_refused_by_name(shape: tuple[int, ...], target: Any, error: type[Except
         explainer(*shape).attribute(X, target)
 
 
-def test_ranks() -> None:
+def test_ranked_outputs_must_be_an_integer_and_an_order() -> None:
     one = explainer(6)
     values, indices = one.shap_values(X, ranked_outputs=np.int64(2))
     assert values.shape == (4, 6, 2) and indices.shape == (4, 2)

@@ -74,7 +74,7 @@ def test_values_add_up_against_zero(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_models_add_up(name: str) -> None:
-    """In float64 against a background, in float32 against zeros."""
+    """A model adds up in float64 against a background, and in float32 against zeros."""
     model = Called(name).eval()
     for dtype in (torch.float64, torch.float32):
         x = [torch.randn(2, *shape, dtype=dtype) for shape in OTHERS[name].shapes]

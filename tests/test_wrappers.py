@@ -46,7 +46,7 @@ def values(model: nn.Module, x: Tensor, background: Tensor, layer: nn.Module | N
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    """Of one process."""
+    """A process group of this process alone."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -411,7 +411,7 @@ def test_caches_and_lists_of_a_module_are_as_they_were() -> None:
 
 
 class Stateful(nn.Module):
-    """Goes on where the batch before ended."""
+    """A recurrent model that goes on where the batch before ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -433,7 +433,7 @@ def test_a_state_kept_between_batches_starts_anew() -> None:
 
 @pytest.mark.parametrize("once", [False, True])
 def test_a_model_that_halves_its_weights_in_its_first_pass(once: bool) -> None:
-    """As RWKV does with those of its later layers, in eval mode: every pass is a first one for a model that was not run before."""
+    """RWKV does so with the weights of its later layers, in eval mode. Every pass is a first one for a model that was not run before."""
 
     def function(self: Any, x: Tensor) -> Tensor:
         if not getattr(self, "halved", False):

@@ -1,12 +1,15 @@
 // The rules of recurrent cells. Products pass multipliers on by the mean of the other factor, sigmoids and tanhs by
-// their divided differences: what is left of a unit for a pair of sides are the few numbers of a `Multiplier`.
+// their divided differences: for a pair of sides, a unit's rule comes down to the few numbers of a `Multiplier`.
 //
-// A cell is a struct with, for one unit of it,
-//   kept        how many numbers are kept of a step, and `gates`, how many it takes from the products with the weights
-//   Side        of the numbers kept, in this order: what pairs read of one side
-//   Multiplier  of two sides. `pass` takes the multiplier of the step's hidden state, and `state`, that of what the
-//               step hands on beside it, to those of the gates, as the input's product and as the hidden state's
-//               product reach them, and to that of what the step before handed on beside its hidden state.
+// A cell is a struct; for one unit of the cell it has
+//   kept        how many numbers of a step the forward pass keeps
+//   gates       how many sums of products with the weights a unit takes in
+//   has_state   whether a step hands on something beside its hidden state
+//   Side        made of the numbers kept, in their order: what pairs read of one side
+//   Multiplier  made of two sides. pass(hidden, state, of_input, of_hidden) goes back through one step: `hidden` is the
+//               multiplier of the step's hidden state. `state` is that of what the step hands on beside it, and is
+//               replaced by that of what the step before handed on. The multipliers of the gates are written to
+//               `of_input` for the input's product and to `of_hidden` for the hidden state's product.
 // Sides and multipliers consist of numbers of type T alone; `each(visit)` calls visit(number) for one after the other.
 // Host and device, no torch headers.
 #pragma once
@@ -17,10 +20,10 @@
 
 namespace deepshap::math {
 
-// Gates i, f, g, o and the cell, which is what it hands on:
+// LSTM: gates i, f, g, o, and the cell, which a step hands on beside its hidden state:
 //   next = sigmoid(f) cell + sigmoid(i) tanh(g),   hidden = sigmoid(o) tanh(next).
 struct Lstm {
-  static constexpr int kept = 6, gates = 4;  // i, f, g, o, cell, next
+  static constexpr int kept = 6, gates = 4;  // i, f, g, o before their functions, cell, next
   static constexpr bool has_state = true;
 
   template <class T>
@@ -47,8 +50,8 @@ struct Lstm {
 
   template <class T>
   struct Multiplier {
-    T next, o;        // of hidden to each
-    T i, f, g, cell;  // of next to each
+    T next, o;        // from hidden to each of these
+    T i, f, g, cell;  // from next to each of these
 
     Multiplier() = default;
     DEEPSHAP_HOST_DEVICE Multiplier(const Side<T>& x, const Side<T>& r) {
@@ -80,9 +83,10 @@ struct Lstm {
   };
 };
 
-// Gates reset, update and new, to the last of which the hidden state's product comes as reset times new_h:
+// GRU: gates reset, update and new. The hidden state's product reaches the gate new as sigmoid(reset) new_h:
 //   new = tanh(new_x + sigmoid(reset) new_h),   next = new + sigmoid(update) (hidden - new).
-// It hands on the hidden state a second time, beside the product with it.
+// The hidden state also reaches the next one directly, as update (hidden - new): `state` is the multiplier on this
+// path.
 struct Gru {
   static constexpr int kept = 5, gates = 3;  // reset, update, new before their functions, new_h, hidden - new
   static constexpr bool has_state = true;
@@ -91,7 +95,7 @@ struct Gru {
   struct Side {
     SigmoidSide<T> reset, update;
     TanhSide<T> fresh;
-    T of_hidden, apart;
+    T of_hidden, apart;  // new_h, hidden - new
 
     Side() = default;
     DEEPSHAP_HOST_DEVICE explicit Side(const T (&x)[kept])
@@ -113,7 +117,7 @@ struct Gru {
     Multiplier() = default;
     DEEPSHAP_HOST_DEVICE Multiplier(const Side<T>& x, const Side<T>& r) {
       hidden = midpoint(x.update.value(), r.update.value());
-      // Of next to new: 1 - hidden, without cancellation.
+      // From next to new it is 1 - hidden; the mean of the complements `down` does not cancel.
       new_x = midpoint(x.update.down, r.update.down) * TanhSide<T>::slope(x.fresh, r.fresh);
       new_h = new_x * midpoint(x.reset.value(), r.reset.value());
       reset = new_x * midpoint(x.of_hidden, r.of_hidden) * SigmoidSide<T>::slope(x.reset, r.reset);
@@ -139,7 +143,7 @@ struct Gru {
   };
 };
 
-// hidden = f(gate), which hands nothing on but the hidden state; `OfSide` is the side of f.
+// The plain cell, hidden = f(gate): a step hands on nothing but its hidden state. `OfSide` is the side of f.
 template <template <class> class OfSide>
 struct Rnn {
   static constexpr int kept = 1, gates = 1;

@@ -6,8 +6,8 @@
 
 namespace deepshap::math {
 
-// Of one sign, s <= t: erfc(s) - erfc(t) with erfc(t) = 2 e^(-t^2) M(sqrt 2 t), as gelu's tail. Mixed: the sum of two
-// terms.
+// Sides of one sign, of sizes s <= t: erfc(s) - erfc(t) with erfc(t) = 2 e^(-t^2) M(sqrt 2 t), as gelu's tail. Sides of
+// two signs: a sum of two positive terms.
 struct Erf : SymmetricWide<Erf> {
   static constexpr int parameters = 0;
   DEEPSHAP_HOST_DEVICE explicit Erf(const double*) {}
@@ -17,7 +17,7 @@ struct Erf : SymmetricWide<Erf> {
     if (hi > 0 && lo < 0) return slope(hi) * over_distance(hi, hi, lo) + slope(-lo) * over_distance(-lo, hi, lo);
     const double ah = absolute(hi), al = absolute(lo), bound = 28;
     const double s = at_most(ah < al ? ah : al, bound), t = at_most(ah < al ? al : ah, bound), d = t - s;
-    // Close: Taylor's series about the middle m, of which the next term is below 1e-18.
+    // Sides close to each other: Taylor's series about their middle m; the first term left out is below 1e-18.
     const Centre c(hi, lo);
     const double mm = c.mid * c.mid, step = c.half * c.half, power = step * (4 * mm + 2);
     if (mm < 1e4 && power < 1e-5) {
@@ -30,7 +30,7 @@ struct Erf : SymmetricWide<Erf> {
     const double a = d * (s + t), square = s * s;
     const double mean = mills.at_t * (s + t) * exp_mean(a);
     const double near = exp_times(-square, -product_error(s, s, square), 2 * (root * mills.falling + mean));
-    // erfc(s) / d where t had to be bounded, and its own term is nothing.
+    // erfc(s) / d, for a t beyond the bound, where erfc(t) is nothing.
     const double far = exp_times(-square, -product_error(s, s, square), 2 * mills.at_s / (hi - lo));
     return t < bound ? near : s < bound ? far : 0;
   }

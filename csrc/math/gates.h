@@ -11,8 +11,8 @@
 
 namespace deepshap::math {
 
-// sigma[x, r] at `rate` times the sides, which hold their own `at`, and up and down at `rate` times that. The larger up
-// is that of the larger side, and the larger down that of the smaller.
+// sigma[x, r] at `rate` times the sides. A side holds its number, `at`, and up and down at `rate` times that number.
+// The larger `up` is that of the larger side, and the larger `down` that of the smaller side.
 template <class Side, class T>
 DEEPSHAP_HOST_DEVICE T logistic_of_sides(const Side& x, const Side& r, T rate) {
   const T up = x.up > r.up ? x.up : r.up, down = x.down > r.down ? x.down : r.down;

@@ -7,11 +7,12 @@
 namespace deepshap::math {
 
 // x for x > 0, slope * x otherwise (torch: the slope at 0 is that of the left piece).
-// `SlopeMayFall`: a negative left slope subtracts, and the rounding of its product has to be put back.
+// With `SlopeMayFall` the left slope may be negative: the difference then cancels, and the rounding error of the
+// product with the slope is subtracted.
 template <bool SlopeMayFall = false, class T>
 DEEPSHAP_HOST_DEVICE T two_slopes(T hi, T lo, T left, T right) {
-  // Scaled where hi - lo or a slope times a side could overflow, and where a slope times a side could be subnormal: a
-  // part that becomes subnormal by it does not count.
+  // The sides are scaled down where hi - lo or a slope times a side could overflow, and up where a slope times a side
+  // could be subnormal. What becomes subnormal by scaling down is too small to count.
   const T large = sizeof(T) == 4 ? T(0x1p95f) : T(0x1p950), tiny = sizeof(T) == 4 ? T(0x1p-90f) : T(0x1p-950);
   const T unit = sizeof(T) == 4 ? T(0x1p32f) : T(0x1p64);
   const bool is_large = (hi > large) | (lo < -large), is_tiny = (hi < tiny) & (lo > -tiny);
@@ -29,12 +30,12 @@ struct Relu : Symmetric<Relu> {
   DEEPSHAP_HOST_DEVICE explicit Relu(const double*) {}
   template <class T>
   DEEPSHAP_HOST_DEVICE T ordered(T hi, T lo) const {
-    // The commonest of all, and short: what two_slopes scales for does not arise.
+    // relu is the commonest function, and needs none of the scaling of two_slopes.
     const T inf = infinity<T>(), top = at_least(hi, T(0));
     const T share = over_distance(top, top, at_most(lo, T(0)));
     return hi <= 0 ? T(0) : hi == inf ? (lo == -inf ? T(0.5) : T(1)) : share;
   }
-  // The same for most pairs, and shorter still.
+  // f[x, r] in fewer steps, for pairs that quotient_suffices admits: most of them.
   template <class T>
   DEEPSHAP_HOST_DEVICE static T quotient(T x, T r) {
     return (at_least(x, T(0)) - at_least(r, T(0))) / (x - r);
@@ -82,7 +83,7 @@ struct Clipped : Symmetric<Clipped<AtBounds>> {
     const T right = upper == inf ? T(1) : T(0), left = lower == -inf ? T(1) : T(0);
     const T far = lo == -inf ? (hi == inf ? (left + right) / 2 : left) : right;
     const T between = (hi == inf) | (lo == -inf) ? far : mixed;
-    // An infinite bound is none.
+    // An infinite bound bounds nothing.
     const bool open = AtBounds == 0, above = (hi > lower) | (lower == -inf), below = (hi < upper) | (upper == inf);
     const bool inside = open ? above & below : (hi >= lower) & (hi <= upper);
     const T slope = inside ? T(1) : T(0);

@@ -4,8 +4,8 @@
 // indicator. Below the floor, the largest min(x_i, r_i), an entry exceeds t on both sides and nobody decides. At t
 // above it, let a entries have x_i > t >= r_i, those that rise, and b have r_i > t >= x_i, those that fall. The
 // indicator turns on with the first of the a if none of the b is there to hold it on, so by symmetry
-//   each of a  +b! (a-1)! / (a+b)! = +1 / (a C),      each of b  -a! (b-1)! / (a+b)! = -1 / (b C),      C = (a+b choose
-//   a)
+//   each of a  +b! (a-1)! / (a+b)! = +1 / (a C)
+//   each of b  -a! (b-1)! / (a+b)! = -1 / (b C),      C = (a+b choose a)
 // (Shapley 1953 on an indicator of unanimity or its dual). Above the floor nothing but the larger sides h_i matters:
 // with them sorted, each value is a prefix sum. Everything is a ratio of sums of terms of one sign: no cancellation.
 #pragma once
@@ -52,7 +52,7 @@ DEEPSHAP_HOST_DEVICE double max_floor(const MaxWindow<T>& window, int64_t n, int
 
 namespace detail {
 
-// What is left of v beside an infinity.
+// The size of v in units of an infinity: 0 for a finite v.
 DEEPSHAP_HOST_DEVICE double infinite_part(double v) {
   return v == infinity<double>() ? 1.0 : v == -infinity<double>() ? -1.0 : 0.0;
 }
@@ -103,7 +103,7 @@ DEEPSHAP_HOST_DEVICE void shapley_max_sorted(const Sorted& sorted, int64_t count
       const double sum = a[l] + b[l] + above;
       a[l] += rises;
       b[l] += falls;
-      // For an entry that is not above, 1 / 1.
+      // The factor is 1 / 1 for an entry that is not above the floor.
       const double factor = (rises * a[l] + falls * b[l] + (1 - above)) / (above > 0 ? sum : 1.0);
       inverse[l] *= factor;
     }

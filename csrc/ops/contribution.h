@@ -53,8 +53,8 @@ DEEPSHAP_HOST_DEVICE void update(double value, double share, double& mean) {
   mean = std::fma(value - mean, share, mean);
 }
 
-// Mean, variance and mean multipliers, uninitialised; of the last no elements where they were not asked for. Results of
-// half types are kept in float: they are what is reported.
+// Mean, variance and mean multipliers, uninitialised; the last has no elements where it was not asked for. For operands
+// of half types the results are float, because they are reported as they are.
 inline std::tuple<Tensor, Tensor, Tensor> contribution_results(const Arrangement& arrange_as, const Tensor& multipliers,
                                                                const Tensor& x, bool with_multipliers) {
   Dims sizes = to_dims(multipliers.sizes());

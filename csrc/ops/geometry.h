@@ -31,8 +31,8 @@ struct Geometry {
   // Whether j names a baseline.
   DEEPSHAP_HOST_DEVICE bool has(int64_t j) const { return row_factor == 0 || (j >= 0 && j < baselines); }
 
-  // The flat position in r of the first element of the row that is paired with row `row` = o * batch + b of x: that for
-  // j = 0, and how far the next j is from there.
+  // The flat position in r of the first element of the row that is paired, for baseline j = 0, with row o * batch + b
+  // of x; and the distance from there to that of the next j.
   DEEPSHAP_HOST_DEVICE int64_t reference_base(int64_t row) const {
     const int64_t o = row / batch;
     const int64_t b = row - o * batch;
@@ -42,7 +42,7 @@ struct Geometry {
   DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t row, int64_t j) const {
     return reference_base(row) + j * reference_step();
   }
-  // That of the element that is paired with the one at flat position `at` of x.
+  // The flat position in r of the element that is paired with the one at flat position `at` of x.
   DEEPSHAP_HOST_DEVICE int64_t reference_at(int64_t at, int64_t j) const {
     const int64_t row = at / inner;
     return reference_start(row, j) + (at - row * inner);

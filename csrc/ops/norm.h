@@ -9,7 +9,7 @@
 namespace deepshap::ops {
 
 struct NormCall {
-  Geometry lines;  // as of operands whose elements are lines
+  Geometry lines;  // counts whole lines as elements
   int64_t size;    // of a line
   int64_t groups;  // line l is scaled by row l % groups of scale
   double eps;

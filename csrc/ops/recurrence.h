@@ -10,10 +10,10 @@
 
 namespace deepshap::ops {
 
-// Operands are lines, one a step and sample: of `kept` parts of `units` elements each in x and r, of `gates` in what
-// goes to the products with the weights, and of one in everything else.
+// Every operand consists of lines, one for each step and sample. A line has parts of `units` elements each: `kept`
+// parts in x and r, `gates` parts in the multipliers of the products with the weights, one part in all else.
 struct RecurrenceCall {
-  Geometry lines;  // of one step
+  Geometry lines;  // of one step; counts whole lines as elements
   int64_t steps;
   int64_t units;
 };
@@ -75,13 +75,13 @@ inline void multiply(const Tensor& a, const Tensor& b, const Tensor& out) {
   using torch::stable::detail::from;
   std::array<StableIValue, 3> stack{from(a), from(b), from(out)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-  torch::stable::detail::to<Tensor>(stack[0]);  // out once more, which is ours to release
+  torch::stable::detail::to<Tensor>(stack[0]);  // the call returns `out` a second time, to be released here
 }
 
-// What a step's kernel reads and writes; x, r, grad and of_input begin at the step. A cotangent has `stride` lines in
-// grad and of_input, those of all steps. `hidden` and `state` are the multipliers, from the step behind, of the hidden
-// state and of what is handed on beside it; the kernel replaces `state`, and the product of of_hidden is the next
-// `hidden`.
+// What a step's kernel reads and writes; x, r, grad and of_input begin at the step. In grad and of_input a cotangent
+// has the lines of all steps, `stride` of them. `hidden` and `state` are the multipliers of the hidden state and of
+// what is handed on beside it, as the step behind has left them. The kernel replaces `state`; the product of of_hidden
+// with the weight becomes the next `hidden`.
 template <class T>
 struct StepOperands {
   const T* grad;
@@ -96,7 +96,7 @@ struct StepOperands {
   int64_t stride;
 };
 
-// From the last step to the first, step(its operands) and the product with the weight.
+// From the last step to the first: calls step(operands of the step), then multiplies of_hidden with the weight.
 template <class Cell, class T, class Step>
 std::tuple<Tensor, Tensor, Tensor> over_steps(const RecurrenceCall& call, const Tensor& grad, const Tensor& state,
                                               const Tensor& x, const Tensor& r, const Tensor& weight,

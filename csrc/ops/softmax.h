@@ -11,12 +11,13 @@
 
 namespace deepshap::ops {
 
-// x is (lines' slow index, size, stride) around the dimension: line (p, q) holds x[(p * size + k) * stride + q].
+// x is read as (dimensions before, size, stride) around the dimension: line (p, q) holds the elements
+// x[(p * size + k) * stride + q].
 struct SoftmaxCall {
   Geometry geometry;
   int64_t size;              // of the dimension
   int64_t stride;            // between neighbours along it, in x
-  int64_t reference_stride;  // and in r
+  int64_t reference_stride;  // between neighbours along it, in r
 
   DEEPSHAP_HOST_DEVICE int64_t lines() const { return geometry.numel() / size; }
 
@@ -26,7 +27,8 @@ struct SoftmaxCall {
     return p * size * stride + (line - p * stride);
   }
 
-  // And in r, for the baseline j, given the position in x.
+  // The flat position in r of the first element of the line that is paired, under baseline j, with that at `position`
+  // of x.
   DEEPSHAP_HOST_DEVICE int64_t reference_start(int64_t position, int64_t j) const {
     const int64_t row = position / geometry.inner;
     return geometry.reference_start(row, j) + (position - row * geometry.inner);

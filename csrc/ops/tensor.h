@@ -53,7 +53,7 @@ class OutOfMemory : public std::bad_alloc {
 };
 
 // An uninitialised tensor on the device of `like`. The shim is called directly: it costs half of stable::new_empty.
-// Of a call that fails, versions of torch before 2.13 say nothing more than that; this one has no other reason to.
+// Versions of torch before 2.13 do not say why the call failed; with valid arguments memory is the only reason.
 inline Tensor empty_strided(const Dims& sizes, const Dims& strides, ScalarType dtype, const Tensor& like) {
   int32_t device_type;
   int32_t device_index;

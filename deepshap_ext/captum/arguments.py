@@ -14,7 +14,7 @@ from torch import Tensor
 from ..arguments import shown
 from ..errors import ExplanationError
 
-#: How the explainer's messages about an argument begin, with its X called inputs, and how they begin here.
+#: How messages of the explainer about an argument begin, once X is called inputs, and how they begin with captum's names.
 _WORDS = {
     "inputs": "inputs",
     "baselines": "baselines",
@@ -44,6 +44,7 @@ def raised_as_in_captum() -> Iterator[None]:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A tuple as it is; anything else as a tuple of one."""
     return value if isinstance(value, tuple) else (value,)
 
 

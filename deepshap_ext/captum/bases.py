@@ -1,4 +1,4 @@
-"""captum's base classes, or what is used of them where it is not installed."""
+"""captum's base classes; where captum is not installed, classes of these names with what is used of them."""
 
 from __future__ import annotations
 

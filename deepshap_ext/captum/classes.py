@@ -1,4 +1,4 @@
-"""The six classes."""
+"""captum's DeepLIFT classes: for inputs, layers and neurons, each against one baseline (DeepLift) or several (DeepLiftShap)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Custom = Callable[..., tuple[Tensor, ...]] | None
 
 
 def _public(attribute: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, which captum's own code calls as ``attribute.__wrapped__``."""
+    """The method in a wrapper, because captum's own code calls ``attribute.__wrapped__``."""
 
     @wraps(attribute)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,8 @@ class _DeepLift(GradientAttribution):
         custom: Custom,
         delta: bool = False,
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The values of each explained tensor, and the delta of each sample or pair."""
+        """The values of each explained tensor, ``[N, *features]``, and the deltas: ``[N]``, or ``[N * R]`` if ``delta`` asks for them and
+        each sample is compared with all baselines."""
         given = tensors("inputs", inputs)
         theirs = shared_by_all(baselines, inputs) if self._all_baselines else each_samples_own(baselines, given)
         multipliers = custom is None and not self._multiply_by_inputs
@@ -315,8 +316,8 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
         return like(inputs, self._explain(explainer, inputs, baselines, target, further, custom)[0])
 
     def _neuron(self, at: str, selector: Any) -> tuple[Explainer, Callable[[Tensor], Tensor]]:
-        """The explainer and the target for a neuron. It knows the network already where the last one was given by an index as well, or by
-        the same selector."""
+        """The explainer and the target for a neuron. One explainer, which keeps what it knows of the network, serves all neurons that are
+        given by an index without slices; another selector has an explainer of its own, which is kept until the next such selector."""
         index = as_tuple(selector)
         if not callable(selector) and not any(isinstance(one, slice) for one in index):
             if at not in self._by_index:
@@ -351,6 +352,7 @@ class NeuronDeepLiftShap(NeuronDeepLift):
 def _attribute(
     explainer: Explainer, inputs: tuple[Tensor, ...], baselines: list[Tensor], target: Any, args: Any, **wanted: Any
 ) -> Attribution:
+    """What the explainer returns for captum's target and further arguments; ``wanted`` are options of its ``attribute``."""
     with raised_as_in_captum():
         return explainer.attribute(
             list(inputs),

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from ..capture.dependence import tensors_in
 from ..layers import model_and_layers
 
-#: What a selector that gives something else breaks.
+#: The error of a selector that gives no number, or several, a row.
 ONE_NUMBER = "neuron_selector must select one number a row, got numbers of shape {}"
 
 
 class UpTo(nn.Module):
-    """The model with what a layer is given or returns as its output: a tensor, or a tuple of several."""
+    """The model up to a layer: its output is what the layer is given or returns (``at``), a tensor or a tuple of several.
+
+    ``call``: which of the layer's runs in a forward pass; None where there is only one.
+    """
 
     def __init__(self, model: nn.Module, layer: nn.Module, at: str, call: int | None) -> None:
         super().__init__()

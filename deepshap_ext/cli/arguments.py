@@ -1,4 +1,4 @@
-"""What the commands take."""
+"""The parser of the command line: the commands, and the arguments of each."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, module: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """Add a command that ``module.run`` carries out; its ``interrupted``, if it has one, says what Ctrl-C has left."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text[0].lower() + text[1:].split(".")[0],
@@ -60,13 +61,13 @@ def _explain(commands: Any) -> None:
         help="the model's state: .safetensors, or .pt (read as weights only; FILE.pt:KEY if it is a part)",
     )
     add("--device", help="cpu, cuda or cuda:1, say; a GPU if there is one")
-    group = f"{ARRAY}: .npy, .npz:KEY, .h5:KEY, .zarr[:KEY], .safetensors:KEY, .csv[:COLUMN,COLUMN] or .parquet[:COLUMN,COLUMN]"
+    formats = f"{ARRAY}: .npy, .npz:KEY, .h5:KEY, .zarr[:KEY], .safetensors:KEY, .csv[:COLUMN,COLUMN] or .parquet[:COLUMN,COLUMN]"
     add(
         "--inputs",
         required=True,
         nargs="+",
         metavar=ARRAY,
-        help=f"samples, one array for each input of the model. {group}",
+        help=f"samples, one array for each input of the model. {formats}",
     )
     add(
         "--baselines",

@@ -27,6 +27,7 @@ _CHECKS: dict[str, Check] = {"raise": True, "warn": False, "ignore": "ignore"}
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Explain into the store; of several processes one alone prints warnings."""
     engine: Engine = arguments.engine or ("ranks" if started_as_rank() else "alone")
     store = run_on(engine, partial(opened, arguments), not arguments.quiet, arguments.cores)
     if speaks(engine) and (warned := what_warned(store)) is not None:
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def interrupted(arguments: argparse.Namespace) -> str:
+    """What to say after Ctrl-C: how much of the store is done."""
     try:
         store = Store(arguments.store)
     except StoreError:
@@ -43,7 +45,7 @@ def interrupted(arguments: argparse.Namespace) -> str:
 
 
 def opened(arguments: argparse.Namespace) -> tuple[Store, Job]:
-    """The store of a command, in whatever process, and what is explained into it.
+    """The store that the command names, and what is explained into it. Every process of an engine calls this for itself.
 
     Raises:
         CommandError, StoreError, ValueError, TypeError: the command cannot be done as it is given.
@@ -111,6 +113,7 @@ def _baselines(texts: list[str] | None) -> Any:
 
 
 def _target(text: str | None) -> Any:
+    """An index, a tuple of indices, a file's array with an index a sample, or a function, as ``text`` is written."""
     if text is None:
         return None
     if re.fullmatch(r"-?\d+", text):

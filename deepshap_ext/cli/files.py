@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import CommandError
 
-#: What is read from a path and the key behind it, which is empty where none was given.
+#: Reads an array: from the path of a file, and a key, which is empty if the command gives none.
 Reader = Callable[[Path, str], Any]
 
 
@@ -22,7 +22,7 @@ def names_file(text: str) -> bool:
 
 
 def read_array(option: str, text: str) -> Any:
-    """What has the shape and the slices of the array that ``text`` names.
+    """The array that ``text`` names, or an object that has its ``shape`` and reads its slices from the file; errors name ``option``.
 
     Raises:
         CommandError: there is no such file or array in it, it holds Python objects, or a package that reads it is missing.
@@ -41,7 +41,7 @@ def read_array(option: str, text: str) -> Any:
 
 
 def optional(package: str, what: str) -> Any:
-    """A package that this one does without.
+    """Import a package that is needed for ``what`` alone.
 
     Raises:
         CommandError: it is not installed.
@@ -54,7 +54,11 @@ def optional(package: str, what: str) -> Any:
 
 
 def chosen(path: Path, key: str, keys: list[str]) -> str:
-    """The key of the array that is meant: the only one where none was given."""
+    """The key of the array that is meant; without a key it is the only array of the file.
+
+    Raises:
+        CommandError: the file has no array of this key, or several and no key was given.
+    """
     if not key and len(keys) == 1:
         return keys[0]
     if key not in keys:
@@ -118,7 +122,7 @@ def _columns(path: Path, key: str, table: Any) -> Any:
         raise CommandError(
             f"columns must hold numbers, got {', '.join(f'{name} ({table[name].dtype})' for name in wrong)}"
         )
-    # One column alone is a list of targets or weights as often as a feature: it has one dimension only if it was named so.
+    # A column that is named alone has one dimension, as targets and weights have. A table of a single column keeps its two.
     return table[names[0]].to_numpy() if key and len(names) == 1 else table[names].to_numpy()
 
 

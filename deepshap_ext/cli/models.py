@@ -81,7 +81,11 @@ def imported(option: str, name: str) -> Any:
 
 
 def called(option: str, function: Any) -> Any:
-    """What a user's function without arguments returns."""
+    """What a user's function without arguments returns.
+
+    Raises:
+        CommandError: it is no function, or it raised.
+    """
     if not callable(function):
         raise CommandError(f"{option} must name a function, got a {type(function).__name__}")
     try:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def described(store: Store) -> dict[str, str]:
-    """What a store holds, and how it was made."""
+    """What a store holds and how it was made: lines of text by their titles."""
     job, done = store.made["job"], store.shards - len(store.missing())
     found = {
         "store": f"{store.path}, {store.rows} samples in {store.shards} shards of {store.shard_size}, "
@@ -58,7 +58,7 @@ def described(store: Store) -> dict[str, str]:
 
 
 def additivity(store: Store) -> str:
-    """How far values are from adding up."""
+    """A line of text: how far the values of the samples that are done are from adding up."""
     largest, sample, total, number = 0.0, 0, 0.0, 0
     missing = set(store.missing())
     for shard in range(store.shards):
@@ -74,7 +74,7 @@ def additivity(store: Store) -> str:
 
 
 def most(summary: Summary, dims: tuple[str, ...], number: int) -> list[Feature]:
-    """The entries with the largest mean absolute values."""
+    """The ``number`` entries with the largest mean absolute values, the largest first."""
     flat = summary.mean_absolute.reshape(-1)
     order = np.argsort(-flat, kind="stable")[:number]
     places = np.stack(np.unravel_index(order, summary.mean_absolute.shape), 1).tolist()
@@ -91,7 +91,7 @@ def most(summary: Summary, dims: tuple[str, ...], number: int) -> list[Feature]:
 
 
 def dims_of(store: Store, name: str) -> tuple[str, ...]:
-    """What the dimensions of values are called."""
+    """The names of the dimensions of the values called ``name``."""
     return next(one.dims for one in store.columns if one.name in (name, f"shards/{name}/mean"))
 
 
@@ -108,6 +108,7 @@ def _lines(features: list[Feature]) -> Iterator[str]:
 
 
 def _said(value: object) -> str:
+    """A value of the job's description as words: entries with commas between them, without those that are empty."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_said(one)}" for name, one in value.items() if one not in (None, [], {}, False))
     return (

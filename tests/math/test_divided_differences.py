@@ -46,7 +46,7 @@ def test_every_oracle_has_a_function():
 
 
 @each_case
-def test_accuracy(name, parameters, dtype):
+def test_every_pair_is_within_its_bar_of_ulps(name, parameters, dtype):
     count = max(80, 400 // len(ORACLES[name].parameters))
     pairs = adversarial_pairs(name, parameters, dtype, count)
     assert len(pairs) > count // 5
@@ -135,7 +135,7 @@ def test_selu_is_elu_with_its_constants(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
-def test_shapes(dtype):
+def test_shapes_and_strides_of_the_arguments_do_not_matter(dtype):
     x = np.linspace(-2, 2, 24, dtype=dtype).reshape(2, 3, 4)
     r = np.zeros((4, 3, 2), dtype).T
     m = _C.divided_difference("square", x, r)
@@ -161,7 +161,7 @@ def test_errors_name_the_contract(arguments, message):
         _C.divided_difference(*arguments)
 
 
-def test_build_info():
+def test_build_info_has_what_was_compiled():
     info = _C.build_info()
     assert set(info) >= {"cuda_architectures", "cuda_version", "torch_target", "compiler"}
     assert info["cuda_version"] is None or info["cuda_architectures"]

@@ -10,7 +10,7 @@ from deepshap_ext.ops import loading
 from deepshap_ext.ops.batching import checked_rule, joined_rule, public_rule
 
 
-def test_build_info():
+def test_build_info_names_the_libraries_that_are_loaded():
     info = deepshap_ext.build_info()
     assert info["torch_target"] == "2.11"
     assert info["libraries"]["_cpu"].endswith("_cpu.so")

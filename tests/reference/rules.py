@@ -92,7 +92,7 @@ def length(a: np.ndarray) -> Unit:
 
 
 def variance(a: np.ndarray) -> Unit:
-    """With Bessel's correction."""
+    """The variance with Bessel's correction."""
     return ((a - a.sum() * (1 / len(a))) ** 2).sum() * (1 / (len(a) - 1))
 
 

@@ -9,7 +9,7 @@
 namespace deepshap::ops {
 namespace {
 
-// What neighbouring baselines of one output add.
+// The operands of `Count` neighbouring baselines, for one output.
 template <class T, int Count>
 struct Baselines {
   const T* multipliers[Count];
@@ -45,7 +45,7 @@ void contribution_kernel(const T* multipliers, const T* x, const T* r, const dou
                          int64_t baselines, int64_t outputs, const Geometry& geometry) {
   using C = compute_t<T>;
   constexpr int64_t capacity = 2048;
-  constexpr int together = 4;  // baselines a pass over the moments, which would be most of the traffic
+  constexpr int together = 4;  // baselines for each pass over the moments, which would else be most of the traffic
   const int64_t numel = geometry.numel();
   const Tiling tiling(geometry, capacity, capacity);
   for_each_tile(tiling.count, outputs, tiling.size() * baselines, [&](int64_t number, int64_t first, int64_t last) {

@@ -42,7 +42,7 @@ struct NormLine {
   }
 };
 
-// The lines of the rows of r that the cotangents are paired with; the others' are left out, there may be many.
+// The lines of those rows of r that the cotangents are paired with. Of all rows there may be many more.
 inline std::vector<int64_t> reference_lines(const NormCall& call, const int64_t* rows, int64_t cotangents) {
   const Geometry& lines = call.lines;
   std::vector<char> used(static_cast<size_t>(lines.reference_rows));

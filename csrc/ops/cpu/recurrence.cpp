@@ -9,7 +9,8 @@
 namespace deepshap::ops {
 namespace {
 
-// `parts` numbers each of as many units as fill a cache line, part by part: the loop over the units is vectorised.
+// `parts` numbers for each of the units that fill a cache line. The numbers of one part lie side by side, so that a
+// loop over the units is vectorised.
 template <class C, int parts>
 struct alignas(64) Block {
   static constexpr int64_t width = 64 / sizeof(C);
@@ -37,7 +38,8 @@ using Sides = BlockOf<typename Cell::template Side<C>, C>;
 template <class Cell, class C>
 using Multipliers = BlockOf<typename Cell::template Multiplier<C>, C>;
 
-// Calls body(block's number, its first unit, how many units it has): a constant but for the last one.
+// Calls body(number of the block, its first unit, how many units it has). The last is a compile-time constant for all
+// blocks but the last.
 template <int64_t width, class Body>
 DEEPSHAP_INLINE void each_block(int64_t units, const Body& body) {
   const int64_t whole = units / width;
@@ -70,7 +72,8 @@ struct FillMultipliers {
                            int64_t blocks) {
     using Side = typename Cell::template Side<C>;
     for (int64_t block = 0; block < blocks; ++block) {
-      // Here, where it is known to overlap with nothing: there are too many parts for the loop to check each.
+      // A local variable, which overlaps with nothing, so that the loop over the units is vectorised: for as many parts
+      // as there are, the compiler does not check at run time whether they overlap with what is read.
       Multipliers<Cell, C> found;
       for (int64_t k = 0; k < Sides<Cell, C>::width; ++k) {
         const typename Cell::template Multiplier<C> m(Sides<Cell, C>::template load<Side>(x[block], k),
@@ -82,7 +85,7 @@ struct FillMultipliers {
   }
 };
 
-// The line of one cotangent and sample.
+// What a step reads and writes for one cotangent and sample.
 template <class T>
 struct Line {
   const T* grad;

@@ -8,8 +8,8 @@
 namespace deepshap::ops {
 namespace {
 
-// What a kernel knows of a run of elements: grad and the two sides in the type they are computed in, and, of functions
-// that are evaluated a side, f at both.
+// A run of elements: grad and the two sides in the type that is computed in, and f at both sides for functions that
+// have a `side` (csrc/math/sides.h).
 template <class C>
 struct Run {
   const C* grad;
@@ -20,7 +20,8 @@ struct Run {
   int64_t n;
 };
 
-// A quotient that is f[x, r] for most pairs, and whether it is: of the sides, or the function's own.
+// A quotient that is f[x, r] for most pairs, and whether it is for this one. Here from f at both sides, in OfPair by a
+// formula of the function's own.
 template <class Functor>
 struct OfSides {
   DEEPSHAP_INLINE float quotient(const Run<float>& run, int64_t i) {
@@ -46,7 +47,7 @@ struct OfPair {
 template <class Functor, class C>
 concept HasQuotient = requires(C x) { Functor::quotient_suffices(x, x); };
 
-// Writes the multipliers f[x, r], for the cotangents that follow on the same row, and grad * f[x, r].
+// Writes grad * f[x, r], and the multipliers f[x, r], which the next cotangents with the same baseline use again.
 template <class Functor, class C>
 struct FillAndMultiply {
   DEEPSHAP_INLINE void run(const double* parameters, const Run<C> run, C* __restrict multiplier, C* __restrict out) {
@@ -58,7 +59,7 @@ struct FillAndMultiply {
   }
 };
 
-// The same by a quotient: the formula for all pairs is for blocks that hold one which needs it.
+// The same by a quotient; a block is computed by the formula if the quotient is wrong for any of its pairs.
 template <class Functor, class C, class Quotient>
 struct FillByQuotient {
   DEEPSHAP_INLINE void run(const double* parameters, const Run<C> run, C* __restrict multiplier, C* __restrict out) {
@@ -95,7 +96,7 @@ struct EvaluateSide {
   }
 };
 
-// A function's loops; `side` is null where it is not evaluated a side.
+// The loops of one function; `side` is null for a function that has no `side` (csrc/math/sides.h).
 template <class C>
 struct Loops {
   void (*fill)(const double*, Run<C>, C*, C*);

@@ -11,7 +11,7 @@
 namespace deepshap::ops {
 namespace {
 
-// Windows of a few entries, side by side.
+// Windows of up to `narrow_limit` entries are worked on side by side, `lanes` at once.
 constexpr int lanes = 16;
 constexpr int64_t narrow_limit = 32;
 
@@ -26,7 +26,7 @@ struct SortedLanes {
   C& multiplier(int64_t k, int l) const { return multipliers[k * lanes + l]; }
 };
 
-// Sorts the entries of every lane, places with them, and computes their multipliers.
+// Sorts the entries of every lane together with their places, and computes their multipliers.
 template <class C>
 struct NarrowWindows {
   DEEPSHAP_INLINE void run(C* __restrict x, C* __restrict r, C* __restrict place, C* __restrict multipliers,
@@ -85,7 +85,7 @@ void narrow_windows(const T* x, const T* r, const int64_t* reference, int64_t co
   }
 }
 
-// A wide window, as math::shapley_max, but where many entries may lie above the floor they are sorted in n log n.
+// math::shapley_max for a wide window: if many entries lie above the floor, they are sorted in n log n steps.
 template <class T>
 void wide_window(const math::MaxWindow<T>& window, int64_t n, int64_t* order, compute_t<T>* multipliers) {
   const double floor = math::max_floor(window, n);

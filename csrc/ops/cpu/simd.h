@@ -7,7 +7,7 @@
 namespace deepshap::ops {
 
 #define DEEPSHAP_INLINE [[gnu::always_inline]] static inline
-// The same of a lambda, behind its parameters.
+// Has a lambda inlined; it stands behind the lambda's parameters.
 #define DEEPSHAP_INLINED __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -19,8 +19,7 @@ struct LogMeans {
   }
 };
 
-// --- lines that are contiguous
-// -----------------------------------------------------------------------------------------
+// --- contiguous lines ------------------------------------------------------------------------------------------------
 
 template <class C>
 struct Sum {
@@ -92,8 +91,7 @@ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows
                 });
 }
 
-// --- lines with a stride: neighbouring lines are worked on side by side
-// ------------------------------------------------
+// --- lines with a stride: neighbouring lines are worked on side by side ----------------------------------------------
 
 template <class C>
 struct AddRow {
@@ -145,7 +143,7 @@ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T
                    const SoftmaxCall& call) {
   using C = compute_t<T>;
   constexpr int64_t capacity = 256;
-  // A block of neighbouring lines must not leave a row of the batch: there r goes on elsewhere.
+  // A block of neighbouring lines stays within one row of the batch, because the next row is paired with another of r.
   const int64_t run = std::min(call.stride, call.geometry.inner);
   const int64_t width = std::min(run, std::max<int64_t>(16, std::min(capacity, tile_size<T> / call.size)));
   const int64_t per_run = (run + width - 1) / width;

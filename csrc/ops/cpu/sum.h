@@ -8,8 +8,8 @@
 
 namespace deepshap::ops {
 
-// Over independent lanes, so that they vectorise without reordering by the compiler, and over short blocks added in
-// double, so that a vocabulary's worth of floats loses nothing.
+// Sums are taken in independent lanes, which vectorise although the compiler may not reorder additions, and over short
+// blocks that are added in double, so that floats as many as a vocabulary lose no digits.
 template <class Term>
 DEEPSHAP_INLINE double lane_sum(int64_t n, const Term& term) {
   using C = decltype(term(int64_t{0}));

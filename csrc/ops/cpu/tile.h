@@ -33,7 +33,7 @@ inline void convert(const From* from, To* to, int64_t n) {
   }
 }
 
-// The elements in the type they are computed in: themselves, or converted into the buffer.
+// n elements in the type that is computed in: `from` itself, or the buffer with the elements converted.
 template <class T>
 inline const compute_t<T>* load(const T* from, compute_t<T>* buffer, int64_t n) {
   if constexpr (std::is_same_v<T, compute_t<T>>) {
@@ -142,7 +142,7 @@ class Tiling {
   int64_t groups_ = 1;
 };
 
-// Tiles of about `capacity` elements where what the geometry counts are lines of `size` elements.
+// Tiles of about `capacity` elements, for a geometry that counts whole lines of `size` elements each.
 inline Tiling tiling_of_lines(const Geometry& lines, int64_t size, int64_t capacity) {
   const int64_t many = std::max<int64_t>(1, capacity / size), few = std::max<int64_t>(1, capacity / size / 4);
   return Tiling(lines, many, few, few);

@@ -30,8 +30,8 @@ inline int64_t block_limit() {
   return static_cast<int64_t>(processors) * 32;
 }
 
-// Whether the current device is worth evaluating sides on, which is done in double (csrc/math/sides.h): processors made
-// for graphics do next to none of it.
+// Whether sides are worth evaluating on the current device. They are computed in double (csrc/math/sides.h), which GPUs
+// made for graphics do very slowly.
 inline bool doubles_are_fast() {
   int device = 0;
   int floats_per_double = 0;
@@ -42,7 +42,8 @@ inline bool doubles_are_fast() {
 
 constexpr int block_threads = 256;
 
-// x: over items. y: over parts of the cotangents, more than one where the items alone leave processors idle.
+// A grid whose x goes over items, and whose y goes over parts of the cotangents: more than one part where the items
+// alone would leave processors idle.
 inline dim3 grid_over(int64_t items, int64_t cotangents, int64_t items_per_block = block_threads) {
   const int64_t limit = block_limit();
   const int64_t blocks = std::min((items + items_per_block - 1) / items_per_block, limit);
@@ -55,8 +56,8 @@ __device__ inline int64_t last_cotangent(int64_t cotangents) { return cotangents
 __device__ inline int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t thread_count() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
-// Every block checks that the cotangents' baselines are some: a wrong one would read out of bounds. Apart from the
-// loops over cotangents, where it would keep loads from being issued early.
+// Every block checks that `rows` names baselines that exist, since others would be read out of bounds. The check has a
+// loop of its own: in the loops over cotangents it would keep loads from being issued early.
 __device__ inline void check_baselines(const int64_t* rows, int64_t cotangents, const Geometry& geometry) {
   const int64_t thread = threadIdx.x + static_cast<int64_t>(threadIdx.y) * blockDim.x;
   for (int64_t v = thread; v < cotangents; v += blockDim.x * blockDim.y) {

@@ -6,7 +6,8 @@
 
 namespace deepshap::ops {
 
-// `Threads` threads, of a warp or a whole block, hold a line, each K packs of N neighbouring elements.
+// A line is held by `Threads` threads, of one warp or a whole block; each thread holds K packs of N neighbouring
+// elements.
 template <int Threads_, int N_, int K_>
 struct Lines {
   static constexpr int Threads = Threads_, N = N_, K = K_;
@@ -17,7 +18,7 @@ struct Lines {
 
   __device__ static int64_t position(int k) { return (static_cast<int64_t>(k) * Threads + threadIdx.x) * N; }
 
-  // What a thread holds of the line of n elements, `outside` where it ends before.
+  // Loads this thread's elements of a line of n; those beyond its end are `outside`.
   template <class T>
   __device__ static void load(const T* line, int64_t n, compute_t<T> outside, compute_t<T> (&to)[K][N]) {
 #pragma unroll

@@ -6,8 +6,8 @@
 namespace deepshap::ops {
 namespace {
 
-// Nothing is read but the sides, whose loads fill a thread's time as its stores do: single elements are no slower than
-// packs, so that rows need not be aligned.
+// Loads of the two sides and stores of the result are all that a thread does. Single elements are no slower than packs
+// here, and do not ask for aligned rows.
 template <class T, int N, int Rows>
 __global__ void midpoint_kernel(const T* __restrict__ x, const T* __restrict__ r, const int64_t* __restrict__ rows,
                                 T* __restrict__ out, int64_t cotangents, Strips<N, Rows> strips) {

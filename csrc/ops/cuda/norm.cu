@@ -10,8 +10,8 @@ using math::NormMultiplier;
 using math::NormPair;
 using math::NormStatistics;
 
-// Lines that registers hold. The statistics of r's line are taken again for each baseline, here and below: they cost a
-// read of what is read anyway, where those of all rows of r may be many more than are needed.
+// For lines that fit into registers. Both kernels compute the statistics of r's line anew for each baseline: the line
+// is read anyway, and all rows of r may have many more lines than the cotangents need.
 template <class T, class Lines>
 __global__ void __launch_bounds__(Lines::Threads* Lines::per_block, 512 / (Lines::Threads * Lines::per_block))
     short_lines(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(Lines::Threads* Lines::per_block, 512 / (Lines
     });
   };
   for (int64_t begin = blockIdx.x * Lines::per_block; begin < lines; begin += gridDim.x * Lines::per_block) {
-    // Past the end threads go on with the last line, since all of a warp take part in its sums, but write nothing.
+    // Threads past the end work on the last line too, because all of a warp must take part in sums, but write nothing.
     const bool within = begin + threadIdx.y < lines;
     const int64_t line = within ? begin + threadIdx.y : lines - 1;
     C xs[K][N], rs[K][N];
@@ -78,7 +78,7 @@ __device__ NormStatistics<compute_t<T>> statistics_of_line(const T* line, const 
   });
 }
 
-// Longer ones: a block a line, in packs of N elements.
+// For longer lines: one block for each line, in packs of N elements.
 template <class T, int N>
 __global__ void long_lines(const T* grad, const T* x, const T* r, const compute_t<T>* scale, const int64_t* rows,
                            T* out, int64_t cotangents, NormCall call) {

@@ -26,7 +26,7 @@ __device__ C multiplier_of(FunctionIndex function, const double* parameters, C x
   return C(0);
 }
 
-// Any function by its formula, which is evaluated once a baseline and kept for its outputs.
+// For any function, by its formula, which is evaluated once for each baseline and kept for all outputs.
 template <class T, int N>
 __global__ void formula_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
                                const int64_t* __restrict__ rows, T* __restrict__ out, int64_t cotangents,
@@ -65,10 +65,10 @@ __global__ void formula_kernel(const T* __restrict__ grad, const T* __restrict__
   }
 }
 
-// What a short rule keeps of a side, and f[x, r] by it: `multiplier` says whether what it writes is right, and where
-// not, `formula` is.
+// A short rule has a `Side`, what it keeps of one side, and computes f[x, r] from two of them: `multiplier` says
+// whether the number that it writes is right; where it is not, `formula` is.
 
-// Nothing but memory traffic, and the registers that calls take would halve it.
+// relu is bound by memory traffic, whose rate would halve with the registers that calls take.
 template <class C>
 struct OfRelu {
   static constexpr int blocks = sizeof(C) == 8 ? 2 : 3;
@@ -81,7 +81,7 @@ struct OfRelu {
   __device__ C formula(C x, C r) const { return math::Relu(nullptr)(x, r); }
 };
 
-// The quotient of the sides' values, which a few pairs cancel in.
+// The quotient of f's values at the sides; for a few pairs it cancels, and is wrong.
 template <class Functor>
 struct OfSides {
   static constexpr int blocks = 2;
@@ -99,7 +99,8 @@ struct OfSides {
   __device__ float formula(float x, float r) const { return function(x, r); }
 };
 
-// Functions with a short rule. It is computed again for each output: that is less than the registers to keep it in.
+// For functions with a short rule, which is computed anew for each output: that costs less than registers to keep it
+// in.
 template <class T, int N, int Rows, class Rule>
 __global__ void __launch_bounds__(block_threads, Rule::blocks)
     strips_kernel(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
@@ -154,7 +155,7 @@ __global__ void __launch_bounds__(block_threads, Rule::blocks)
           store<T, N>(packs[a][l], out + (v + a) * numel + strip.row(l));
         }
       }
-      // Few come here: their operands are read again, where they lie in registers has no index.
+      // Few pairs come here. Their operands are read again, because registers cannot be indexed.
       while (rest != 0) {
         const int pair = __ffs(static_cast<int>(rest)) - 1;
         rest &= rest - 1;
@@ -198,7 +199,7 @@ void launch_formula(const Operands<T>& o, FunctionIndex function, const Paramete
                                                parameters);
 }
 
-// Launches the kernel by sides; false where the function has none.
+// Launches the kernel that goes by sides; returns false for a function that has no `side`.
 template <class T>
 bool launch_sides(const Operands<T>& o, FunctionIndex function, const Parameters& parameters) {
   switch (function) {

@@ -8,13 +8,13 @@ namespace deepshap::ops {
 namespace {
 
 constexpr int64_t narrow_limit = 32;  // entries of a window that one thread sorts by itself
-constexpr int narrow_windows = 64;    // of a block, a thread each
-constexpr int64_t wide_limit = 4096;  // entries for whose multipliers and order there is shared memory
+constexpr int narrow_windows = 64;    // windows of a block, one for each thread
+constexpr int64_t wide_limit = 4096;  // entries of a window whose multipliers and order fit into shared memory
 
 using Place = uint16_t;
 
-// One window by the whole block: every thread ranks some of the entries above the floor, one adds up, since few of them
-// are above it (of n random ones about the root of n).
+// One window by the whole block: every thread ranks some of the entries above the floor. A single thread adds up,
+// because few entries are above the floor (about the root of n, for n random ones).
 template <class T>
 __device__ void wide_window(const math::MaxWindow<T>& window, int64_t n, Place* order, compute_t<T>* multipliers) {
   using C = compute_t<T>;
@@ -38,8 +38,8 @@ __device__ void wide_window(const math::MaxWindow<T>& window, int64_t n, Place* 
   if (threadIdx.x == 0 && defined) math::shapley_max_sorted(window, order, int64_t{count}, floor, multipliers);
 }
 
-// A block keeps the multipliers of its windows in shared memory over its cotangents: narrow windows, a thread each, or
-// a wide one.
+// A block keeps the multipliers of its windows in shared memory for all of its cotangents. It has one wide window, or
+// several narrow ones with a thread each.
 template <class T, bool Wide>
 __global__ void shapley_max_kernel(const T* grad, const T* x, const T* r, const int64_t* rows, T* out,
                                    int64_t cotangents, ShapleyMaxCall call) {

@@ -8,8 +8,8 @@
 namespace deepshap::ops {
 namespace {
 
-// Logarithmic means of elements of a line: floats by the exponentials of their sides, in double, and by the formula for
-// pairs where these cancel.
+// The logarithmic means of a thread's elements of a line. Those of floats are quotients of exponentials of the sides,
+// in double; the few pairs whose quotient cancels are computed by the formula.
 template <class C, int N, int K>
 struct Means {
   C x[K][N];
@@ -46,7 +46,7 @@ struct Means {
     while (rest != 0) {
       const int pair = __ffs(static_cast<int>(rest)) - 1;
       rest &= rest - 1;
-      C u = 0, w = 0;  // picked from all, since registers have no index
+      C u = 0, w = 0;  // selected by comparing indices, because registers cannot be indexed
 #pragma unroll
       for (int k = 0; k < K; ++k) {
 #pragma unroll
@@ -66,7 +66,7 @@ struct Means {
   }
 };
 
-// Contiguous lines that registers hold.
+// For contiguous lines that fit into registers.
 template <class T, class Lines>
 __global__ void __launch_bounds__(block_threads, 2)
     short_lines(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(block_threads, 2)
   const int64_t last = last_cotangent(cotangents);
   const C none = -math::infinity<C>();
   for (int64_t begin = blockIdx.x * Lines::per_block; begin < lines; begin += gridDim.x * Lines::per_block) {
-    // Past the end threads go on with the last line, since all of a warp take part in its sums, but write nothing.
+    // Threads past the end work on the last line too, because all of a warp must take part in sums, but write nothing.
     const bool within = begin + threadIdx.y < lines;
     const int64_t at = (within ? begin + threadIdx.y : lines - 1) * n;
     Means<C, N, K> means;
@@ -124,9 +124,9 @@ __global__ void __launch_bounds__(block_threads, 2)
   }
 }
 
-// Longer ones: `Threads` threads a line, the logarithmic means of its current baseline in shared memory
-// where they fit, computed again on each use where they do not. Sums are taken in double, here and below: over a
-// vocabulary's worth of floats, float would lose digits.
+// For longer contiguous lines: `Threads` threads for each line. The logarithmic means of the current baseline are kept
+// in shared memory if they fit (`Cached`), else computed at each use. Sums are taken in double, as in strided_lines:
+// over as many floats as a vocabulary has words, float would lose digits.
 template <class T, int Threads, bool Cached>
 __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                                  bool log, SoftmaxCall call) {
@@ -175,7 +175,7 @@ __global__ void contiguous_lines(const T* grad, const T* x, const T* r, const in
   }
 }
 
-// Lines with a stride: a thread a line, neighbouring threads on neighbouring lines.
+// For lines with a stride: one thread for each line, neighbouring threads on neighbouring lines.
 template <class T>
 __global__ void strided_lines(const T* grad, const T* x, const T* r, const int64_t* rows, T* out, int64_t cotangents,
                               bool log, SoftmaxCall call) {

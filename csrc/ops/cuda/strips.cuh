@@ -1,24 +1,24 @@
 // How elementwise kernels share out their work: a thread's strip is N neighbouring elements in each of `Rows`
 // neighbouring rows of the batch, which it follows over the cotangents.
 //
-// On a grid the rows of a strip share what is read and computed of a baseline: were they apart, each would read r
-// again.
+// In the pairing "grid" the rows of a strip share what is read and computed of a baseline; in threads of their own,
+// each would read r again.
 #pragma once
 
 #include "launch.cuh"
 
 namespace deepshap::ops {
 
-// Pairs that a thread works on at once, their loads in flight together.
+// How many pairs a thread works on at once, with their loads in flight together.
 constexpr int pairs_at_once = 16;
 
 struct Strip {
-  int64_t at;         // of its first element in x
-  int64_t reference;  // and of the one in r that is paired with it, for j = 0
+  int64_t at;         // flat position in x of its first element
+  int64_t reference;  // flat position in r of the element that is paired with that one, for j = 0
   int64_t inner;
-  int rows;  // that it has: fewer than others at the end of the batch
+  int rows;  // how many rows the strip has: fewer than `Rows` at the end of the batch
 
-  // The first element of row l, of the last one for those that it has not: these are read, but not written.
+  // The first element of row l. Beyond the strip's rows it is that of its last row, which may be read but not written.
   __device__ int64_t row(int l) const { return at + (l < rows ? l : rows - 1) * inner; }
 };
 
