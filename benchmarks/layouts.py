@@ -1,12 +1,12 @@
-"""Memory formats on the CPU: what convolutions' multipliers gain by channels-last, and what explanations copy from one format to another.
+"""Memory formats on the CPU: what multipliers gain by channels-last, and what explanations copy from one format to another.
 
     python benchmarks/layouts.py [names ...] [--repeats 5] [--copies]
 
 First the transposed convolutions of a network, over a job's pairs: ``contiguous`` is what the rule does; ``channels-last`` has gradient and
 weight in that layout; ``and back`` converts the gradient before and the result after, as a rule between operations of the other layout
-must. Then, or with ``--copies`` only, explanations of networks in both formats: how many tensors of 64 KiB and more are copied (into
-padding, too), how large they are together, and their share of the time. BPNet in channels-last is of two dimensions, with convolutions of
-1 x k.
+must. The same for max-pooling, of one and of three outputs. Then, or with ``--copies`` only, explanations of networks in both formats: how
+many tensors of 64 KiB and more are copied (into padding, too), how large they are together, and their share of the time. BPNet in
+channels-last is of two dimensions, with convolutions of 1 x k.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -27,7 +27,11 @@ from timing import Contender, compare
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
-from deepshap_ext import Explainer
+from deepshap_ext import Explainer, ops
+from deepshap_ext.memory import keep_freed_memory
+
+#: Channels, height and width, and the windows' size, stride and padding: a ResNet's, a VGG's, a small network's.
+POOLED = [((64, 112, 112), (3, 2, 1)), ((128, 28, 28), (2, 2, 0)), ((32, 8, 8), (2, 2, 0))]
 
 Work = Callable[[], Tensor]
 
@@ -41,6 +45,7 @@ def main() -> None:
     print(f"{machine(torch.device('cpu'))}\n")
     if not arguments.copies:
         time_convolutions(arguments.names, arguments.repeats)
+        time_max_pooling(arguments.repeats)
     print("| | contiguous: copies | MiB | time | channels-last: copies | MiB | time |\n|---|---|---|---|---|---|---|")
     for name in arguments.names:
         cells = [cell for it in (job(name, False, torch.device("cpu")), in_channels_last(name)) for cell in copies(it)]
@@ -62,6 +67,42 @@ def time_convolutions(names: list[str], repeats: int) -> None:
         rows = compare(contenders, repeats, device)
         print(f"| {it} | {' | '.join(f'{row.ratio(rows[0]):.2f}' for row in rows)} |", flush=True)
     print()
+
+
+def time_max_pooling(repeats: int) -> None:
+    print("| max-pooling | outputs | contiguous | channels-last | and back |\n|---|---|---|---|---|")
+    keep_freed_memory(1 << 30)
+    for size, windows in POOLED:
+        for outputs in (1, 3):
+            torch.manual_seed(0)
+            rows = compare(pooling(size, windows, outputs), repeats, torch.device("cpu"))
+            label = f"{windows[0]} x {windows[0]} of {' x '.join(map(str, size))}"
+            print(f"| {label} | {outputs} | {' | '.join(f'{row.ratio(rows[0]):.2f}' for row in rows)} |", flush=True)
+    print()
+
+
+def pooling(size: Sequence[int], windows: Sequence[int], outputs: int) -> list[Contender]:
+    """The native operation over the pairs of two inputs, as many as the planner takes of tensors of this size."""
+    baselines = max(1, (16 << 20) // (4 * 2 * math.prod(size) * outputs))
+    x, r = torch.randn(2, *size), torch.randn(baselines, *size)
+    x_at, r_at = (F.max_pool2d(side, *windows, return_indices=True)[1] for side in (x, r))
+    rows = torch.arange(baselines).repeat_interleave(outputs)
+    grad = torch.randn(len(rows), *x_at.shape)
+    last = [in_format(tensor) for tensor in (grad, x, r, x_at, r_at)]
+
+    def run(g: Tensor, *sides: Tensor) -> Tensor:
+        return ops.maxpool(g, *sides, rows, 2, 1, 2, "grid")
+
+    return [
+        Contender("contiguous", lambda: run(grad, x, r, x_at, r_at)),
+        Contender("channels-last", lambda: run(*last)),
+        Contender("and back", lambda: in_format(run(last[0].contiguous(), x, r, x_at, r_at))),
+    ]
+
+
+def in_format(tensor: Tensor) -> Tensor:
+    """``[..., channels, height, width]`` with its channels side by side."""
+    return tensor.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def in_channels_last(name: str) -> Job:

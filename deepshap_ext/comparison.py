@@ -48,10 +48,10 @@ def differing_operands(pairs: Pairs) -> list[tuple[Entry, Tensor]]:
     return found
 
 
-def operands_differ(pairs: Pairs, adding_up: list[Cut]) -> Tensor:
-    """``[]``: whether :func:`differing_operands` would find operands that keep these cuts from adding up, found without reading a value."""
+def operands_differ(pairs: Pairs, adding_up: list[Cut]) -> list[Tensor]:
+    """``[]`` each: whether :func:`differing_operands` would find these operands, which keep the cuts from adding up; no value is read."""
     beside = beside_cuts(pairs.inputs)
-    wrong = [torch.zeros((), dtype=torch.bool, device=pairs.inputs.output.device)]
+    wrong = []
     for one, other in zip(pairs.inputs.tape.entries, pairs.baselines.tape.entries, strict=True):
         layouts = pairs.layouts.of(one)
         _check_same(pairs, one, other, layouts)
@@ -61,7 +61,7 @@ def operands_differ(pairs: Pairs, adding_up: list[Cut]) -> Tensor:
             continue
         for x, r, layout in zip(one.kept, other.kept, layouts, strict=True):
             wrong.append(_inputs_differing(pairs, x, r, layout, unread=True).any())
-    return torch.stack(wrong).any() if len(wrong) > 1 else wrong[0]
+    return [torch.stack(wrong).any()] if wrong else []
 
 
 def layouts_ambiguous(pairs: Pairs) -> bool:

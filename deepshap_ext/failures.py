@@ -146,7 +146,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _layer(model: nn.Module, error: Exception) -> list[str]:
-    """What the layer that raised the error takes; if that is not known, what the first layer takes for which it is."""
+    """What the layer takes in which the model stopped; if that is not known, what the first layer takes of those for which it is."""
     names = {module: name or "the model" for name, module in model.named_modules()}
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     inside = [module for module in running if isinstance(module, nn.Module) and module in names]

@@ -183,7 +183,7 @@ def trace_chunk(
             "reference_output": [reference.output],
             "explained": graph.explained,
             "reference_explained": reference.explained,
-            "differs": [operands_differ(pairs, part.cuts)],
+            "differs": operands_differ(pairs, part.cuts),
             "found": [tensor for one in found for tensor in one.tensors()],
             "outputs": [outputs],
             **at_once,

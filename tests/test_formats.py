@@ -59,11 +59,38 @@ class Pooled(nn.Module):
         return self.head(F.avg_pool2d(x + self.second(F.pad(x, [1, 1, 1, 1])), 3).flatten(1))
 
 
+class PooledSequences(nn.Module):
+    """Sequences as images of height 1, pooled between convolutions."""
+
+    def __init__(self, pools: int = 2) -> None:
+        super().__init__()
+        self.motifs, self.head = nn.Conv2d(4, 16, (1, 5), padding=(0, 2)), nn.Linear(16, 2)
+        self.further = nn.ModuleList(nn.Conv2d(16, 16, (1, 3), padding=(0, 1)) for _ in range(pools))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.motifs(x))
+        for convolution in self.further:
+            x = F.gelu(convolution(F.max_pool2d(x, (1, 3), 1, (0, 1))))
+        return self.head(x[:, :, 0].mean(2))
+
+
+class Volumes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv3d(2, 6, 3), nn.Conv3d(6, 8, 2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool3d(F.gelu(self.first(x)), 2)
+        return self.head(F.adaptive_max_pool3d(F.gelu(self.second(x)), 1).flatten(1))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, (3, 8, 8)),
     "odd sizes": (Residual, (3, 7, 7)),
     "sequences": (Sequences, (4, 1, 40)),
     "pooled": (Pooled, (3, 8, 8)),
+    "pooled sequences": (PooledSequences, (4, 1, 40)),
+    "volumes": (Volumes, (2, 6, 8, 7)),
 }
 
 
@@ -74,7 +101,8 @@ def test_values_do_not_depend_on_the_format(name: str) -> None:
     model = spread(make()).double()
     x, background = torch.randn(3, *size).double(), torch.randn(4, *size).double()
     expected = explain(model, x, background).values
-    model, x, background = (one.to(memory_format=torch.channels_last) for one in (model, x, background))
+    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    model, x, background = (one.to(memory_format=last) for one in (model, x, background))
     assert_same(explain(model, x, background).values, expected)
     assert_same(explain(model, x, background.contiguous()).values, expected)
 
@@ -97,3 +125,13 @@ def test_gradients_are_brought_into_the_format_once() -> None:
         inputs = [one.to(memory_format=torch.channels_last) for one in (x, background)]
         found.append(copied(model, *inputs, 20 * 16 * 200))
     assert found[0] == found[1] == found[2] - 2 <= 3
+
+
+def test_max_pooling_copies_no_gradients() -> None:
+    x, background = torch.randn(1, 4, 1, 200), torch.randn(20, 4, 1, 200)
+    found = []
+    for pools in (0, 1, 3):
+        model = spread(PooledSequences(pools)).to(memory_format=torch.channels_last)
+        inputs = [one.to(memory_format=torch.channels_last) for one in (x, background)]
+        found.append(copied(model, *inputs, 20 * 16 * 200))
+    assert found[0] == found[1] == found[2]

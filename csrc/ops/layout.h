@@ -40,14 +40,20 @@ inline Dims strides_of(const Dims& order, IntHeaderOnlyArrayRef sizes) {
   return strides;
 }
 
-// The tensor itself where its strides are these (but for dimensions of size 1), otherwise a copy that has them.
-inline Tensor arranged(const Tensor& tensor, const Dims& strides) {
+// Whether the tensor's strides are these, but for dimensions of size 1.
+inline bool has_strides(const Tensor& tensor, const Dims& strides) {
   const IntHeaderOnlyArrayRef sizes = tensor.sizes();
   const IntHeaderOnlyArrayRef actual = tensor.strides();
-  bool same = true;
-  for (size_t i = 0; i < strides.size(); ++i) same = same && (sizes[i] == 1 || actual[i] == strides[i]);
-  if (same) return tensor;
-  Tensor copy = empty_strided(to_dims(sizes), strides, tensor.scalar_type(), tensor);
+  for (size_t i = 0; i < strides.size(); ++i) {
+    if (sizes[i] != 1 && actual[i] != strides[i]) return false;
+  }
+  return true;
+}
+
+// The tensor itself where its strides are these, otherwise a copy that has them.
+inline Tensor arranged(const Tensor& tensor, const Dims& strides) {
+  if (has_strides(tensor, strides)) return tensor;
+  Tensor copy = empty_strided(to_dims(tensor.sizes()), strides, tensor.scalar_type(), tensor);
   torch::stable::copy_(copy, tensor);
   return copy;
 }
@@ -100,6 +106,8 @@ struct Arrangement {
   }
 
   Tensor operator()(const Tensor& tensor, size_t leading = 0) const {
+    // At a glance, which is less than the strides take.
+    if (tensor.is_contiguous() && std::is_sorted(order.begin(), order.end())) return tensor;
     return arranged(tensor, strides(tensor.sizes(), leading));
   }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "checks.h"
+#include "layout.h"
 
 namespace deepshap::ops {
 
@@ -33,18 +34,25 @@ DEEPSHAP_HOST_DEVICE Route<T> route(int64_t p, int64_t q, T x_p, T x_q, T r_p, T
   return {to_p ? p : q, (p == q) | (x_to == r_to) ? T(1) : weight};
 }
 
+// How the operands lie in memory. A plane is what windows slide over: at each of its positions it has `lanes` channels
+// side by side, which do not meet. Contiguous tensors are planes of one channel, channels-last ones have all of them.
 struct MaxpoolCall {
   Geometry geometry;
-  int64_t planes;     // of x
-  int64_t channels;   // planes in a row
-  int64_t plane_in;   // elements of a plane of x
-  int64_t plane_out;  // windows of a plane
+  int64_t lanes;
+  int64_t planes;          // of x
+  int64_t planes_per_row;  // of the batch
+  int64_t positions;       // of a plane
+  int64_t windows;         // of a plane's channel
 
-  // The plane of r that is paired with a plane of x under baseline j.
-  DEEPSHAP_HOST_DEVICE int64_t reference_plane(int64_t plane, int64_t j) const {
-    const int64_t row = plane / channels;
-    return geometry.reference_start(row, j) / plane_in + (plane - row * channels);
+  DEEPSHAP_HOST_DEVICE int64_t plane_in() const { return positions * lanes; }
+  DEEPSHAP_HOST_DEVICE int64_t plane_out() const { return windows * lanes; }
+
+  // The plane of r that is paired with a plane of x under baseline 0, and how far the next baseline's is from there.
+  DEEPSHAP_HOST_DEVICE int64_t reference_base(int64_t plane) const {
+    const int64_t row = plane / planes_per_row;
+    return geometry.reference_base(row) / plane_in() + (plane - row * planes_per_row);
   }
+  DEEPSHAP_HOST_DEVICE int64_t reference_step() const { return geometry.row_factor * planes_per_row; }
 };
 
 inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tensor& r, const Tensor& x_indices,
@@ -69,10 +77,10 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
   const auto pooled = [&](const Tensor& tensor) {
     return IntHeaderOnlyArrayRef(tensor.sizes().data() + kept, static_cast<size_t>(dims));
   };
-  call.plane_in = 1;
-  call.plane_out = 1;
-  for (const int64_t size : pooled(x)) call.plane_in *= size;
-  if (call.plane_in > 0 && (call.geometry.inner % call.plane_in != 0 || !same_shape(pooled(x), pooled(r)))) {
+  call.positions = 1;
+  call.windows = 1;
+  for (const int64_t size : pooled(x)) call.positions *= size;
+  if (call.positions > 0 && (call.geometry.inner % call.positions != 0 || !same_shape(pooled(x), pooled(r)))) {
     fail(op, ": the batch must lie outside of the last ", dims, " dimensions of x, got outer = ", outer,
          " and batch = ", batch, " for x of shape ", shape_text(x), " and r of shape ", shape_text(r));
   }
@@ -90,10 +98,37 @@ inline MaxpoolCall check_maxpool(const Tensor& grad, const Tensor& x, const Tens
          " dimensions, and there that of x_indices, got ", shape_text(r_indices), " for r of shape ", shape_text(r),
          " and x_indices of shape ", shape_text(x_indices));
   }
-  for (const int64_t size : pooled(x_indices)) call.plane_out *= size;
-  call.planes = call.plane_in > 0 ? x.numel() / call.plane_in : 0;
-  call.channels = call.plane_in > 0 ? call.geometry.inner / call.plane_in : 0;
+  for (const int64_t size : pooled(x_indices)) call.windows *= size;
+  call.lanes = 1;
+  call.planes = call.positions > 0 ? x.numel() / call.positions : 0;
+  call.planes_per_row = call.positions > 0 ? call.geometry.inner / call.positions : 0;
   return call;
+}
+
+// The memory order that all operands are brought into, which changes what the call counts: channels-last, the dimension
+// in front of the pooled ones fastest, where grad, the largest operand, has it, or where grad is in neither or both of
+// the two formats (a single window) and x has it; else contiguous. The fake in deepshap_ext/ops/maxpool.py says the
+// same.
+inline Arrangement arrange_maxpool(MaxpoolCall& call, const Tensor& grad, const Tensor& x, const Tensor& r,
+                                   int64_t dims) {
+  Arrangement planes{call.geometry, Dims(static_cast<size_t>(x.dim()))};
+  std::iota(planes.order.begin(), planes.order.end(), int64_t{0});
+  if (grad.is_contiguous() && x.is_contiguous()) return planes;
+  const int64_t dim = x.dim() - dims - 1;
+  // The batch must not be a part of what runs fastest.
+  if (call.planes == 0 || dim < 0 || x.size(dim) != r.size(dim) || call.planes_per_row % x.size(dim) != 0)
+    return planes;
+  Arrangement last = planes;
+  std::rotate(last.order.begin() + dim, last.order.begin() + dim + 1, last.order.end());
+  const auto is_last = [&](const Tensor& tensor, size_t leading) {
+    return tensor.numel() == 0 || has_strides(tensor, last.strides(tensor.sizes(), leading));
+  };
+  const bool of_grad = is_last(grad, 1);
+  if (of_grad != grad.is_contiguous() ? !of_grad : x.is_contiguous() || !is_last(x, 0)) return planes;
+  call.lanes = x.size(dim);
+  call.planes /= call.lanes;
+  call.planes_per_row /= call.lanes;
+  return last;
 }
 
 }  // namespace deepshap::ops

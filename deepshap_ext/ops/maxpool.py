@@ -1,6 +1,6 @@
 """The routing rule of a maximum over windows."""
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
@@ -35,13 +35,43 @@ def maxpool(
     Shapes: x (outer, batch, inner) with the batch outside of its last `dims` dimensions, the pooled ones; r likewise;
     x_indices and r_indices as `torch.nn.functional.max_pool2d(..., return_indices=True)` gives them: flat positions in the
     pooled dimensions, whatever the windows; grad [V, *x_indices.shape]; rows [V], int64; the result [V, *x.shape].
+
+    Contiguous and channels-last operands are taken as they are, and the result lies in memory as grad does, a single window's as x does;
+    operands in another memory format are copied.
     """
     return _op(grad, x, r, x_indices, r_indices, rows, dims, outer, batch, pairing)
 
 
 @torch.library.register_fake("deepshap_ext::maxpool")
-def _fake(grad: Tensor, x: Tensor, *_: Any) -> Tensor:
-    return grad.new_empty((grad.shape[0], *x.shape))
+def _fake(
+    grad: Tensor,
+    x: Tensor,
+    r: Tensor,
+    x_indices: Tensor,
+    r_indices: Tensor,
+    rows: Tensor,
+    dims: int,
+    outer: int,
+    batch: int,
+    pairing: str,
+) -> Tensor:
+    shape, channels = (grad.shape[0], *x.shape), x.dim() - dims - 1
+    if _has_channels_last(grad, x, r, channels, x.numel() // (outer * batch)):
+        return grad.new_empty((*shape[: channels + 1], *shape[channels + 2 :], shape[channels + 1])).movedim(
+            -1, channels + 1
+        )
+    return grad.new_empty(shape)
+
+
+def _has_channels_last(grad: Tensor, x: Tensor, r: Tensor, channels: int, inner: int) -> bool:
+    """Whether the result's dimension `channels` of x runs fastest: `arrange_maxpool` in csrc/ops/maxpool.h says the same."""
+    if channels < 0 or x.shape[channels] != r.shape[channels] or inner % max(1, math.prod(x.shape[channels:])):
+        return False
+    for tensor, dim in ((grad, channels + 1), (x, channels)):
+        last = tensor.movedim(dim, -1).is_contiguous()
+        if last != tensor.is_contiguous():
+            return last
+    return False
 
 
 register_vmap("maxpool", ("grad", "x", "r", "x_indices", "r_indices", "rows"))

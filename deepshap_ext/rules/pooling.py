@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import ops
 from ..errors import UnsupportedOperationError
 from .convolution import each
+from .formats import has_channels_last, with_channels_last
 from .registry import Application, Context, decomposition, rule
 
 
@@ -42,8 +43,10 @@ def _routed(
 ) -> Application:
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
-        # Contiguous, as the native operation reads them: otherwise it would copy them for every cotangent.
-        return ((values, indices) if return_indices else values), [x.contiguous(), indices.contiguous()]
+        # In the memory format of the values, as their gradients are: the native operation would copy others for every chunk of pairs.
+        last = x.dim() == dims + 2 and has_channels_last(x) and values.stride(1) == 1
+        kept = [with_channels_last(side) if last else side.contiguous() for side in (x, indices)]
+        return ((values, indices) if return_indices else values), kept
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         (x, x_indices), (r, r_indices) = sides.x, sides.r

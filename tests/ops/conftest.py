@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ops.layouts import channels_last, contiguous, leading_last, sliced
 from torch import Tensor
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
@@ -66,26 +67,6 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=lambda dtype: str(dtype)[6:])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param  # type: ignore[no-any-return]
-
-
-def contiguous(tensor: Tensor, leading: int) -> Tensor:
-    return tensor.contiguous()
-
-
-def channels_last(tensor: Tensor, leading: int) -> Tensor:
-    """The second of the operand's dimensions runs fastest, as in torch.channels_last."""
-    if tensor.dim() < leading + 3:
-        return tensor.contiguous()
-    return tensor.movedim(leading + 1, -1).contiguous().movedim(-1, leading + 1)
-
-
-def sliced(tensor: Tensor, leading: int) -> Tensor:
-    return tensor.repeat_interleave(2, dim=-1)[..., ::2]
-
-
-def leading_last(tensor: Tensor, leading: int) -> Tensor:
-    """The cotangents run fastest, as where vmap moved them."""
-    return tensor.movedim(0, -1).contiguous().movedim(-1, 0) if leading else tensor.contiguous()
 
 
 Layout = Callable[[Tensor, int], Tensor]

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops.layouts import channels_last, contiguous, leading_last, sliced
 from reference import ops as oracle
 from torch.library import opcheck
 
@@ -31,6 +32,10 @@ POOLS = {
 }
 
 
+# Of three inputs: rows of r, and baselines.
+REFERENCE = {"grid": (2, 2), "aligned": (3, 1), "per_sample": (6, 2)}
+
+
 def by_pool(pool, t):
     """Pool [N, C, H, W]; 1-d pooling sees [N * C, H, W], 3-d sees [N, 1, C, H, W]."""
     dims, function = POOLS[pool]
@@ -50,19 +55,57 @@ def operands(dtype, device, pool="overlapping", batch=3, reference_rows=2, outpu
 
 
 def check(arguments, dims, geometry, dtype, assert_close):
-    expected = oracle.maxpool(*[tensor.cpu() for tensor in arguments], dims, *geometry)
+    expected = oracle.maxpool(*[tensor.cpu().contiguous() for tensor in arguments], dims, *geometry)
     out = maxpool(*arguments, dims, *geometry)
     assert out.dtype == dtype
     assert_close(out, expected, dtype, factor=8)
+    return out
 
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("pairing", ["grid", "aligned", "per_sample"])
 def test_oracle(pool, pairing, dtype, device, assert_close):
     dims = POOLS[pool][0]
-    reference_rows, baselines = {"grid": (2, 2), "aligned": (3, 1), "per_sample": (6, 2)}[pairing]
+    reference_rows, baselines = REFERENCE[pairing]
     arguments = operands(dtype, device, pool, reference_rows=reference_rows, baselines=baselines)
     check(arguments, dims, (1, 3, pairing), dtype, assert_close)
+
+
+# Of tensors [N, *size], channels first: the size, and how windows are laid. The large ones have several parts on the CPU; a GPU's block
+# takes some of the many channels only, and none of two bytes each.
+CHANNELS_LAST = {
+    "side_by_side": ((6, 6, 4), lambda t: F.max_pool2d(t, 2, return_indices=True)),
+    "overlapping": ((6, 5, 6), lambda t: F.max_pool2d(t, 3, stride=2, padding=1, return_indices=True)),
+    "dilated_ceil": ((6, 7, 6), lambda t: F.max_pool2d(t, 2, 3, dilation=2, ceil_mode=True, return_indices=True)),
+    "one_window": ((6, 4, 3), lambda t: F.adaptive_max_pool2d(t, 1, return_indices=True)),
+    "many_channels": ((16, 20, 14), lambda t: F.max_pool2d(t, 3, stride=2, padding=1, return_indices=True)),
+    "last_window_first": ((6, 20, 24), lambda t: (None, F.max_pool2d(t, 3, 2, return_indices=True)[1].flip(-1, -2))),
+    "one_dimension": ((6, 11), lambda t: F.max_pool1d(t, 3, stride=2, return_indices=True)),
+    "three_dimensions": ((6, 3, 4, 5), lambda t: F.max_pool3d(t, 2, stride=1, return_indices=True)),
+}
+
+
+def with_channels(dtype, device, pool, rows_of_r=2, baselines=2):
+    """Contiguous operands of three inputs, and the number of dimensions that windows have."""
+    size, function = CHANNELS_LAST[pool]
+    sides = [torch.randn(n, *size).to(dtype).double() for n in (3, rows_of_r)]
+    indices = [function(side)[1] for side in sides]
+    rows = torch.arange(baselines).repeat_interleave(2)
+    grad = torch.randn(len(rows), *indices[0].shape)
+    arguments = [*(t.to(device, dtype) for t in (grad, *sides)), *(t.to(device) for t in (*indices, rows))]
+    return arguments, len(size) - 1
+
+
+def is_channels_last(out):
+    return out.movedim(2, -1).is_contiguous() and not out.is_contiguous()
+
+
+@pytest.mark.parametrize("pool", CHANNELS_LAST)
+@pytest.mark.parametrize("pairing", ["grid", "aligned", "per_sample"])
+def test_oracle_in_channels_last(pool, pairing, dtype, device, assert_close):
+    (grad, *operands, rows), dims = with_channels(dtype, device, pool, *REFERENCE[pairing])
+    arguments = [channels_last(grad, 1), *[channels_last(operand, 0) for operand in operands], rows]
+    assert is_channels_last(check(arguments, dims, (1, 3, pairing), dtype, assert_close))
 
 
 @pytest.mark.slow
@@ -110,13 +153,32 @@ def test_weights_lie_in_0_to_1(values):
     assert (weights > 0).sum() <= 1
 
 
-def test_layouts(device, assert_close):
-    arguments = list(operands(torch.float32, device))
-    for at in range(5):
-        tensor = arguments[at]
-        arguments[at] = tensor.transpose(-1, -3).contiguous().transpose(-1, -3)
-        assert not arguments[at].is_contiguous()
-    check(arguments, 2, (1, 3, "grid"), torch.float32, assert_close)
+@pytest.mark.parametrize(
+    ("of_grad", "of_operands", "last"),
+    [
+        (channels_last, contiguous, True),
+        (contiguous, channels_last, False),
+        (leading_last, channels_last, True),
+        (leading_last, contiguous, False),
+        (sliced, sliced, False),
+    ],
+)
+def test_mixed_layouts(of_grad, of_operands, last, device, assert_close):
+    """The result lies as the gradient does, and as the sides do where that is in neither format."""
+    (grad, *operands, rows), dims = with_channels(torch.float32, device, "overlapping")
+    arguments = [of_grad(grad, 1), *[of_operands(operand, 0) for operand in operands], rows]
+    assert is_channels_last(check(arguments, dims, (1, 3, "grid"), torch.float32, assert_close)) == last
+
+
+def test_layouts_with_the_batch_behind_another_dimension(device, assert_close):
+    """The batch must not run fastest: what lies so is copied."""
+    x, r = torch.randn(4, 3, 8), torch.randn(4, 2, 8)
+    indices = [F.max_pool1d(t, 3, stride=2, return_indices=True)[1] for t in (x, r)]
+    rows = torch.tensor([0, 1, 1])
+    grad, *operands = torch.randn(3, *indices[0].shape), x, r, *indices
+    arguments = [channels_last(grad, 1), *[channels_last(operand, 0) for operand in operands], rows]
+    out = check([tensor.to(device) for tensor in arguments], 1, (4, 3, "grid"), torch.float32, assert_close)
+    assert out.is_contiguous()
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
@@ -137,22 +199,28 @@ def test_no_windows(device):
     assert maxpool(torch.randn(2, 3, 0, device=device), x, x, none, none, rows, 1, 1, 3, "aligned").abs().sum() == 0
 
 
-def test_vmap_is_the_loop(device):
-    grad, x, r, x_indices, r_indices, rows = operands(torch.float32, device)
+@pytest.mark.parametrize("layout", [contiguous, channels_last])
+def test_vmap_is_the_loop(layout, device):
+    (grad, *operands, rows), dims = with_channels(torch.float32, device, "overlapping")
+    grad, operands = layout(grad, 1), [layout(operand, 0) for operand in operands]
 
     def op(g, row):
-        return maxpool(g.unsqueeze(0), x, r, x_indices, r_indices, row.unsqueeze(0), 2, 1, 3, "grid").squeeze(0)
+        return maxpool(g.unsqueeze(0), *operands, row.unsqueeze(0), dims, 1, 3, "grid").squeeze(0)
 
     expected = torch.stack([op(g, row) for g, row in zip(grad, rows, strict=True)])
     out = torch.func.vmap(op)(grad, rows)
+    assert is_channels_last(out) == (layout is channels_last)
     tolerance = 0 if device == "cpu" else 1e-6  # atomics add in any order
     torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_opcheck(device):
-    arguments = (*operands(torch.float32, device), 2, 1, 3, "grid")
+@pytest.mark.parametrize("layout", [contiguous, channels_last, leading_last, sliced])
+@pytest.mark.parametrize("pool", ["overlapping", "one_window"])
+def test_opcheck(pool, layout, device):
+    (grad, *operands, rows), dims = with_channels(torch.float32, device, pool)
+    arguments = [layout(grad, 1), *[layout(operand, 0) for operand in operands], rows]
     utils = ("test_schema", "test_faketensor", "test_autograd_registration")
-    opcheck(torch.ops.deepshap_ext.maxpool.default, arguments, test_utils=utils)
+    opcheck(torch.ops.deepshap_ext.maxpool.default, (*arguments, dims, 1, 3, "grid"), test_utils=utils)
 
 
 def test_opcheck_compiled():
