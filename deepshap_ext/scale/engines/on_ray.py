@@ -101,8 +101,8 @@ class _Actors:
                     continue
                 try:
                     result = self._ray.get(reference)
-                except self._ray.exceptions.RayActorError:
-                    self._lose(task)
+                except self._ray.exceptions.RayActorError as error:
+                    self._lose(task, error)
                     continue
                 except self._ray.exceptions.RayTaskError as error:
                     raise error.cause from error
@@ -139,13 +139,13 @@ class _Actors:
                 shard = self.todo.popleft()
                 self._tasks[actor.explain.remote(shard)] = _Task(actor, shard, time.monotonic())
 
-    def _lose(self, first: _Task) -> None:
-        """Have others do what an actor that died was at: the ``first`` of its tasks, and the rest."""
+    def _lose(self, first: _Task, error: Exception) -> None:
+        """Have others do what an actor was at that died of this error: the ``first`` of its tasks, and the rest."""
         rest = [reference for reference, task in self._tasks.items() if task.actor == first.actor]
         name = self._names.pop(first.actor)
         for shard in (first.shard, *(self._tasks.pop(reference).shard for reference in rest)):
             what = "opening the store" if shard is None else f"shard {shard}"
-            logger.warning("%s is lost at %s, which another does", name, what)
+            logger.warning("%s is lost at %s, which another does: %s", name, what, error)
             self._deaths[shard] += 1
             if self._deaths[shard] == _DEATHS:
                 raise StoreError(f"{_DEATHS} workers died at {what}: what was done stays, and the same call continues")

@@ -25,7 +25,8 @@ from .bar import Bar
 
 #: Seconds between two looks at what other ranks have done.
 _POLL = 0.5
-#: Seconds without a shard done after which what is missing is taken again; at least, and in units of the slowest shard so far.
+#: Shards that other ranks have taken are taken again once none was done for so many seconds, and for so many times as long as the slowest
+#: shard of this rank took.
 _PATIENCE, _SHARDS = 5.0, 3.0
 #: Each call in a process has a queue of its own: all ranks make the same calls.
 _calls = count()
