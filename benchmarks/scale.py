@@ -10,9 +10,8 @@ are, to know what shapes the store's arrays have, against two baselines if it ha
 Shards: what one costs in itself, written, asked for, listed and cleaned up behind, of SHARDS shards of a row each.
 
 Memory: how far the resident memory of a process of its own grows beyond what it was before ``explain_to``, with rows that lie in a zarr
-array: for a tenth of ROWS and for ROWS where the explainer's passes have 64 MiB (``max_memory``), and for ROWS and ten times as many with
-the memory that they take by default. With more memory the C library keeps more of what they free, and takes longer to come to the most
-that it keeps.
+array, from a tenth of ROWS to ROWS: where the explainer's passes have 64 MiB (``max_memory``), and with the memory that they take by
+default; and so from ROWS to ten times as many. Each process has explained a few rows before.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def main() -> None:
         shuffles = torch.stack([shuffled(sequence, 20) for sequence in sequences])
         time(f"BPNet, {arguments.sequences} sequences x 20", BPNet(64, 9), sequences, shuffles, place, arguments)
         shards(table, place / "shards", arguments.shards)
-        for max_memory, few in ((64 << 20, arguments.rows // 10), (None, arguments.rows)):
+        for max_memory, few in ((64 << 20, arguments.rows // 10), (None, arguments.rows // 10), (None, arguments.rows)):
             numbers = []
             for rows in (few, 10 * few):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -1,9 +1,9 @@
-"""The promise held: whether the values of an explanation add up to what the model's output differs by."""
+"""The additivity check: whether the values of an explanation add up to the difference of the model's outputs."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -18,27 +18,23 @@ from .capture.graph import Cut
 from .errors import additivity_error, integrals_at_fault, integrate_instead
 from .explained import Explained
 from .found import Found
-from .rounding import tf32
+from .rounding import Rounding, tf32
 
 #: What to do where values do not add up: raise, warn, or not look.
 Check = Literal[True, False, "ignore"]
 
-#: The largest gap of additivity of an output of a sample, relative to its own difference, that needs no second look.
+#: By dtype, how far the values for one output of one sample may be from adding up to its output difference, relative to that difference.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
-#: How many standard errors of rounding a gap may be beyond that.
+#: How many standard errors of rounding are allowed on top of that.
 STANDARD_ERRORS = 6.0
 
-#: From some samples ``[n]``, those of their outputs that are wanted ``[n, K]``, and a cut: the standard errors ``[n, K]`` of rounding in
-#: the gaps of its layers.
-Rounding = Callable[[Tensor, Tensor, Cut], Tensor]
-
-#: The number of the first sample in messages.
+#: The number that messages give to the first sample.
 _first: ContextVar[int] = ContextVar("first", default=0)
 
 
 @contextmanager
 def numbered_from(first: int) -> Iterator[None]:
-    """In this context messages number the samples from ``first`` on: what is explained is a part of a whole."""
+    """In this context messages number the samples from ``first`` on: they are the rows from there on of a larger X."""
     token = _first.set(first)
     try:
         yield
@@ -46,8 +42,8 @@ def numbered_from(first: int) -> Iterator[None]:
         _first.reset(token)
 
 
-def checked(check: Any) -> Check:
-    """The argument ``check_additivity``."""
+def check_choice(check: Any) -> Check:
+    """The argument ``check_additivity``, checked."""
     if isinstance(check, (bool, np.bool_)):
         return bool(check)
     if not isinstance(check, str):
@@ -58,10 +54,10 @@ def checked(check: Any) -> Check:
 
 
 class Balance:
-    """What the values of an explanation should add up to and do, of its ``N`` inputs and ``K`` outputs.
+    """What the values of an explanation add up to and what they should add up to, for ``N`` inputs and ``K`` outputs each.
 
-    ``outputs``, ``expected`` and ``difference``, ``[N, K]`` float64: the explained outputs, their mean over the baselines, and what the
-    first are more than the second.
+    ``outputs``, ``expected`` and ``difference``, ``[N, K]`` float64: the explained outputs, their mean over the baselines, and
+    ``outputs - expected``.
     """
 
     def __init__(self, explained: Explained) -> None:
@@ -71,7 +67,7 @@ class Balance:
         self._gaps: dict[tuple[int, ...], Tensor] = {}
 
     def gaps(self, cut: Cut) -> Tensor:
-        """``[N, K]``: the values of a cut's layers summed, less what they should add up to; float64."""
+        """``[N, K]`` float64: the gap of additivity of a cut, the sum of its layers' values less the output difference."""
         layers = tuple(cut.layers)
         if layers not in self._gaps:
             weights = self.explained.weights
@@ -80,12 +76,10 @@ class Balance:
         return self._gaps[layers]
 
 
-def check_additivity(
-    balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding
-) -> None:
-    """Raise or warn where values do not add up, and say where they cannot.
+def check_sums(balance: Balance, check: Check, tolerance: float | None, layers: int | None, rounding: Rounding) -> None:
+    """Raise or warn, as ``check`` says, where values do not add up; warn of layers whose values cannot, because they are bypassed.
 
-    ``tolerance``: as the user gave it. ``layers``: how many were given in a list; 0 for the model's own inputs, None for one layer.
+    ``tolerance``: as the user gave it. ``layers``: how many layers are explained; 0 for the model's own inputs, None for a single layer.
     """
     explained = balance.explained
     if check == "ignore" or _adds_up(balance, tolerance):
@@ -125,8 +119,15 @@ def check_additivity(
     warnings.warn(f"the attributions do not add up: {message}", stacklevel=5)
 
 
+def gaps_of_pairs(explained: Explained, cut: Cut) -> Tensor:
+    """``[N, R, K]`` float64: the gaps of a cut for each baseline, of an explanation that kept the values for each."""
+    totals = torch.stack([found.totals.value for found in _found(explained, cut)]).sum(0)
+    outputs = explained.outputs.t().unsqueeze(2).double()
+    return (totals - (outputs - explained.baseline_outputs.value)).movedim(0, 2)
+
+
 def _adds_up(balance: Balance, tolerance: float | None) -> bool:
-    """Whether there is nothing to say, at a glance: no gap is larger than needs no second look, and all numbers are finite."""
+    """A quick first look, which most explanations pass: nothing is bypassed or inexact, and all gaps are finite and within bounds."""
     explained = balance.explained
     if explained.inexact or not all(cut.whole for cut in explained.cuts):
         return False
@@ -135,20 +136,13 @@ def _adds_up(balance: Balance, tolerance: float | None) -> bool:
     )
 
 
-def gaps_of_pairs(explained: Explained, cut: Cut) -> Tensor:
-    """``[N, R, K]``: the gaps for each baseline, where every one's own values were asked for."""
-    totals = torch.stack([found.totals.value for found in _found(explained, cut)]).sum(0)
-    outputs = explained.outputs.t().unsqueeze(2).double()
-    return (totals - (outputs - explained.baseline_outputs.value)).movedim(0, 2)
-
-
 def _found(explained: Explained, cut: Cut) -> list[Found]:
     """What was found of a cut's layers' tensors."""
     return [found for layer in cut.layers for found in explained.found[explained.layers[layer]]]
 
 
 def _not_finite(balance: Balance) -> list[str]:
-    """Whose explained outputs are not finite."""
+    """The problem, if any, that explained outputs are not finite, and whose."""
     if all_finite(balance.difference):
         return []
     samples, baselines = (
@@ -164,10 +158,10 @@ def _not_finite(balance: Balance) -> list[str]:
 
 
 def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding) -> list[str]:
-    """The gap of additivity that is furthest beyond what is allowed, if any is.
+    """The problem, if any, that a gap is larger than is allowed: of the largest such gap, relative to what is allowed.
 
-    Each output of each sample is held to its own difference. Where that and the rounding of the outputs and of the values themselves do
-    not account for a gap, the sample's passes are looked at: what they round is estimated, and allowed too.
+    Each output of each sample is compared with its own difference. Where a gap is larger than the tolerance and the rounding of the outputs
+    and values allow, the sample runs again to estimate what its passes round, and that is allowed too.
     """
     explained, difference = balance.explained, balance.difference.abs()
     gap, allowed = balance.gaps(cut).abs(), _allowed(balance, cut, tolerance)
@@ -178,10 +172,11 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
     suspects = excess.amax(1).argsort(descending=True, stable=True)[: int((excess > 0).any(1).sum())]
     looked_at = 0
     while looked_at < len(suspects):
-        # Few at first: the rest need no look once one is found to be wrong.
+        # Few at first, since the rest need not run again once one is found to be wrong.
         rows = suspects[looked_at : 2 * looked_at + 4]
         looked_at += len(rows)
-        allowed[rows] += STANDARD_ERRORS * rounding(rows, excess[rows] > 0, cut)
+        errors = rounding.standard_errors(rows, explained.targets[rows], excess[rows] > 0, cut.layers)
+        allowed[rows] += STANDARD_ERRORS * errors
         remaining = _excess(gap[rows], allowed[rows])
         if remaining.any():
             place, column = divmod(int(remaining.argmax()), remaining.shape[1])
@@ -196,16 +191,16 @@ def _gap(balance: Balance, cut: Cut, tolerance: float | None, rounding: Rounding
 
 
 def _precision(explained: Explained) -> torch.dtype:
-    """The dtype whose rounding is allowed for."""
+    """The dtype that the tolerance and the rounding of outputs and values go by."""
     dtype = explained.precision
     if dtype == torch.float32 and explained.outputs.device.type == "cuda" and _tf32():
-        # TF32's mantissa has as many bits as half precision's.
+        # TensorFloat-32 has as many mantissa bits as half precision.
         return torch.float16
     return dtype
 
 
 def _allowed(balance: Balance, cut: Cut, tolerance: float | None) -> Tensor:
-    """``[N, K]``: the gap of a cut's layers that needs no second look; float64."""
+    """``[N, K]`` float64: the largest gap of a cut that is allowed before the rounding of the passes is estimated."""
     dtype = _precision(balance.explained)
     rounded = torch.maximum(balance.outputs.abs(), balance.expected.abs()) + _total_size(balance.explained, cut)
     share = TOLERANCES[dtype] if tolerance is None else tolerance
@@ -213,7 +208,7 @@ def _allowed(balance: Balance, cut: Cut, tolerance: float | None) -> Tensor:
 
 
 def _total_size(explained: Explained, cut: Cut) -> Tensor:
-    """``[N, K]``: the absolute values of a cut's layers summed; float64."""
+    """``[N, K]`` float64: the sum of the absolute values of a cut's layers."""
     return _summed([found.sizes.mean(explained.weights).t() for found in _found(explained, cut)])
 
 
@@ -222,7 +217,7 @@ def _summed(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _excess(gap: Tensor, allowed: Tensor) -> Tensor:
-    """How many times what is allowed a gap is, 0 where it is no more; infinite where it is not a finite number."""
+    """``gap / allowed`` where the gap is larger than allowed, otherwise 0; infinite where the gap is not finite."""
     return torch.where(gap.isfinite() & (gap <= allowed), 0, (gap / allowed).nan_to_num(torch.inf, torch.inf))
 
 
@@ -233,5 +228,6 @@ def _tf32() -> bool:
 
 
 def _listing(rows: set[int]) -> str:
+    """The numbers of these samples, of more than five the first five."""
     shown = [_first.get() + row for row in sorted(rows)]
     return ", ".join(map(str, shown[:5])) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -20,11 +20,13 @@ def shown(value: Any) -> str:
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that the argument ``name`` is one of the ``choices``."""
     if not (isinstance(value, str) and value in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
 
 
 def flag(name: str, value: Any) -> None:
+    """Check that the argument ``name`` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
 
@@ -35,6 +37,7 @@ def is_integer(value: Any) -> bool:
 
 
 def bytes_or_none(name: str, value: Any) -> int | None:
+    """The argument ``name``, checked: a positive number of bytes, or None."""
     if value is None:
         return None
     if not is_integer(value):
@@ -45,6 +48,7 @@ def bytes_or_none(name: str, value: Any) -> int | None:
 
 
 def size_or_none(name: str, value: Any) -> int | None:
+    """The argument ``name``, checked: a positive integer, or None."""
     if value is None:
         return None
     if not is_integer(value):
@@ -55,6 +59,7 @@ def size_or_none(name: str, value: Any) -> int | None:
 
 
 def positive_or_none(name: str, value: Any) -> float | None:
+    """The argument ``name``, checked: a positive finite number, or None."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -1,4 +1,4 @@
-"""A plain tensor from whatever holds the numbers of one argument (tensors, numpy arrays, data frames), and an array from a tensor."""
+"""Plain tensors from whatever holds the numbers of an argument (tensors, numpy arrays, data frames), and arrays from tensors."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def as_tensor(label: str, value: Any) -> Tensor:
     )
 
 
+def as_array(tensor: Tensor) -> Array:
+    """The tensor's numbers as a numpy array; bfloat16, which numpy does not have, as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite."""
+    # A finite sum proves it in one fast pass; the sum may also overflow, so without it every number is looked at.
+    return math.isfinite(float(tensor.sum())) or bool(tensor.isfinite().all())
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor, or as float32 where it has fewer than 32 bits: rules compute and sums are taken in that."""
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+def columns_of(value: Any) -> list[str] | None:
+    """The names of a data frame's columns; None for what is no frame."""
+    return list(map(str, value.columns)) if hasattr(value, "to_numpy") and hasattr(value, "columns") else None
+
+
 def _from_tensor(label: str, tensor: Tensor) -> Tensor:
     """The tensor as a ``torch.Tensor`` and no subclass, without gradient and lazy signs."""
     kind = type(tensor)
@@ -63,22 +85,6 @@ def _from_tensor(label: str, tensor: Tensor) -> Tensor:
     return tensor.detach().as_subclass(Tensor).resolve_conj().resolve_neg()
 
 
-def as_array(tensor: Tensor) -> Array:
-    """The tensor's numbers for numpy, which has no bfloat16: those come as float32."""
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite. Their sum, quickly made, is not where one is not."""
-    return math.isfinite(float(tensor.sum())) or bool(tensor.isfinite().all())
-
-
-def columns_of(value: Any) -> list[str] | None:
-    """The names of a data frame's columns; None for what is no frame."""
-    return list(map(str, value.columns)) if hasattr(value, "to_numpy") and hasattr(value, "columns") else None
-
-
 def _from_numpy(label: str, array: Array) -> Tensor:
     if np.ma.is_masked(array):
         first = np.argwhere(np.ma.getmaskarray(array))[0].tolist()
@@ -96,18 +102,18 @@ def _from_numpy(label: str, array: Array) -> Tensor:
         raise TypeError(
             f"{label} must hold numbers, got a numpy array of dtype {array.dtype}{way.get(array.dtype.kind, '')}"
         )
-    # torch knows the native byte order and no longdouble.
+    # torch has only the native byte order, and no longdouble.
     dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
     with np.errstate(over="ignore"):
-        # A copy of what is read-only: torch warns of memory that it must not write into.
+        # Read-only arrays are copied, because torch warns of memory that must not be written.
         return torch.from_numpy(np.require(np.asarray(array), dtype, ["C", "W"]))
 
 
 def _from_frame(label: str, frame: Any, pandas: Any) -> Array:
-    """The columns in their common dtype."""
+    """The frame's numbers ``[rows, columns]`` in the columns' common dtype."""
     dtypes = []
     for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
-        # Nullable and sparse dtypes say what they hold.
+        # Nullable and sparse dtypes have the dtype of what they hold as an attribute.
         held = dtype.subtype if isinstance(dtype, pandas.SparseDtype) else getattr(dtype, "numpy_dtype", dtype)
         if not isinstance(held, np.dtype) or held.kind not in "fiub":
             raise TypeError(
@@ -124,7 +130,7 @@ def _from_frame(label: str, frame: Any, pandas: Any) -> Array:
 
 
 def _advice(label: str, value: Any) -> str:
-    """What to pass instead of what is passed by mistake most."""
+    """What to pass instead of a value that is often passed by mistake."""
     if isinstance(value, (list, tuple, int, float, np.generic)) and label.endswith("]"):
         argument = label.partition("[")[0]
         return f": a list holds a tensor for each of the model's inputs; numbers in lists become one by torch.tensor({argument})"

@@ -1,4 +1,4 @@
-"""What an explanation gives its user."""
+"""The result of an explanation, in the shapes that its user gets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .additivity import Balance, gaps_of_pairs
+from .found import Found
 from .structure import Structure
 
 
@@ -27,8 +28,8 @@ class Attribution:
     *features]`` where each sample has its own baselines), the explained tensors themselves. ``target``: which of the flattened outputs
     are explained, ``[N]`` or ``[N, K]``; None for all of them.
 
-    With ``passes`` from 4 on standard errors are the distance to the exact Shapley values for these baselines; with ``players`` values are
-    theirs, ``[N, players]`` or ``[N, players, *outputs]``.
+    With ``passes`` of 4 or more, standard errors estimate the distance to the exact Shapley values for these baselines. With ``players``,
+    values are those of the players, ``[N, players]`` or ``[N, players, *outputs]``.
 
     With ``per_baseline`` values, multipliers, expected value and convergence delta are those of every single baseline, in a dimension
     ``R`` behind ``N``.
@@ -55,13 +56,13 @@ class Attribution:
 def attribution(
     balance: Balance,
     structure: Structure,
-    others: float | None,
+    degrees_of_freedom: float | None,
     outputs: tuple[int, ...],
     all_outputs: bool,
 ) -> Attribution:
-    """What is to be returned of what was explained, as its ``balance`` has it; a sample's explained outputs have the shape ``outputs``.
+    """The attribution of the explanation in ``balance``; a sample's explained outputs have the shape ``outputs``.
 
-    ``others``: what the variances of the values are divided by where their standard errors are wanted.
+    ``degrees_of_freedom``: what variances are divided by to give squared standard errors; None where none are wanted.
     """
     explained = balance.explained
     samples, dtype = explained.outputs.shape[0], explained.outputs.dtype
@@ -74,13 +75,18 @@ def attribution(
         gap = gaps_of_pairs(explained, cut) if each else balance.gaps(cut)
         deltas.update(dict.fromkeys(cut.layers, gap.to(dtype).reshape(expected.shape)))
 
-    def of(what: Callable[[Any], Tensor | None]) -> Any:
+    def of(what: Callable[[Found], Tensor | None]) -> Any:
+        """``what`` of every explained tensor, as the user gets it; None where one has none."""
         tensors = [what(found) for found in explained.found]
         if any(tensor is None for tensor in tensors):
             return None
         return structure.of(
             [_outputs_last(tensor, outputs) for tensor in tensors if tensor is not None], explained.layers
         )
+
+    def standard_error(found: Found) -> Tensor | None:
+        variance = found.values.variance
+        return None if variance is None or degrees_of_freedom is None else (variance / degrees_of_freedom).sqrt()
 
     def on_one_side(tensors: list[Tensor]) -> Any:
         return structure.of(tensors, explained.layers) if tensors else None
@@ -90,7 +96,7 @@ def attribution(
         output=output,
         expected_value=expected,
         convergence_delta=tuple(deltas[layer] for layer in sorted(deltas)) if structure.several else deltas[0],
-        standard_error=None if others is None else of(lambda found: (found.values.variance / others).sqrt()),
+        standard_error=of(standard_error),
         multipliers=of(lambda found: None if found.multipliers is None else found.multipliers.value),
         activations=on_one_side([one.inputs for one in explained.activations]),
         baseline_activations=on_one_side([one.baselines for one in explained.activations]),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .arguments import shown
 from .arrays import as_tensor
-from .inputs import Columns, Given, check_columns, check_rows, like, taken
+from .inputs import Columns, Given, check_columns, check_rows, given_tensors, like
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Baselines:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """One less than how many baselines of equal weight say as much, ``(sum w)^2 / sum w^2`` (Kish, Survey Sampling, 1965)."""
+        """One less than the effective number of baselines, ``(sum w)^2 / sum w^2`` (Kish, Survey Sampling, 1965)."""
+        # (sum w)^2 - sum w^2 as a sum of positive products, which does not cancel.
         before = self.weights.cumsum(0) - self.weights
         return float(2 * (self.weights * before).sum() / self.weights.square().sum())
 
@@ -42,21 +43,21 @@ class Baselines:
         return Baselines(tensors, self.weights, self.own)
 
     def of(self, inputs: slice) -> Baselines:
-        """Those of some of the inputs."""
+        """The baselines of some of the inputs."""
         return Baselines([tensor[inputs] for tensor in self.tensors], self.weights, True) if self.own else self
 
     def repeated(self, copies: int) -> Baselines:
-        """Those of one input that is in a batch several times."""
+        """The baselines of a single input, for a batch in which it stands ``copies`` times."""
         return (
             Baselines([t.expand(copies, *t.shape[1:]) for t in self.tensors], self.weights, True) if self.own else self
         )
 
     def in_a_row(self) -> list[Tensor]:
-        """``[rows, ...]``: all of them, one behind the other."""
+        """``[rows, ...]``: the baselines of all inputs, one behind the other."""
         return [tensor.flatten(0, 1) if self.own else tensor for tensor in self.tensors]
 
     def with_rows(self, rows: Sequence[Tensor]) -> Baselines:
-        """With further arguments ``[N, ...]`` whose row an input shares with its baselines, which are then its own."""
+        """The baselines with further arguments ``[N, ...]`` of the model, of which each has its input's row; so each input has its own."""
         if not rows:
             return self
         samples = len(rows[0])
@@ -66,7 +67,7 @@ class Baselines:
 
 
 def examples(baselines: Baselines, inputs: Sequence[Tensor], number: int) -> list[Tensor]:
-    """``[rows, ...]``: at most ``number`` of the baselines, and of the inputs."""
+    """``[rows, ...]``: the first baselines and behind them the first inputs, at most ``number`` of each."""
     some = [
         tensor[:number].flatten(0, 1)[:number] if baselines.own else tensor[:number] for tensor in baselines.tensors
     ]
@@ -76,7 +77,7 @@ def examples(baselines: Baselines, inputs: Sequence[Tensor], number: int) -> lis
 def check_baselines(
     given: Sequence[Given], weights: Any, inputs: Sequence[Tensor], columns: Columns, device: torch.device
 ) -> Baselines:
-    """The arguments ``baselines`` and ``weights``; ``inputs`` are X, of frames with these ``columns``."""
+    """The arguments ``baselines`` and ``weights``, checked; ``inputs`` are X, where that was a data frame with its ``columns``."""
     dims = [one.tensor.dim() for one in given]
     own = dims == [one.dim() + 1 for one in inputs]
     if len(dims) == len(inputs) and not own and dims != [one.dim() for one in inputs]:
@@ -100,18 +101,18 @@ def check_baselines(
 
 
 def weighted(name: str, value: Any, weights: Any) -> tuple[tuple[list[Given], bool], Any]:
-    """What :func:`taken` gives of an argument, and the weights: those that are given, or that come with the data (``shap.kmeans``)."""
+    """What :func:`given_tensors` returns for an argument, and the weights, which may have come with the data (``shap.kmeans``)."""
     if type(value).__name__ == "DenseData" and hasattr(value, "weights"):
         if weights is not None:
             raise TypeError(
                 f"weights must be None where {name} have their own, as those of shap.kmeans, got {shown(weights)}"
             )
-        given, listed = taken(name, value.data)
+        given, listed = given_tensors(name, value.data)
         names = [str(column) for column in value.group_names]
-        # shap numbers the columns of what is no frame.
+        # Where the data was no frame, shap calls the columns by their numbers.
         columns = None if names == [str(number) for number in range(len(names))] else names
         return ([Given(name, given[0].tensor, True, columns)], listed), value.weights
-    return taken(name, value), weights
+    return given_tensors(name, value), weights
 
 
 def check_weights(weights: Any, number: int) -> Tensor:

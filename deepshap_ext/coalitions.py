@@ -1,4 +1,4 @@
-"""What players add to coalitions of others: of all coalitions, one by one along random orders, or a block at a time."""
+"""What players add to coalitions of other players: to all coalitions, or one by one or block by block along random orders."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from .chains import Chains
 from .engine import Engine
 from .game import Game
-from .orders import keys_of_samples, ranks, with_numbers
+from .orders import fold_in, keys_of_samples, ranks
 from .planner import Work
 
 
 class Coalitions:
-    """The players of a ``game``, for flattened outputs ``targets`` ``[N, K]`` of its samples.
+    """What the players of a ``game`` add to the flattened outputs ``targets`` ``[N, K]`` of its samples.
 
-    Below, ``pairs`` ``[M, 2]`` are numbers of samples and of their baselines. Random orders come two by two, one and its reverse;
-    ``numbers`` ``[P]`` tell those of a pair apart. Results are ``[K, M, players]`` and ``[K, M, P, players]``, float64.
+    Below, ``pairs`` ``[M, 2]`` are the numbers of samples and of their baselines. Random orders come in antithetic pairs, an order and its
+    reverse; ``numbers`` ``[P]`` tell the orders of one sample and baseline apart. Results are float64.
     """
 
     def __init__(self, engine: Engine, game: Game, targets: Tensor, seed: int, most_legs: int) -> None:
@@ -26,16 +26,16 @@ class Coalitions:
         self._keys = keys_of_samples(seed, game.inputs[: game.explained]).to(engine.device)
         budget, outputs = engine.budget(), targets.shape[1]
         work = Work(2**31, 1, outputs, shared=False, aligned=True, by_pair=False)
-        # A chain's points and ends, its order, and several numbers of each player and output.
+        # Bytes of a chain: its points and ends, its order, and several numbers of each player and output.
         of_chain = (most_legs + 3) * sum(tensor[0].nbytes for tensor in game.inputs) + 64 * (1 + outputs) * game.players
         #: How many coalitions, or chains of up to ``most_legs``, are run at once.
         self.at_once = max(1, min(engine.plan(work, budget).inputs, budget // 3 // of_chain))
-        #: Of the explanations of legs, as :class:`deepshap_ext.explained.Explained` has them.
+        #: Operations that kept values of legs from adding up, as in :class:`deepshap_ext.explained.Explained`.
         self.inexact: dict[str, set[int]] = {}
         self.integrals: dict[str, float] = {}
 
     def of_all(self, pairs: Tensor, players: int) -> Tensor:
-        """The Shapley values, where so many players differ: a forward pass of each of their coalitions."""
+        """``[K, M, players]``: exact Shapley values where ``players`` of them differ, by a forward pass for each of their coalitions."""
         count = 2**players
         taking_part = self._game.taking_part(*pairs.unbind(1))
         places = taking_part.nonzero()[:, 1].view(len(pairs), players)
@@ -50,17 +50,17 @@ class Coalitions:
         shares = torch.tensor(
             [1 / (players * math.comb(players - 1, size)) for size in range(players)], dtype=torch.float64
         )
-        # The weight of each coalition of the others, by its size.
+        # The Shapley weight of each coalition of the other players, by its size.
         weights = shares[[code.bit_count() for code in range(count // 2)]].to(worth.device)
         for place in range(players):
-            # The first bit of a code is the last dimension.
+            # The last dimension of worth is the lowest bit of a coalition's code.
             without, joined = worth.unbind(-1 - place)
             value = ((joined - without).reshape(*found.shape[:2], -1) * weights).sum(2, keepdim=True)
             found.scatter_(2, places[:, place : place + 1].expand(len(found), -1, -1), value)
         return found
 
     def one_by_one(self, pairs: Tensor, numbers: Tensor, players: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`by_blocks` of one player each, which forward passes show; ``all`` is ``own``, because nothing is left to be shared."""
+        """:meth:`by_blocks` with blocks of one player, for which forward passes are enough; ``all`` is ``own``: no other player changes."""
         chains, order, _ = self._orders(pairs, numbers)
         worth = torch.stack([self._worths(chains, order < size) for size in range(players + 1)])
         added = worth.diff(dim=0).permute(2, 1, 0).gather(2, order.clamp(0, players - 1).expand(worth.shape[2], -1, -1))
@@ -69,8 +69,8 @@ class Coalitions:
         return own, own
 
     def by_blocks(self, pairs: Tensor, numbers: Tensor, legs: int) -> tuple[Tensor, Tensor]:
-        """``own`` and ``all`` of chains that add the players in random orders, cut into so many blocks; means over each order and its
-        reverse."""
+        """``own`` and ``all`` of :mod:`deepshap_ext.estimates`, ``[K, M, P, players]`` each: means over an order and its reverse, each cut
+        into ``legs`` blocks."""
         chains, order, cuts = self._orders(pairs, numbers, legs)
         samples = chains[:, 0]
         sides = self._game.sides(*chains.unbind(1))
@@ -78,7 +78,7 @@ class Coalitions:
         explained = Chains(self._engine, points, self._targets[samples]).run()
         own = [legs * found.values.value for found in explained.found]
         every = [
-            # A code that does not change in a leg has no multiplier there.
+            # Explained integers have no multipliers, so those that do not change in a leg get nothing in it.
             found.multipliers.value * (x - r) if found.multipliers is not None and x.is_floating_point() else mine
             for mine, found, x, r in zip(own, explained.found, *sides, strict=False)
         ]
@@ -90,14 +90,14 @@ class Coalitions:
         return both[0], both[1]
 
     def _orders(self, pairs: Tensor, numbers: Tensor, legs: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Of ``C = 2 M P`` chains the sample and baseline ``[C, 2]``, the places of the players in their orders ``[C, players]``, and how
-        many players are in at each of their points ``[C, legs + 1]``.
+        """Of ``C = 2 M P`` chains: the sample and the baseline, ``[C, 2]``; each player's place in the order, ``[C, players]``; and how
+        many players have the sample's values at each point, ``[C, legs + 1]``.
 
-        A reversed order is cut where the order itself is, seen from its end.
+        A reversed order is cut into the same blocks.
         """
         rows = pairs.repeat_interleave(len(numbers), 0)
         samples, baselines = rows.unbind(1)
-        keys = with_numbers(with_numbers(self._keys[samples], baselines), numbers.repeat(len(pairs)))
+        keys = fold_in(fold_in(self._keys[samples], baselines), numbers.repeat(len(pairs)))
         taking_part = self._game.taking_part(samples, baselines)
         count = taking_part.sum(1, keepdim=True)
         order = ranks(keys, taking_part)

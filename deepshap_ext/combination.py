@@ -1,4 +1,4 @@
-"""A function of the user's that takes the place of the contributions: what it makes of multipliers, inputs and baselines."""
+"""The argument ``combine``: a function of multipliers, inputs and baselines whose results take the place of the contributions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import torch
 from torch import Size, Tensor
 
 from .arguments import shown
-from .arrays import as_tensor
-from .rules.normalization import wide
+from .arrays import as_tensor, wide
 from .structure import Structure
 
 
 class Combination:
-    """The argument ``combine`` of one call; ``structure``: how it takes and gives its tensors."""
+    """The function ``combine``, checked; ``structure``: whether it takes and returns tensors, or tuples of them."""
 
     def __init__(self, combine: Any, structure: Structure) -> None:
         if not callable(combine):
@@ -24,11 +23,11 @@ class Combination:
             )
         self._combine: Callable[[Any, Any, Any], Any] = combine
         self._structure = structure
-        #: The shapes, behind the dimension of the pairs, of what it returned for the first ones.
+        #: The shapes of one pair's results, one an explained tensor, once it was called.
         self._shapes: list[Size] = []
 
     def __call__(self, sides: Sequence[Sequence[Tensor]], layers: Sequence[slice]) -> list[Tensor]:
-        """``[K, B, J, ...]`` of multipliers, inputs and baselines ``[K, B, J, *features]`` of every explained tensor."""
+        """``[K, B, J, ...]`` for every explained tensor, from ``sides``, its multipliers, inputs and baselines ``[K, B, J, *features]``."""
         pairs = sides[0][0].shape[:3]
         # Copies, since the function may write into what it is given.
         given = [

@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 
+from .errors import in_short
 from .traced import Stage
+
+_aten = torch.ops.aten
 
 
 def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
     """The stage as Inductor makes it, when it first runs; one that this cannot make stays as it is, and ``tell`` is given the reason."""
     if not any(node.op == "call_function" for node in stage.graph.graph.nodes):
         return stage
-    graph = _pointwise(stage.graph)
+    graph = _for_inductor(stage.graph)
     made: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
     works = False
 
@@ -29,9 +32,7 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
         except Exception as error:
             if works:
                 raise
-            tell(
-                f"torch.compile does not take it ({type(error).__name__}: {str(error).splitlines()[0]}), so it is replayed as it is"
-            )
+            tell(f"torch.compile does not take it ({in_short(error)}), so it is replayed as it is")
             made = stage.run
             found = made(*values)
         works = True
@@ -40,14 +41,12 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
     return replace(stage, run=run)
 
 
-def _pointwise(module: GraphModule) -> GraphModule:
-    """The graph with the multipliers of relu and its like in operations of torch's, which Inductor joins with those around them."""
+def _for_inductor(module: GraphModule) -> GraphModule:
+    """The graph in operations that Inductor does best, on tensors of its own."""
     graph = copy.deepcopy(module.graph)
-    for node in graph.nodes:
-        if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.call_function(rescaled, node.args))
-            graph.erase_node(node)
+    _slopes_in_torch(graph)
+    if any(node.op == "placeholder" and node.meta["val"].device.type == "cuda" for node in graph.nodes):
+        _convolutions_in_channels_last(graph)
     made = GraphModule(module, graph)
     # torch.compile writes attributes on the tensors of a module: on these, which share the memory of the model's own.
     for name, tensor in [
@@ -57,6 +56,59 @@ def _pointwise(module: GraphModule) -> GraphModule:
         delattr(made, name)
         made.register_buffer(name, tensor.detach())
     return made
+
+
+def _slopes_in_torch(graph: Graph) -> None:
+    """The multipliers of relu and its like in operations of torch's, which Inductor joins with those around them."""
+    for node in graph.nodes:
+        if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.call_function(rescaled, node.args))
+            graph.erase_node(node)
+
+
+def _convolutions_in_channels_last(graph: Graph) -> None:
+    """Convolutions of one dimension as those of two, and the operands of both in channels-last, which cuDNN's kernels work in.
+
+    Inductor gives convolutions of two dimensions their operands so; but of a view, as pairs in a row are, it makes a contiguous tensor
+    first. A copy in this format, which all read that read the operand, is joined with what makes that.
+    """
+    laid_out: dict[Node, Node] = {}
+    for node in graph.find_nodes(op="call_function", target=_aten.convolution.default):
+        operand, weight, bias, stride, padding, dilation, transposed, left_over, groups = node.args
+        dims = len(stride)
+        if dims > 2 or node.meta["val"].dim() != dims + 2:
+            continue
+        if operand not in laid_out:
+            laid_out[operand] = _in_channels_last(graph, operand, dims)
+        if dims == 2:
+            node.args = (laid_out[operand], *node.args[1:])
+            continue
+        with graph.inserting_before(node):
+            planes = graph.call_function(_aten.unsqueeze.default, (weight, 2))
+            geometry = ([1, *stride], [0, *padding], [1, *dilation], transposed, [0, *left_over], groups)
+            made = graph.call_function(node.target, (laid_out[operand], planes, bias, *geometry))
+            node.replace_all_uses_with(graph.call_function(_aten.squeeze.dim, (made, 2)))
+        graph.erase_node(node)
+    if laid_out:
+        for node in graph.find_nodes(op="call_function", target=_aten.view.default):
+            # What was contiguous may not be any more.
+            node.target = _aten.reshape.default
+
+
+def _in_channels_last(graph: Graph, operand: Node, dims: int) -> Node:
+    """A copy of the operand as planes in channels-last, which is read in its place from now on."""
+    readers = list(operand.users)
+    behind = operand
+    while behind.next.op == "placeholder":
+        behind = behind.next
+    with graph.inserting_before(behind.next):
+        planes = operand if dims == 2 else graph.call_function(_aten.unsqueeze.default, (operand, 2))
+        copied = graph.call_function(_aten.clone.default, (planes,), {"memory_format": torch.channels_last})
+        read = copied if dims == 2 else graph.call_function(_aten.squeeze.dim, (copied, 2))
+    for reader in readers:
+        reader.replace_input_with(operand, read)
+    return copied
 
 
 def rescaled(

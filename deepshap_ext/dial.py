@@ -16,14 +16,17 @@ from .baselines import Baselines
 from .found import Wanted
 from .game import Game
 
-#: With fewer passes there is no antithetic pair of chains of two legs.
+#: The fewest passes that do more than DeepSHAP: an antithetic pair of chains of two legs takes four.
 LEAST = 4
 
 
 @dataclass(frozen=True)
 class Dial:
-    """``passes``: how many passes of DeepSHAP each sample and baseline may cost. ``legs``: of a chain; None: as many as ``passes`` are
-    worth. ``seed``: of the random orders. ``labels`` ``[1 or N, F]``: the players of the features of all inputs; None: each is one.
+    """The setting of the dial, from the arguments of :meth:`deepshap_ext.Explainer.attribute`.
+
+    ``passes``: how many passes of DeepSHAP each sample and baseline may cost. ``legs``: how many legs a chain has; None: the best number
+    for so many ``passes``. ``seed``: of the random orders. ``labels`` ``[1 or N, F]``: the player of each feature of all inputs; None: each
+    feature is one.
     """
 
     passes: int
@@ -33,7 +36,7 @@ class Dial:
 
     @property
     def deepshap(self) -> bool:
-        """Whether values are DeepSHAP's."""
+        """Whether values are DeepSHAP's own: of each feature, or summed over the features of each player."""
         return self.passes < LEAST
 
     @property
@@ -43,12 +46,12 @@ class Dial:
 
     @property
     def most_legs(self) -> int:
-        """How many legs a chain has where there are more players."""
+        """How many legs a chain has, where no fewer players differ."""
         return self.legs or 2 ** round(math.log2(max(2.0, self.passes ** (1 / 3))))
 
     @property
     def few_players(self) -> int:
-        """With so many or fewer the values have no bias."""
+        """Where so many players or fewer differ, the values have no bias."""
         return max(self.most_legs, self._enumerated)
 
     def all_coalitions(self, players: int) -> bool:
@@ -61,11 +64,11 @@ class Dial:
 
     @property
     def _enumerated(self) -> int:
-        # Three coalitions cost as much as a pass.
+        # Up to so many players, all coalitions are run: three forward passes cost as much as a pass of DeepSHAP.
         return int(math.log2(3 * self.passes)) if self.legs is None else 1
 
     def wanted(self, wanted: Wanted, layers: Sequence[Any], baselines: int) -> Wanted:
-        """What is wanted of DeepSHAP, where this is ``wanted`` in all."""
+        """What DeepSHAP's pass has to give where the user wants ``wanted``; an error where the dial cannot give that."""
         if self.plain:
             return wanted
         what = "players" if self.deepshap else f"passes={self.passes}"
@@ -100,7 +103,7 @@ class Dial:
 
 
 def check_dial(passes: Any, players: Any, seed: Any, legs: Any, inputs: Sequence[Tensor], listed: bool) -> Dial:
-    """The arguments of these names; ``inputs`` are X, which was ``listed`` or a single tensor."""
+    """The arguments ``passes``, ``players``, ``seed`` and ``legs``, checked; ``inputs`` are X, which was ``listed`` or a single tensor."""
     if not is_integer(passes):
         raise TypeError(f"passes must be a positive integer, got {shown(passes)}")
     if passes < 1:
@@ -118,7 +121,7 @@ def check_dial(passes: Any, players: Any, seed: Any, legs: Any, inputs: Sequence
 
 
 def _labels(players: Any, inputs: Sequence[Tensor], listed: bool) -> Tensor:
-    """``[1 or N, F]``: the argument ``players``, flattened and one input behind the other."""
+    """``[1 or N, F]``: the argument ``players``, checked and flattened, one input behind the other."""
     given = players if listed else [players]
     if not isinstance(given, (list, tuple)) or len(given) != len(inputs):
         raise TypeError(f"players must be a list of {len(inputs)}, one for each input, got {shown(players)}")

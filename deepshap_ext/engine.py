@@ -1,10 +1,9 @@
-"""A model as it is called: where the batch lies in its tensors, what it costs, and its runs."""
+"""Runs a model as it is called: probed once for where the batch lies in its tensors and what it costs, within the memory there is."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -12,14 +11,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .arrays import wide
 from .baselines import Baselines
 from .capture.hooks import ModelHooks, Pass
 from .capture.model_call import Call
 from .capture.probe import Layouts, probe
-from .errors import ExplanationError, OutOfMemoryError
-from .memory import HEAP, WARM, available_memory, is_out_of_memory
+from .errors import ExplanationError
+from .memory import HEAP, WARM, available_memory, does_not_fit, is_out_of_memory, within_memory
 from .planner import Chunks, Costs, Limits, Measurement, Work, plan
-from .rules.normalization import wide
 from .rules.registry import Options, registered
 
 Result = TypeVar("Result")
@@ -27,9 +26,10 @@ Result = TypeVar("Result")
 
 @dataclass
 class Probed:
-    """What was found out about a model as it is called.
+    """What a probe found out about a model as it is called.
 
-    ``least_rows``: 2 for a model that loses the batch dimension of a single row, as ``squeeze()`` does; None until one was tried.
+    ``least_rows``: 2 for a model that cannot run on a single row, as where ``squeeze()`` drops the batch dimension; None until a single row
+    was tried.
     """
 
     layouts: Layouts
@@ -37,16 +37,15 @@ class Probed:
     least_rows: int | None = None
 
 
-#: By model, and by how it is called.
+#: What probes found, by model and by what it depends on (:meth:`Engine._known_by`).
 _PROBED: WeakKeyDictionary[nn.Module, dict[Any, Probed]] = WeakKeyDictionary()
 
 
 class Engine:
-    """Runs a model, as ``call`` calls it, on inputs and baselines that are tensors on one device, already checked.
+    """Runs a model, as ``call`` calls it, on rows of inputs or baselines: checked tensors on one device.
 
-    Inputs, and baselines likewise, are the model's inputs and behind them its further arguments that have a row a sample. ``examples``
-    ``[rows, ...]`` are some of them: all others have their shapes, dtypes and device. ``batch_size``: at most so many rows or pairs at
-    once; None for any number.
+    Rows are tensors ``[rows, ...]``: the model's inputs, and behind them its further arguments that have a row a sample. ``examples`` are
+    some rows: all others have their shapes, dtypes and device. ``batch_size``: how many rows or pairs may run at once; None: any number.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Engine:
         self._batch_size = sys.maxsize if batch_size is None else batch_size
         self.device = examples[0].device
         self.dtypes = [tensor.dtype for tensor in examples]
-        #: Whether what the model gives when it is followed was compared with its own output.
+        #: Whether the model's output when its operations are followed was compared with its output by itself.
         self.compared = False
         self.probed: Probed
         known, key = _PROBED.setdefault(model, {}), self._known_by(examples)
@@ -85,13 +84,13 @@ class Engine:
         return ModelHooks(self.model, self.call, self.options)
 
     def probe(self, hooks: ModelHooks, examples: Sequence[Tensor]) -> None:
-        """Find out about the model, as it runs now."""
+        """Probe the model on ``examples`` and measure what it costs, as it runs now."""
         measurement = Measurement(hooks)
         layouts = probe(hooks, examples, measurement.run)
         self.probed = Probed(layouts, measurement.costs())
 
     def _known_by(self, examples: Sequence[Tensor]) -> Any:
-        """What a probe's findings hold for. That the model runs the same operations is checked again whenever it runs."""
+        """What a probe's findings depend on; that the model still runs the same operations is checked whenever it runs."""
         call = self.call
         names = {module: name for name, module in self.model.named_modules()}
         return (
@@ -109,7 +108,7 @@ class Engine:
         )
 
     def run(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> Pass:
-        """A pass over as many of these rows as the model needs, which must give the outputs that the explainer was made for."""
+        """A pass over these rows, or over copies of a single one; its outputs must have the shape that they had when it was probed."""
         copies = self.copies(hooks, rows)
         found = hooks.run([tensor.expand(copies, *tensor.shape[1:]) for tensor in rows] if copies > 1 else rows)
         if found.output.shape[1:] != self.output_shape:
@@ -120,7 +119,7 @@ class Engine:
         return found
 
     def copies(self, hooks: ModelHooks, rows: Sequence[Tensor]) -> int:
-        """How often rows must be in a batch: twice for a single one where the model needs two."""
+        """How often the rows must stand in a batch: twice if it is a single row and the model needs two."""
         return self._least_rows(hooks, rows) if len(rows[0]) == 1 else 1
 
     def _least_rows(self, hooks: ModelHooks, row: Sequence[Tensor]) -> int:
@@ -146,13 +145,13 @@ class Engine:
         return _finite((torch.stack(sums).sum(0) / weights.sum()).to(dtypes[0]))
 
     def outputs(self, rows: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """``[rows, K]``: the flattened outputs ``targets`` ``[rows, K]`` that the model has for these rows."""
+        """``[rows, K]``: the model's flattened outputs ``targets`` ``[rows, K]`` for these rows."""
         return torch.cat(
             self._forward(rows, lambda here, outputs: outputs.reshape(len(outputs), -1).gather(1, targets[here]))
         )
 
     def _forward(self, rows: Sequence[Tensor], take: Callable[[slice, Tensor], Result]) -> list[Result]:
-        """What ``take`` takes of the model's outputs, float32 at least, for slices of the rows that fit into memory."""
+        """``take(rows, outputs)`` of the model's outputs, in float32 at least, for slices of the rows that fit into memory."""
         number = len(rows[0])
         step = self.plan(Work(1, number, 1, True, False, False), self.budget()).taped
         while True:
@@ -180,7 +179,7 @@ class Engine:
         """Bytes that may be used, for this work."""
         if self._max_memory is None:
             if work is not None and self.plan(work, WARM).do(work):
-                # How much is free takes longer to find out than small work takes.
+                # For small work: to ask the system how much memory is free takes longer than the work itself.
                 return WARM
             # Half of what is free: torch's own workspaces and other programs take some.
             return available_memory(self.device) // 2
@@ -188,6 +187,7 @@ class Engine:
 
 
 def _finite(expected: Tensor) -> Tensor:
+    """The expected value; an error where it is not finite."""
     if not (finite := expected.isfinite()).all():
         raise ExplanationError(
             f"the model's output is not finite for the baselines, in {int((~finite).sum())} of {expected.numel()} outputs: each must be a "
@@ -197,22 +197,7 @@ def _finite(expected: Tensor) -> Tensor:
 
 
 def _described(value: Any) -> Any:
-    """A constant that a model may decide by: itself if it is simple, its shape and dtype if it is a tensor."""
+    """What of a constant a model's operations may depend on: a simple value itself, of a tensor its shape and dtype, else the type."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype
     return value if isinstance(value, (bool, int, float, str, type(None))) else type(value)
-
-
-def does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
-    return OutOfMemoryError(f"{what} does not fit into memory: {error}")
-
-
-@contextmanager
-def within_memory(what: str) -> Iterator[None]:
-    """Running out of memory in this context is an :class:`OutOfMemoryError`, which names what did not fit."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise does_not_fit(what, error) from error
-        raise

@@ -42,12 +42,18 @@ def additivity_error(message: str) -> AdditivityError:
     return both(message)
 
 
-#: In the name of an operation: it decides by explained integers.
+def in_short(error: Exception) -> str:
+    """The error's class and the first line of its message."""
+    first_line, _, _ = str(error).partition("\n")
+    return f"{type(error).__name__}: {first_line}"
+
+
+#: A part of the names of operations that decide by explained integers.
 OF_INTEGERS = " of explained integers"
 
 
 def decided_by(entry: str | None) -> str:
-    """What to say of the operation that decides all that the output depends on."""
+    """The end of a message: the operation, if any, whose decisions are all that the output depends on."""
     if entry is None:
         return ""
     if OF_INTEGERS not in entry:
@@ -59,8 +65,10 @@ def decided_by(entry: str | None) -> str:
 
 
 def integrate_instead(entry: str | None = None) -> str:
-    """The way out where the model decides otherwise for an input than for its baseline, at an operation
-    (``torch.sort in net.act (model.py:31)``)."""
+    """The advice where the model decides otherwise for an input than for its baseline.
+
+    ``entry``: at which operation, as ``torch.sort in net.act (model.py:31)``.
+    """
     if entry is not None and OF_INTEGERS in entry:
         return (
             "pass a mask or positions that are the sample's for its baselines too, in sample_kwargs, if the model takes them; or take "
@@ -74,8 +82,10 @@ def integrate_instead(entry: str | None = None) -> str:
 
 
 def integrals_at_fault(gaps: dict[str, float]) -> list[str]:
-    """What is to be said of integrals where the attributions do not add up, by what was integrated; ``gaps`` as in
-    :class:`deepshap_ext.explained.Explained`."""
+    """Where attributions do not add up, a message for each integrated operation that accounts for the gap.
+
+    ``gaps``: the ``integrals`` of :class:`deepshap_ext.explained.Explained`.
+    """
     worst = max(gaps.values(), default=0.0)
     return [
         f"{entry} was integrated, and its own integral is off by up to {gap:.3g}: between input and baseline it jumps, is not "

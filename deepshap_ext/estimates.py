@@ -36,7 +36,8 @@ from .moments import Moments, OverBaselines, over_baselines
 
 
 def dialled(dial: Dial, engine: Engine, game: Game, base: Explained, progress: bool) -> tuple[Explained, Explained]:
-    """The base, DeepSHAP's values, with those that the dial gives; and with what must add up by itself."""
+    """``base``, which has DeepSHAP's values, with the values that the dial gives; and with the values that the additivity check is to look
+    at, since those that the dial gives are made to add up."""
     if not dial.deepshap:
         return Estimates(dial, engine, game, base).run(progress)
     samples = torch.arange(len(base.targets), device=base.targets.device)
@@ -46,10 +47,10 @@ def dialled(dial: Dial, engine: Engine, game: Game, base: Explained, progress: b
 
 @dataclass(frozen=True)
 class _Part:
-    """Of samples and baselines ``pairs`` ``[M, 2]`` the means over the chains of ``own`` and, behind it, of ``all - own``, and the
-    variances of these means, ``[2 K, M, players]``; None where there is only one pair of chains.
+    """What the chains of some ``pairs`` ``[M, 2]`` of samples and baselines gave.
 
-    ``bias`` ``[M]``: ``c / (1 - c)``.
+    ``mean`` ``[2 K, M, players]``: the means over the chains of ``own`` and, behind it, of ``all - own``. ``variance``, of the same shape:
+    that of these means; None where there is only one pair of chains. ``bias`` ``[M]``: ``c / (1 - c)``.
     """
 
     pairs: Tensor
@@ -59,14 +60,14 @@ class _Part:
 
 
 class Estimates:
-    """Estimates for a ``game``, for which ``base`` are DeepSHAP's values."""
+    """Estimates of the Shapley values of a ``game``; ``base`` has DeepSHAP's values for it."""
 
     def __init__(self, dial: Dial, engine: Engine, game: Game, base: Explained) -> None:
         self._dial, self._game, self._base = dial, game, base
         self._coalitions = Coalitions(engine, game, base.targets, dial.seed, dial.most_legs)
 
     def run(self, progress: bool) -> tuple[Explained, Explained]:
-        """The base with the values, and the squares of their errors as variances; and with ``O``, which must add up by itself."""
+        """``base`` with the estimates and their squared standard errors; and with ``O``, which adds up by itself."""
         targets = self._base.targets
         step = self._at_once(2 * self._dial.chains(self._dial.most_legs) * self._game.baselines.number)
         # Made only where it is shown: Python swallows a KeyboardInterrupt that arrives in its __del__.
@@ -74,15 +75,15 @@ class Estimates:
         found = []
         with nullcontext() if bar is None else bar:
             for samples in torch.arange(len(targets), device=targets.device).split(step):
-                found.append(self._of(samples))
+                found.append(self._estimate(samples))
                 if bar is not None:
                     bar.update(len(samples))
         values, errors, own = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
         base = replace(self._base, inexact=self._coalitions.inexact, integrals=self._coalitions.integrals)
         return with_values(base, self._game, values, errors), with_values(base, self._game, own)
 
-    def _of(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, the squares of their errors, and ``O`` of consecutive samples ``[n]``: ``[K, n, players]`` each."""
+    def _estimate(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The values, their squared standard errors, and ``O``, of consecutive samples ``[n]``: ``[K, n, players]`` each."""
         base, baselines = self._base, self._game.baselines
         shares = (baselines.weights / baselines.weights.sum()).to(samples.device)
         outputs = base.targets.shape[1]
@@ -100,14 +101,14 @@ class Estimates:
                 single[rows] = True
             else:
                 within.index_add_(1, rows, part.variance * weight.square())
-        # Where baselines have one pair of chains each, the spread over the baselines is an upper limit.
+        # Where each baseline has a single pair of chains, the spread over the baselines is an upper bound of the variance.
         others = baselines.degrees_of_freedom
         between = (square - mean.square()).clamp(min=0) / others if others > 0 else torch.full_like(mean, torch.nan)
         variance = torch.where(single.unsqueeze(1), between, within)
         own, extra = mean.unflatten(0, (2, outputs))
         beta = (variance[outputs:].sum(2) / extra.square().sum(2)).clamp(max=1)
         if others <= 0:
-            # One pair of chains has no spread; half way was the best share on the nets that it was tried on.
+            # A single pair of chains has no spread to compute beta from: half way was best on the networks that it was tried on.
             beta[:, single] = 0.5
         values = own + beta.nan_to_num(0).unsqueeze(2) * extra
         weights = own.square() + (own + extra).square()
@@ -117,19 +118,19 @@ class Estimates:
         return values, variance[:outputs] + self._squared_bias(samples, values, bias), own
 
     def _squared_bias(self, samples: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Its mean over the players that have any influence, for these; 0 for the others."""
+        """``[K, n, players]``: the squared bias of the ``values``, for players that have any influence its mean over them, 0 for others."""
         deepshap = self._game.by_player([found.values.value[:, samples] for found in self._base.found], samples)
         influence = (deepshap != 0) | (values != 0)
         squares = ((deepshap - values) * bias.unsqueeze(1)).square()
         return squares.sum(2, keepdim=True) / influence.sum(2, keepdim=True).clamp(min=1) * influence
 
     def _parts(self, samples: Tensor) -> Iterator[_Part]:
-        """All of these samples with their baselines, those together that are run alike."""
+        """The chains of these samples with all of their baselines, by how many players differ: the pairs with few, then all others."""
         game, dial = self._game, self._dial
         every = torch.cartesian_prod(samples, torch.arange(game.baselines.number, device=samples.device))
         some = every.split(self._coalitions.at_once)
         differ = torch.cat([game.taking_part(*pairs.unbind(1)).sum(1) for pairs in some])
-        # Where none differ, nothing is to be added.
+        # Pairs in which no player differs have nothing to share.
         for players in differ[(differ > 0) & (differ <= dial.few_players)].unique().tolist():
             pairs = every[differ == players]
             yield from self._of_few(pairs, players)
@@ -140,7 +141,7 @@ class Estimates:
             yield from self._of_chains(every[many], legs, together / (1 - together))
 
     def _of_few(self, pairs: Tensor, players: int) -> Iterator[_Part]:
-        """Without bias, where so many players differ: exact, or of legs that change one player each."""
+        """Without bias, for pairs in which ``players`` of them differ: exact, or by chains whose legs change one player each."""
         if not self._dial.all_coalitions(players):
             yield from self._of_chains(pairs, players, torch.zeros_like(pairs[:, 0]))
             return
@@ -150,7 +151,7 @@ class Estimates:
             yield _Part(some, mean, torch.zeros_like(mean), torch.zeros_like(some[:, 0]))
 
     def _of_chains(self, pairs: Tensor, legs: int, bias: Tensor) -> Iterator[_Part]:
-        """Of chains of so many legs; where these have no ``bias``, each changes one player."""
+        """By chains of so many legs; if they have no ``bias``, each leg changes one player."""
         number = self._dial.chains(legs)
         step = self._at_once(2 * number)
         run = self._coalitions.by_blocks if bias.any() else self._coalitions.one_by_one
@@ -166,12 +167,12 @@ class Estimates:
             yield _Part(some, total.value, total.variance / (number - 1) if number > 1 else None, theirs)
 
     def _at_once(self, runs: int) -> int:
-        """How many of something that takes so many runs are run at once."""
+        """How many at once of what takes ``runs`` coalitions or chains each."""
         return max(1, self._coalitions.at_once // runs)
 
 
 def with_values(base: Explained, game: Game, values: Tensor, variance: Tensor | None = None) -> Explained:
-    """The base with values of players ``[K, N, players]``, and their variance, in the place of its own."""
+    """The base with the values of players ``[K, N, players]``, and their ``variance``, instead of its own."""
     deepshap = base.found[0].values
     assert isinstance(deepshap, Moments)
     sizes = [tensor[0].numel() for tensor in game.inputs[: game.explained]]

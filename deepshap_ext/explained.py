@@ -1,4 +1,4 @@
-"""What explaining inputs gave, chunk by chunk and in all."""
+"""What explaining inputs gave: of one chunk of them, and of all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Activations:
     own: bool
 
     def __add__(self, more: Activations) -> Activations:
-        """Those of these baselines and of more."""
+        """The same inputs with the baselines of both."""
         return replace(self, baselines=torch.cat([self.baselines, more.baselines], 1 if self.own else 0))
 
 
@@ -31,12 +31,14 @@ class Activations:
 class Explained:
     """What explaining ``B`` inputs gave, ``K`` outputs each.
 
-    ``found``: one an explained tensor; ``layers``: which of them are each layer's. ``outputs``, ``[B, K]``: the explained outputs for the
-    inputs; ``baseline_outputs``, ``[K, B]`` in float64: their mean over the baselines, or their value for each. ``weights``: the
-    baselines'. ``targets``, ``[B, K]``: which of the flattened outputs these are. ``inexact``: operations that keep attributions from
-    adding up, with the positions of the inputs concerned. ``cuts``: which layers' attributions add up, and together with which.
-    ``precision``: the least precise dtype that the passes computed in. ``integrals``: what was integrated, with how far its integral is
-    from adding up for the worst pair, in units of the explained output. ``activations``: one an explained tensor, if wanted.
+    - ``found``: the values, one item an explained tensor; ``layers``: which of these tensors are each layer's.
+    - ``outputs`` ``[B, K]``: the explained outputs for the inputs; ``targets`` ``[B, K]``: which of the flattened outputs these are.
+    - ``baseline_outputs`` ``[K, B]``, float64: the same outputs, averaged over the baselines or for each; ``weights``: of the baselines.
+    - ``inexact``: operations that keep attributions from adding up, with the positions of the inputs concerned.
+    - ``cuts``: which layers' attributions add up, and together with which.
+    - ``precision``: the least precise dtype that the passes computed in.
+    - ``integrals``: operations that were integrated, each with the largest gap of a pair, in units of the explained output.
+    - ``activations``: one item an explained tensor, if wanted.
     """
 
     found: list[Found]
@@ -57,7 +59,7 @@ class Explained:
         return self.baseline_outputs.mean(self.weights).t()
 
     def with_more_baselines(self, more: Explained) -> Explained:
-        """The same inputs against these baselines and more."""
+        """The same inputs against the baselines of both."""
         return replace(
             self,
             found=[one + other for one, other in zip(self.found, more.found, strict=True)],
@@ -69,7 +71,7 @@ class Explained:
         )
 
     def room(self, inputs: int) -> Explained:
-        """Room for so many inputs, explained like these."""
+        """Uninitialized tensors for so many inputs, of the shapes that these have, to be filled by :meth:`put`."""
 
         def of(tensor: Tensor, dim: int = 1) -> Tensor:
             return tensor.new_empty(*tensor.shape[:dim], inputs, *tensor.shape[dim + 1 :])
@@ -88,7 +90,7 @@ class Explained:
         )
 
     def put(self, first: int, part: Explained) -> None:
-        """Fill the places from ``first`` on."""
+        """Fill the places of the inputs from ``first`` on with those of ``part``."""
         here = slice(first, first + len(part.outputs))
         for dim, (ours, theirs) in enumerate(zip(self._tensors(), part._tensors(), strict=True)):
             for mine, its in zip(ours, theirs, strict=True):
@@ -100,14 +102,14 @@ class Explained:
         self.integrals = _largest(self.integrals, part.integrals)
 
     def _tensors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Those whose first dimension are the inputs, and those whose second."""
+        """The tensors whose first dimension is the inputs, and those whose second is."""
         own = [one.baselines for one in self.activations if one.own]
         first = [self.outputs, self.targets, *(one.inputs for one in self.activations), *own]
         return first, [self.baseline_outputs.value, *(tensor for one in self.found for tensor in one.tensors())]
 
 
 def _both(some: Sequence[Cut], others: Sequence[Cut]) -> list[Cut]:
-    """The layers that add up in both."""
+    """The cuts of both: a cut is whole where it is whole in both."""
     return [
         replace(one, whole=one.whole and other.whole, past=one.past or other.past)
         for one, other in zip(some, others, strict=True)

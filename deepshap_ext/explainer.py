@@ -10,34 +10,30 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .additivity import Balance, Check, checked
-from .additivity import check_additivity as check_that_values_add_up
+from .additivity import Balance, Check, check_choice, check_sums
 from .arguments import bytes_or_none, flag, one_of, positive_or_none, size_or_none
 from .attribution import Attribution, attribution
 from .baselines import Baselines, check_baselines, check_weights, examples, weighted
-from .capture.graph import Cut
-from .capture.model_call import Call
 from .combination import Combination
 from .dial import check_dial
-from .engine import Engine, within_memory
+from .engines import Engines
 from .estimates import dialled
 from .explanation import Explanation
-from .failures import as_the_model_takes, model_errors
+from .failures import model_errors
 from .found import Wanted, check_codes, check_wanted
-from .inputs import Given, check_rows, device_and_dtypes, dtypes_of, in_the_models_dtype, taken
-from .keywords import check_args, check_kwargs, check_sample_kwargs, names_of_inputs
+from .inputs import Given, check_rows, device_and_dtypes, given_tensors, in_the_models_dtype
+from .keywords import check_kwargs
 from .layers import model_and_layers
+from .memory import within_memory
 from .outputs import selector
-from .pairs import Pairing
 from .replay import replay_of
+from .rounding import Rounding
 from .rules.options import options
 from .structure import Structure
 from .targets import targeted
 
-#: How many ways of calling its model an explainer keeps what it knows of.
-_KEPT = 8
-#: How many rows of either side a model is found out about with, at first.
-_TRIED = 64
+#: How many rows of inputs and of baselines a model is probed with, at most.
+_EXAMPLES = 64
 
 
 class Explainer:
@@ -113,19 +109,21 @@ class Explainer:
         self._options = options(rules, softmax, on_unsupported)
         self._select = selector(output)
         self._constants = check_kwargs(kwargs)
-        #: The constants by the device that their tensors were moved to.
-        self._moved: dict[torch.device, dict[str | int, Any]] = {}
-        self._engines: dict[Any, Engine] = {}
+        self._engines = Engines(
+            self._model,
+            self._layers,
+            self._select,
+            self._constants,
+            self._options,
+            self._max_memory,
+            self._batch_size,
+        )
         self._replay = replay_of(compile)
 
     def __repr__(self) -> str:
         names = {module: name or "the model" for name, module in self._model.named_modules()}
         layers = "".join(f", layer {names[layer.module]!r} at its {layer.at}" for layer in self._layers)
         return f"{type(self).__name__}({type(self._model).__name__}{layers}, {self._options})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is known of constants by their identity does not hold for their copies.
-        return {**vars(self), "_moved": {}, "_engines": {}}
 
     @within_memory("the explanation")
     def attribute(
@@ -163,8 +161,8 @@ class Explainer:
                 ``lambda outputs: outputs.argmax(1)`` explains the predicted class.
             baselines: like X, ``[R, *features]`` that all samples share, or each sample's own, ``[N, R, *features]``; or what
                 ``shap.kmeans`` returns.
-            weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors are those of as
-                many equal ones as say the same, ``(sum w)^2 / sum w^2``.
+            weights: positive weights of the baselines, ``[R]``, in means over them; None: all the same. Standard errors take the number of
+                baselines to be ``(sum w)^2 / sum w^2``, so many of equal weight.
             args: the model's positional arguments behind its inputs. A tensor or an array has a row a sample, ``[N, ...]``, which holds
                 for its baselines as well; anything else is the same for all samples. They are not explained.
             sample_kwargs: keyword arguments with a row a sample, such as an attention mask, tensors ``[N, ...]``, likewise. A sample's
@@ -187,8 +185,8 @@ class Explainer:
             players: which features are one player, in a coalition together or not at all: integers from 0 on, of the features' shape, or
                 of X's for players of each sample; for several inputs a list. Values are then those of the players, ``[N, players]``,
                 also of several inputs. :mod:`deepshap_ext.players` makes them of patches, words and columns. None: each feature is one.
-            seed: of the random orders that ``passes`` draw; a sample has the same ones in any batch.
-            legs: into how many blocks an order is cut, at most half of the ``passes``; None: what is best for these.
+            seed: of the random orders of players that ``passes`` draws; a sample has the same orders in any batch.
+            legs: into how many blocks an order is cut, at most half of the ``passes``; None: the number that is best for these passes.
             out: where to write the values, some samples at a time: a numpy array, a memory map, a tensor or whatever else takes slices, of
                 the values' shape; for several inputs a list of them. X may then be anything that :meth:`iterate` takes.
 
@@ -222,53 +220,61 @@ class Explainer:
                 legs=legs,
             )
         one_of("pairing", pairing, ("grid", "aligned"))
-        check = checked(check_additivity)
-        given, listed = self._taken(X)
+        check = check_choice(check_additivity)
+        given, listed = self._given(X)
         inputs, device = self._inputs(given)
-        columns = [one.columns for one in given]
-        (compared, compared_listed), weights = weighted("baselines", baselines, weights)
-        if compared_listed != listed:
+        samples, features = inputs[0].shape[0], len(inputs)
+        (given_baselines, baselines_listed), weights = weighted("baselines", baselines, weights)
+        if baselines_listed != listed:
             raise TypeError("baselines must be a list of tensors exactly where X is one")
-        theirs = check_baselines(self._numbers(compared), weights, inputs, columns, device)
+        columns = [one.columns for one in given]
+        compared = check_baselines(self._numbers(given_baselines), weights, inputs, columns, device)
         structure = Structure(listed, self._several_layers)
         dial = check_dial(passes, players, seed, legs, inputs, listed)
         combination = None if combine is None else Combination(combine, structure)
         wanted = Wanted(standard_error, multipliers, combination, per_baseline, activations)
-        wanted = dial.wanted(wanted, self._layers, theirs.number)
-        check_wanted(wanted, theirs.number)
-        constants, rows = self._further(args, sample_kwargs, inputs[0].shape[0], device)
-        theirs = theirs.with_rows(list(rows.values()))
-        inputs = [*inputs, *rows.values()]
+        wanted = dial.wanted(wanted, self._layers, compared.number)
+        check_wanted(wanted, compared.number)
+        further = self._engines.further(args, sample_kwargs, samples, device)
+        compared = compared.with_rows(list(further.rows.values()))
+        inputs = [*inputs, *further.rows.values()]
 
         def run_on() -> dict[str, Sequence[Tensor]]:
-            return {"X": inputs, "baselines": theirs.in_a_row()}
+            return {"X": inputs, "baselines": compared.in_a_row()}
 
-        engine = self._engine(constants, list(rows), inputs, lambda: examples(theirs, inputs, _TRIED), run_on)
+        engine = self._engines.engine(further, inputs, lambda: examples(compared, inputs, _EXAMPLES), run_on)
         inputs = [tensor.to(dtype) for tensor, dtype in zip(inputs, engine.dtypes, strict=True)]
-        theirs = theirs.to(engine.dtypes)
+        compared = compared.to(engine.dtypes)
         check_codes(wanted, engine.call.explained(inputs) if engine.call.explains_inputs_of(self._model) else [])
-        choose, outputs = targeted(engine.output_shape or (1,), target, inputs[0].shape[0], device)
-        kind: Pairing = "per_sample" if theirs.own and pairing == "grid" else pairing
-        number = math.prod(outputs)
-        explanation = Explanation(engine, inputs, theirs, choose, number, kind, wanted, self._progress, self._replay)
-        layers = len(self._layers) if self._several_layers or not self._layers else None
+        choose, outputs = targeted(engine.output_shape or (1,), target, samples, device)
+        explanation = Explanation(
+            engine,
+            inputs,
+            compared,
+            choose,
+            outputs=math.prod(outputs),
+            pairing="per_sample" if compared.own and pairing == "grid" else pairing,
+            wanted=wanted,
+            progress=self._progress,
+            replay=self._replay,
+        )
         with model_errors(self._model, engine.call, self._options, run_on):
             explained = explanation.run()
-
-        def rounding(samples: Tensor, which: Tensor, cut: Cut) -> Tensor:
-            return explanation.rounding(samples, explained.targets[samples], which, cut.layers)
-
+        layers = len(self._layers) if self._several_layers or not self._layers else None
+        rounding = Rounding(engine, inputs, compared)
         balance = Balance(explained)
-        check_that_values_add_up(balance, check, self._tolerance, layers, rounding)
-        # Of weights that are not equal, as if there were as many equal ones as say the same.
-        others = theirs.degrees_of_freedom if standard_error else None
+        check_sums(balance, check, self._tolerance, layers, rounding)
+        degrees_of_freedom = compared.degrees_of_freedom if standard_error else None
         if not dial.plain:
             with model_errors(self._model, engine.call, self._options, run_on):
-                explained, own = dialled(dial, engine, dial.game(inputs, len(given), theirs), explained, self._progress)
-            check_that_values_add_up(Balance(own), check, self._tolerance, layers, rounding)
+                game = dial.game(inputs, features, compared)
+                explained, unbiased = dialled(dial, engine, game, explained, self._progress)
+            check_sums(Balance(unbiased), check, self._tolerance, layers, rounding)
             balance = Balance(explained)
-            structure, others = Structure(listed and players is None), 1.0 if standard_error else None
-        return attribution(balance, structure, others, outputs, target is None)
+            structure = Structure(listed and players is None)
+            # These variances are squared standard errors already.
+            degrees_of_freedom = 1.0 if standard_error else None
+        return attribution(balance, structure, degrees_of_freedom, outputs, target is None)
 
     def iterate(
         self, X: Any, target: Any = None, *, baselines: Any, rows: int | None = None, **more: Any
@@ -319,94 +325,41 @@ class Explainer:
         check_rows("baselines", given)
         inputs, device = self._inputs(given)
         number = inputs[0].shape[0]
-        constants, rows = self._further(args, sample_kwargs, number, device)
-        shared = Baselines([*inputs, *rows.values()], check_weights(weights, number), False)
-        engine = self._engine(
-            constants, list(rows), shared.tensors, lambda: shared.tensors, lambda: {"baselines": shared.tensors}
-        )
-        with model_errors(self._model, engine.call, self._options, lambda: {"baselines": shared.tensors}):
+        further = self._engines.further(args, sample_kwargs, number, device)
+        shared = Baselines([*inputs, *further.rows.values()], check_weights(weights, number), False)
+
+        def run_on() -> dict[str, Sequence[Tensor]]:
+            return {"baselines": shared.tensors}
+
+        engine = self._engines.engine(further, shared.tensors, lambda: shared.tensors, run_on)
+        with model_errors(self._model, engine.call, self._options, run_on):
             return engine.expected(shared.to(engine.dtypes)).reshape(engine.output_shape or (1,))
 
     def _with_memory(self, max_memory: int | None) -> Explainer:
-        """The same explainer without a bar, whose passes take so many bytes, for None as many as are free."""
+        """A copy without a progress bar whose passes take ``max_memory`` bytes; None: half of what is free."""
         other = copy.copy(self)
-        other._max_memory, other._progress, other._engines = max_memory, False, {}
+        other._max_memory, other._progress = max_memory, False
+        other._engines = self._engines.with_memory(max_memory)
         return other
 
     def _into(self, out: Any, X: Any, target: Any, **asked: Any) -> Attribution:
-        """The values written into ``out``; ``asked``: the other arguments of :meth:`attribute`."""
+        """Write the values into ``out``, some samples at a time; ``asked``: the other arguments of :meth:`attribute`."""
         from .scale.into import attribute_into
         from .scale.job import Job
 
         return attribute_into(out, Job(self, X, target, **asked))
 
-    def _taken(self, X: Any) -> tuple[list[Given], bool]:
-        """What :func:`taken` gives of the argument X, whose rows are checked."""
-        given, listed = taken("X", X)
+    def _given(self, X: Any) -> tuple[list[Given], bool]:
+        """The tensors of the argument X, checked, and whether it was a list of them."""
+        given, listed = given_tensors("X", X)
         check_rows("X", given)
         return given, listed
 
     def _numbers(self, given: list[Given]) -> list[Given]:
-        """An argument's tensors, integers as numbers where a background that the explainer was made with has numbers."""
+        """The tensors of an argument; an explainer with a background converts integers where the background has numbers."""
         return given
 
     def _inputs(self, given: Sequence[Given]) -> tuple[list[Tensor], torch.device]:
-        """Checked tensors as the model takes them, and the device that they are explained on."""
+        """Checked tensors in the dtype of the model's parameters and on their device, and the device."""
         device, dtypes = device_and_dtypes(self._model, given)
         return [tensor.to(device) for tensor in in_the_models_dtype(given, dtypes)], device
-
-    def _further(
-        self, args: Any, sample_kwargs: Any, samples: int, device: torch.device
-    ) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
-        """The model's further arguments: constants, and those with a row a sample."""
-        if device not in self._moved:
-            self._moved[device] = {
-                name: value.to(device) if isinstance(value, Tensor) else value
-                for name, value in self._constants.items()
-            }
-        if isinstance(args, tuple) and not args and sample_kwargs is None:
-            return self._moved[device], {}
-        dtype = next(iter(dtypes_of(self._model)), torch.get_default_dtype())
-        constants, rows = check_args(args, samples, dtype, device)
-        rows |= check_sample_kwargs(sample_kwargs, self._constants, samples, dtype, device)
-        return {**self._moved[device], **constants}, rows
-
-    def _engine(
-        self,
-        constants: dict[str | int, Any],
-        by_row: Sequence[str | int],
-        inputs: Sequence[Tensor],
-        examples: Callable[[], Sequence[Tensor]],
-        run_on: Callable[[], Mapping[str, Sequence[Tensor]]],
-    ) -> Engine:
-        """What runs the model with these further arguments on ``inputs`` and tensors like them. A new one finds out about the model with
-        ``examples()``, which are a part of what it is to be ``run_on()``."""
-        key = (
-            tuple((name, _identity(value)) for name, value in constants.items()),
-            tuple(by_row),
-            tuple((tensor.shape[1:], tensor.dtype, tensor.device) for tensor in inputs),
-        )
-        engine = self._engines.pop(key, None)
-        if engine is None:
-            names = names_of_inputs(self._model, len(inputs) - len(by_row), [*constants, *by_row])
-            call = Call(self._layers, self._select, constants, tuple(by_row), names)
-            some = examples()
-            dtypes = as_the_model_takes(self._model, call, self._options, some)
-
-            def taken(tensors: Sequence[Tensor]) -> list[Tensor]:
-                return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
-
-            with model_errors(
-                self._model, call, self._options, lambda: {name: taken(rows) for name, rows in run_on().items()}
-            ):
-                engine = Engine(self._model, call, taken(some), self._options, self._max_memory, self._batch_size)
-            # In one step: another thread may add or take away others.
-            for old in list(self._engines)[: 1 - _KEPT]:
-                self._engines.pop(old, None)
-        self._engines[key] = engine
-        return engine
-
-
-def _identity(value: Any) -> Any:
-    """What tells a constant from others while an engine holds it."""
-    return (type(value), value) if isinstance(value, (bool, int, float, str, type(None))) else id(value)

@@ -1,4 +1,4 @@
-"""Errors of the model's own: what it was run on, and what it would run on instead."""
+"""Errors that the model itself raises: a message that says what it was run on, and what it would run on instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .keywords import signature_of
 from .memory import is_out_of_memory
 from .rules.registry import Options
 
-#: What the layers that a model's inputs come to first take.
+#: What layers that often come first in a model take, by class; for messages.
 _TAKES: list[tuple[tuple[type[nn.Module], ...], Callable[[Any], str]]] = [
     ((nn.Linear,), lambda layer: f"[..., {layer.in_features}]"),
     ((nn.Conv1d, nn.ConvTranspose1d), lambda layer: f"[samples, {layer.in_channels}, length]"),
@@ -39,10 +39,10 @@ _TAKES: list[tuple[tuple[type[nn.Module], ...], Callable[[Any], str]]] = [
 def model_errors(
     model: nn.Module, call: Call, options: Options, inputs: Callable[[], Mapping[str, Sequence[Tensor]]]
 ) -> Iterator[None]:
-    """Around what runs the model on ``inputs()``, by the arguments' names: an error of its own says what it was run on.
+    """In this context, which runs the model on ``inputs()``, an error of the model's own becomes one that says what it was run on.
 
-    Whether an error that it raised is its own is tried: the plain model on the same rows, without capture. A missing dimension is looked
-    for in the first argument alone, to whose shape the others are held.
+    ``inputs()``: rows by the name of the argument that they came in. An error is the model's own if the plain model, without capture,
+    raises one on the same rows. Whether a dimension is missing is tried for the first argument alone: the others must have its shape.
     """
     try:
         yield
@@ -68,21 +68,22 @@ def model_errors(
 
 
 def _in_a_model(error: Exception) -> bool:
-    """Whether it was raised while a model ran, and not in what the user's functions make of its outputs or multipliers."""
+    """Whether the error was raised while a model ran, and not in a function of the user's that takes its outputs or multipliers."""
     return any(frame.f_code is Call.__call__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def as_the_model_takes(model: nn.Module, call: Call, options: Options, inputs: Sequence[Tensor]) -> list[torch.dtype]:
-    """The dtypes of ``inputs`` as the model takes them: integers are numbers of its dtype where it runs on these and not on integers."""
+    """The dtypes in which the model takes ``inputs``: that of its parameters for integers if it runs on those and not on integers."""
     plain = _Plain(model, call, options)
     explained, _ = plain.split(inputs)
     number = next(iter(dtypes_of(model)), torch.get_default_dtype())
     given = [tensor.dtype for tensor in inputs]
     if all(tensor.is_floating_point() for tensor in explained):
         return given
-    # Torch looks nothing up for integers of one or two bytes, in which one-hot rows are stored: these may be numbers beside codes.
-    for bytes_ in (0, 2, 8):
-        taken = [dtype if dtype.is_floating_point or dtype.itemsize > bytes_ else number for dtype in given]
+    # First as they are; then integers of one or two bytes as numbers, because torch looks nothing up for them and one-hot rows are often
+    # stored in them; then all integers.
+    for size in (0, 2, 8):
+        taken = [dtype if dtype.is_floating_point or dtype.itemsize > size else number for dtype in given]
         taken[len(explained) :] = given[len(explained) :]
         if plain.runs([tensor[:2].to(dtype) for tensor, dtype in zip(inputs, taken, strict=True)]):
             return taken
@@ -114,11 +115,11 @@ class _Plain:
         return True
 
     def takes_any_number_of(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether it runs on batches of another size than these rows'."""
+        """Whether the model also runs on batches of two and of three copies of the first row."""
         return all(self.runs([tensor[:1].expand(count, *tensor.shape[1:]) for tensor in inputs]) for count in (2, 3))
 
     def takes_as_one_sample(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether it gives two samples, each all of these rows, an output each."""
+        """Whether the model gives two outputs for two samples that are each all of these rows."""
         try:
             output = self.call.select(self([tensor.expand(2, *tensor.shape) for tensor in inputs]))
         except Exception:
@@ -145,7 +146,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _layer(model: nn.Module, error: Exception) -> list[str]:
-    """The layer that it stopped in, or else the first of those that are known to take something."""
+    """What the layer takes in which the model stopped; if that is not known, what the first layer takes of those for which it is."""
     names = {module: name or "the model" for name, module in model.named_modules()}
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     inside = [module for module in running if isinstance(module, nn.Module) and module in names]
@@ -162,12 +163,12 @@ def _takes(module: nn.Module) -> str | None:
 
 
 def _as_one_sample(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
-    """The advice to give one sample its batch dimension, where it works."""
+    """The advice to give a single sample its batch dimension; empty where the model would not run then, either."""
     return f"; it runs on {name} as one sample of a batch: pass {name}[None]" if plain.takes_as_one_sample(rows) else ""
 
 
 def _all_together(name: str, rows: Sequence[Tensor], plain: _Plain) -> str:
-    """The advice for a model that takes the rows only all together: they may be one sample."""
+    """The advice for a model that runs on these rows only all together, so that they may be one sample; empty for other models."""
     if plain.takes_any_number_of(rows):
         return ""
     return _as_one_sample(name, rows, plain) or (

@@ -1,4 +1,4 @@
-"""What is taken of the pairs of inputs and baselines: their contributions, multipliers, or what a function makes of both."""
+"""What the pair pass finds: contributions, multipliers, or what a function of the user's makes of them and of both sides."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 
 from . import ops
 from .arguments import flag
+from .arrays import wide
 from .capture.layout import BATCH_FIRST, Layout
 from .combination import Combination
 from .moments import Each, Moments, OverBaselines, over_baselines
 from .pairs import Pairs
-from .rules.normalization import wide
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: the ``variance`` of values over the baselines; ``multipliers`` beside the values; values that ``combine``, a
-    function of the user's, makes in place of contributions; numbers for each baseline instead of their mean (``each``); the explained
-    tensors themselves (``activations``).
+    """What the user wants of the pairs.
+
+    ``variance``: that of the values over the baselines. ``multipliers``: these too. ``combine``: a function that makes the values, in place
+    of contributions. ``each``: numbers for each baseline instead of their mean. ``activations``: the explained tensors themselves.
     """
 
     variance: bool = False
@@ -32,12 +33,12 @@ class Wanted:
 
     @property
     def by_pair(self) -> bool:
-        """Whether every pair's own numbers are needed."""
+        """Whether the numbers of every single pair are needed."""
         return self.each or self.combine is not None
 
 
 def check_wanted(wanted: Wanted, baselines: int) -> None:
-    """The arguments of a call that it is made of."""
+    """Check the arguments of :meth:`deepshap_ext.Explainer.attribute` that ``wanted`` has, for so many baselines."""
     for name, value in (
         ("standard_error", wanted.variance),
         ("multipliers", wanted.multipliers),
@@ -52,7 +53,7 @@ def check_wanted(wanted: Wanted, baselines: int) -> None:
 
 
 def check_codes(wanted: Wanted, inputs: Sequence[Tensor]) -> None:
-    """Nothing is wanted that ``inputs``, which are explained themselves, do not have where they are integers."""
+    """Refuse to give what explained integers do not have; ``inputs`` are the model's own, if they are explained."""
     codes = [tensor.dtype for tensor in inputs if not tensor.is_floating_point()]
     if codes and (wanted.multipliers or wanted.combine is not None):
         raise TypeError(
@@ -63,8 +64,11 @@ def check_codes(wanted: Wanted, inputs: Sequence[Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """Of one explained tensor, for ``K`` outputs of ``B`` inputs: its ``values`` ``[K, B, ...]``; the sums ``[K, B]`` of its contributions
-    (``totals``) and of their absolute values (``sizes``), in float64; and the ``multipliers``, if wanted."""
+    """What was found of one explained tensor, for ``K`` outputs of ``B`` inputs.
+
+    ``values`` ``[K, B, ...]``; ``totals`` and ``sizes`` ``[K, B]``, float64: the sums of its contributions and of their absolute values;
+    ``multipliers`` ``[K, B, *features]``, if wanted.
+    """
 
     values: OverBaselines
     totals: OverBaselines
@@ -72,7 +76,7 @@ class Found:
     multipliers: OverBaselines | None
 
     def __add__(self, other: Found) -> Found:
-        """Over the baselines of both."""
+        """The numbers over the baselines of both."""
         parts = zip(self._parts(), other._parts(), strict=True)
         return Found(*(None if one is None else one + more for one, more in parts))  # type: ignore[arg-type, operator]
 
@@ -81,7 +85,7 @@ class Found:
         return Found(*(None if one is None else one.map(function) for one in self._parts()))  # type: ignore[arg-type]
 
     def of_first(self, number: int, weight: Tensor) -> Found:
-        """Over the first baselines, of this total weight, where the others had none."""
+        """The numbers over the first baselines, which have this total ``weight``, where the others had weight 0."""
         return Found(*(None if one is None else one.of_first(number, weight) for one in self._parts()))  # type: ignore[arg-type]
 
     def tensors(self) -> list[Tensor]:
@@ -93,60 +97,45 @@ class Found:
 
 
 def of_all_outputs(parts: Sequence[Found]) -> Found:
-    """What was found for some outputs and for others."""
+    """What was found for all outputs, from what was found for some of them each."""
     first, *others = parts
     stacks = iter(list(zip(*(part.tensors() for part in parts), strict=True)))
     return first.map(lambda tensor: torch.cat(next(stacks))) if others else first
 
 
-def of_outputs(
-    wanted: Wanted,
-    pairs: Pairs,
-    chosen: Tensor,
-    rows: Tensor,
-    weights: Tensor,
-    layouts: Sequence[Layout],
-    repeats: int,
-    inputs: int,
-) -> list[Found]:
-    """What is found of every explained tensor for flattened outputs ``chosen`` ``[K, samples]``; the rest as :func:`of_pairs` takes it."""
-    # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
-    number = len(chosen)
-    if number == 1:
-        found = pairs.multipliers(chosen.expand(len(rows), -1), rows)
-    else:
-        found = pairs.multipliers(chosen.repeat(len(rows), 1), rows.repeat_interleave(number))
-    made = [multipliers.detach() for multipliers in found]
-    return of_pairs(wanted, made, pairs, rows, weights, layouts, repeats, inputs)
+@dataclass(frozen=True)
+class Against:
+    """The baselines of one backward: ``rows`` ``[J]`` of the reference pass, with ``weights`` ``[J]``.
 
-
-def of_pairs(
-    wanted: Wanted,
-    multipliers: Sequence[Tensor],
-    pairs: Pairs,
-    rows: Tensor,
-    weights: Tensor,
-    layouts: Sequence[Layout],
-    repeats: int,
-    inputs: int,
-) -> list[Found]:
-    """What ``multipliers`` ``[J * K, *explained.shape]`` of every explained tensor give, for the first ``inputs`` inputs.
-
-    ``rows`` ``[J]``: the baselines that they belong to. In aligned pairs there is one row, and ``repeats`` consecutive rows of the tensors
-    are one input's, each with another baseline. ``weights``: of the baselines, ``[J]`` or ``[repeats]``.
+    There are ``inputs`` inputs. In aligned pairs each is ``repeats`` consecutive rows of the input pass, with another baseline each: then
+    there is a single row, and ``weights`` are ``[repeats]``.
     """
-    tensors = list(zip(multipliers, pairs.inputs.explained, pairs.baselines.explained, layouts, strict=True))
-    if not wanted.by_pair:
-        found = [_averaged(wanted, *one, pairs, rows, weights, repeats, inputs) for one in tensors]
+
+    rows: Tensor
+    weights: Tensor
+    inputs: int
+    repeats: int = 1
+
+
+def of_outputs(
+    wanted: Wanted, pairs: Pairs, targets: Tensor, layouts: Sequence[Layout], against: Against
+) -> list[Found]:
+    """What the pair pass finds of every explained tensor, by their ``layouts``, for the flattened outputs ``targets`` ``[K, rows]``."""
+    # The outputs of one baseline are neighbours: the kernels compute a multiplier once for all of them.
+    number, rows = len(targets), against.rows
+    if number == 1:
+        multipliers = pairs.multipliers(targets.expand(len(rows), -1), rows)
     else:
-        sides = [_sides(*one, pairs, rows, repeats, inputs) for one in tensors]
-        contributions = [m * (x - r) for m, x, r in sides]
-        made = contributions if wanted.combine is None else wanted.combine(sides, pairs.inputs.layers)
-        found = [
-            _by_pair(wanted, values, each, m, weights)
-            for values, each, (m, _, _) in zip(made, contributions, sides, strict=True)
-        ]
-    # Integers are float64 whatever the model computes in, so that they can be told apart; their values need not be.
+        multipliers = pairs.multipliers(targets.repeat(len(rows), 1), rows.repeat_interleave(number))
+    tensors = [
+        _Tensor(m.detach(), x, r, layout)
+        for m, x, r, layout in zip(multipliers, pairs.inputs.explained, pairs.baselines.explained, layouts, strict=True)
+    ]
+    if wanted.by_pair:
+        found = _by_pair(wanted, tensors, pairs, against)
+    else:
+        found = [_averaged(wanted, tensor, pairs, against) for tensor in tensors]
+    # Explained integers are float64 whatever the model computes in, so that different ones stay different; their values need not be.
     dtype = torch.promote_types(pairs.inputs.output.dtype, torch.float32)
     return [
         replace(one, values=one.values.map(lambda tensor: tensor.to(dtype))) if integers else one
@@ -154,41 +143,8 @@ def of_pairs(
     ]
 
 
-def _averaged(
-    wanted: Wanted,
-    m: Tensor,
-    x: Tensor,
-    r: Tensor,
-    layout: Layout,
-    pairs: Pairs,
-    rows: Tensor,
-    weights: Tensor,
-    repeats: int,
-    inputs: int,
-) -> Found:
-    geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
-    mine = torch.ones_like(weights[:1]) if repeats > 1 else weights
-    mean, variance, multiplier = ops.contribution(
-        m.unflatten(0, (len(rows), -1)), x, r, rows, mine.to(x.device), *geometry, with_multipliers=wanted.multipliers
-    )
-    total = weights.sum()
-
-    def over(tensor: Tensor | None, spread: Tensor | None = None) -> OverBaselines | None:
-        if tensor is None:
-            return None
-        if repeats > 1:
-            return over_baselines(by_input(tensor, layout, repeats, inputs), weights, False, wanted.variance)
-        variance = None if spread is None else by_input(spread, layout, 1, inputs).squeeze(2)
-        return Moments(total, by_input(tensor, layout, 1, inputs).squeeze(2), variance)
-
-    values = over(mean, variance if wanted.variance else None)
-    assert values is not None
-    return Found(values, *sums(values), over(multiplier))
-
-
 def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
-    """The contributions' own sums, and those of their absolute values."""
-
+    """The sums of contributions, and those of their absolute values, for every input and output; float64."""
     first = 3 if isinstance(values, Each) else 2
     flat = values.value.double().unsqueeze(-1).flatten(first)
 
@@ -198,36 +154,81 @@ def sums(values: OverBaselines) -> tuple[OverBaselines, OverBaselines]:
     return of(flat.sum(first)), of(flat.abs().sum(first))
 
 
-def _by_pair(wanted: Wanted, values: Tensor, contributions: Tensor, m: Tensor, weights: Tensor) -> Found:
-    each = wanted.each
-    return Found(
-        over_baselines(values, weights, each, wanted.variance),
-        *sums(over_baselines(contributions, weights, each)),
-        over_baselines(m, weights, each) if wanted.multipliers else None,
-    )
-
-
-def _sides(
-    m: Tensor, x: Tensor, r: Tensor, layout: Layout, pairs: Pairs, rows: Tensor, repeats: int, inputs: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Multipliers, inputs and baselines of every pair, ``[K, B, J, *features]`` each, in float32 at least."""
-
-    multipliers = by_input(wide(m), layout, repeats, inputs).unflatten(0, (len(rows), -1)).movedim(0, 2).flatten(2, 3)
-    number = len(pairs.baselines.output)
-    if pairs.pairing == "aligned":
-        baselines = by_input(wide(r).expand_as(x)[None], layout, repeats, inputs)
-    elif pairs.pairing == "per_sample":
-        baselines = by_input(wide(r)[None], layout, number // pairs.samples, inputs)[:, :, rows]
-    else:
-        baselines = by_input(wide(r)[None], layout, number, 1)[:, :, rows]
-    mine = by_input(wide(x)[None], layout, repeats, inputs)
-    return multipliers, mine.expand_as(multipliers), baselines.expand_as(multipliers)
-
-
 def by_input(tensor: Tensor, layout: Layout, repeats: int, inputs: int) -> Tensor:
-    """``[K, inputs, repeats, *features]`` from ``K`` tensors of this layout, whose first ``inputs * repeats`` rows are the inputs'."""
+    """``[K, inputs, repeats, *features]`` from ``K`` tensors of this layout, of which each input has ``repeats`` consecutive rows.
+
+    Rows behind ``inputs * repeats`` are left out.
+    """
     if layout == BATCH_FIRST:
         return tensor[:, : inputs * repeats].unflatten(1, (inputs, repeats))
     inside = replace(layout, dim=layout.dim + 1)
     split = inside.split(tensor).movedim(inside.dim + 1, 1).flatten(inside.dim + 1, inside.dim + 2)
     return split.squeeze(inside.dim + 1)[:, : inputs * repeats].unflatten(1, (inputs, repeats))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An explained tensor: its multipliers ``[J * K, *x.shape]`` and its values ``x`` and ``r`` on both sides."""
+
+    multipliers: Tensor
+    x: Tensor
+    r: Tensor
+    layout: Layout
+
+
+def _averaged(wanted: Wanted, tensor: _Tensor, pairs: Pairs, against: Against) -> Found:
+    """Contributions averaged over the baselines by the native operation, so that no tensor has all pairs."""
+    x, layout = tensor.x, tensor.layout
+    multipliers = tensor.multipliers.unflatten(0, (len(against.rows), -1))
+    weights = (torch.ones_like(against.weights[:1]) if against.repeats > 1 else against.weights).to(x.device)
+    geometry = (layout.outer(x.shape), pairs.samples, pairs.pairing)
+    mean, variance, multiplier = ops.contribution(
+        multipliers, x, tensor.r, against.rows, weights, *geometry, with_multipliers=wanted.multipliers
+    )
+    total = against.weights.sum()
+
+    def over(mean: Tensor | None, variance: Tensor | None = None) -> OverBaselines | None:
+        if mean is None:
+            return None
+        by_baseline = by_input(mean, layout, against.repeats, against.inputs)
+        if against.repeats > 1:
+            return over_baselines(by_baseline, against.weights, False, wanted.variance)
+        spread = None if variance is None else by_input(variance, layout, 1, against.inputs).squeeze(2)
+        return Moments(total, by_baseline.squeeze(2), spread)
+
+    values = over(mean, variance if wanted.variance else None)
+    assert values is not None
+    return Found(values, *sums(values), over(multiplier))
+
+
+def _by_pair(wanted: Wanted, tensors: Sequence[_Tensor], pairs: Pairs, against: Against) -> list[Found]:
+    """Contributions, or what ``combine`` makes of both sides, from tensors that have all pairs."""
+    sides = [_sides(tensor, pairs, against) for tensor in tensors]
+    contributions = [m * (x - r) for m, x, r in sides]
+    made = contributions if wanted.combine is None else wanted.combine(sides, pairs.inputs.layers)
+    weights, each = against.weights, wanted.each
+    return [
+        Found(
+            over_baselines(values, weights, each, wanted.variance),
+            *sums(over_baselines(one, weights, each)),
+            over_baselines(m, weights, each) if wanted.multipliers else None,
+        )
+        for values, one, (m, _, _) in zip(made, contributions, sides, strict=True)
+    ]
+
+
+def _sides(tensor: _Tensor, pairs: Pairs, against: Against) -> tuple[Tensor, Tensor, Tensor]:
+    """Multipliers, inputs and baselines of every pair, ``[K, B, J, *features]`` each, in float32 at least."""
+    rows, repeats, inputs = against.rows, against.repeats, against.inputs
+    x, r, layout = wide(tensor.x), wide(tensor.r), tensor.layout
+    by_row = by_input(wide(tensor.multipliers), layout, repeats, inputs).unflatten(0, (len(rows), -1))
+    multipliers = by_row.movedim(0, 2).flatten(2, 3)
+    number = len(pairs.baselines.output)
+    if pairs.pairing == "aligned":
+        baselines = by_input(r.expand_as(x)[None], layout, repeats, inputs)
+    elif pairs.pairing == "per_sample":
+        baselines = by_input(r[None], layout, number // pairs.samples, inputs)[:, :, rows]
+    else:
+        baselines = by_input(r[None], layout, number, 1)[:, :, rows]
+    mine = by_input(x[None], layout, repeats, inputs)
+    return multipliers, mine.expand_as(multipliers), baselines.expand_as(multipliers)

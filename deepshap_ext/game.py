@@ -13,8 +13,9 @@ from .baselines import Baselines
 
 @dataclass(frozen=True)
 class Game:
-    """Players that each hold some features of a sample: those of a player inside a coalition have the sample's values, all others the
-    baseline's.
+    """Players that each hold some features of a sample.
+
+    In a coalition's input, the features of its players have the sample's values, and all others the baseline's.
 
     ``inputs``: the model's inputs ``[N, ...]``, of which the first ``explained`` are explained, and behind them further arguments that a
     sample shares with its baselines. ``labels`` ``[1 or N, F]``: the player of each of the ``F`` features of all explained inputs; None:
@@ -28,7 +29,7 @@ class Game:
     players: int
 
     def taking_part(self, samples: Tensor, baselines: Tensor) -> Tensor:
-        """``[C, players]``: the players that differ between these samples and their baselines, ``[C]`` each; the others change nothing."""
+        """``[C, players]``: which players differ between these samples and their baselines, ``[C]`` each; others can change nothing."""
         sides = zip(*self.sides(samples, baselines), strict=True)
         differ = torch.cat([(x != r).reshape(len(x), -1) for x, r in sides][: self.explained], 1)
         return differ if self.labels is None else self.summed(differ.int()[None], samples)[0] > 0
@@ -48,12 +49,12 @@ class Game:
         return [*points, *sides[0][self.explained :]]
 
     def by_player(self, values: Sequence[Tensor], samples: Tensor) -> Tensor:
-        """``[K, C, players]`` float64: of numbers of features, ``[K, C, *features]`` of each explained input, the sums over each player."""
+        """``[K, C, players]`` float64: the sum over each player's features of ``values``, ``[K, C, *features]`` an explained input."""
         of_features = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in values], 2)
         return of_features if self.labels is None else self.summed(of_features, samples)
 
     def summed(self, of_features: Tensor, samples: Tensor) -> Tensor:
-        """``[K, C, players]`` from ``[K, C, F]``."""
+        """``[K, C, players]``: the sum over each player's features of numbers ``[K, C, F]``."""
         labels = self._labels_of(samples).expand_as(of_features)
         return of_features.new_zeros(*of_features.shape[:2], self.players).scatter_add_(2, labels, of_features)
 

@@ -29,7 +29,7 @@ class Given:
 
 
 def device_and_dtypes(model: nn.Module, data: Sequence[Given]) -> tuple[torch.device, list[torch.dtype]]:
-    """The device of the model's parameters and buffers, that of the background where it has none; and what :func:`dtypes_of` gives."""
+    """The device of the model's parameters and buffers, or of ``data`` where it has none; and the dtypes of its parameters."""
     modules = _modules(model)
     devices = {
         tensor.device
@@ -61,7 +61,7 @@ def _dtypes(modules: Sequence[nn.Module]) -> list[torch.dtype]:
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:
-    """The model's modules in the order of ``model.modules()``, whose nested generators take several times as long."""
+    """``list(model.modules())``, whose nested generators take several times as long."""
     found: dict[nn.Module, None] = {}
     waiting = [model]
     while waiting:
@@ -72,7 +72,7 @@ def _modules(model: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-def taken(name: str, value: Any) -> tuple[list[Given], bool]:
+def given_tensors(name: str, value: Any) -> tuple[list[Given], bool]:
     """The tensors of ``value``, and whether it was a list of them."""
     listed = isinstance(value, (list, tuple))
     values = list(value) if listed else [value]
@@ -88,7 +88,7 @@ def taken(name: str, value: Any) -> tuple[list[Given], bool]:
 
 
 def check_rows(name: str, given: Sequence[Given]) -> None:
-    """Batches of real and finite numbers that are not empty and of one length."""
+    """Check that these are batches of real and finite numbers, not empty and of one length."""
     for one in given:
         if one.tensor.dim() == 0:
             raise ValueError(f"{one.label} must have shape [samples, ...], got a single number")
@@ -106,9 +106,9 @@ def check_rows(name: str, given: Sequence[Given]) -> None:
 
 
 def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    """Floating-point numbers in the first of the model's ``dtypes``.
+    """The tensors, with floating-point numbers in the first of the ``dtypes`` of the model's parameters, else torch's default dtype.
 
-    Tensors that have another of them stay as they are, and so do all tensors for a model without parameters.
+    What came as a tensor keeps its dtype if that is one of the model's, or if the model has no parameters.
     """
     first = dtypes[0] if dtypes else torch.get_default_dtype()
     return [
@@ -120,7 +120,10 @@ def in_the_models_dtype(given: Sequence[Given], dtypes: Sequence[torch.dtype]) -
 def like(
     name: str, given: Sequence[Given], others: Sequence[Tensor], leading: Sequence[str], whose: str = "the background"
 ) -> list[Tensor]:
-    """As many tensors as ``others``, of their feature shapes behind the ``leading`` dimensions, in their dtypes; ``whose`` they are."""
+    """The tensors in the dtypes of the ``others``, checked: as many, with the shapes of their features behind ``leading`` dimensions.
+
+    ``leading``: what messages call these dimensions; ``whose``: what they call the others.
+    """
     if len(given) != len(others):
         raise ValueError(f"{name}: {whose} has {len(others)} input(s), got {len(given)}")
     tensors = []
@@ -143,7 +146,7 @@ def like(
 
 
 def check_columns(other: str, given: Sequence[Given], others: Columns) -> None:
-    """Where both are data frames, the columns of the ``other`` in its order."""
+    """Check that data frames have the columns ``others`` of the argument ``other``, in its order, where that was a data frame too."""
     for one, columns in zip(given, others, strict=True):
         if one.columns is not None and columns is not None and one.columns != columns:
             raise ValueError(

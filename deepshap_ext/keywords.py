@@ -1,9 +1,10 @@
-"""Further arguments of the model as the user passes them: constants, and those with a row a sample."""
+"""The model's arguments besides its inputs (``kwargs``, ``sample_kwargs``, ``args``) as the user passes them, checked."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,19 @@ from .arguments import shown
 from .arrays import as_tensor
 
 
+@dataclass(frozen=True)
+class Further:
+    """The model's arguments besides its inputs, by name, or by number where they are positional ones behind the inputs.
+
+    ``constants`` are the same for all samples; ``rows`` are tensors ``[N, ...]`` with a row a sample.
+    """
+
+    constants: dict[str | int, Any]
+    rows: dict[str | int, Tensor]
+
+
 def check_kwargs(constants: Any) -> dict[str | int, Any]:
-    """The model's constant keyword arguments."""
+    """The argument ``kwargs``: keyword arguments that are the same for all samples."""
     _check_names("kwargs", constants)
     for name, value in (constants or {}).items():
         if isinstance(value, Tensor) and value.is_meta:
@@ -26,7 +38,7 @@ def check_kwargs(constants: Any) -> dict[str | int, Any]:
 def check_sample_kwargs(
     values: Any, constants: Container[str | int], samples: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str | int, Tensor]:
-    """A tensor ``[samples, ...]`` by name, on the model's device; arrays of floats become ``dtype``."""
+    """The argument ``sample_kwargs``: a tensor ``[samples, ...]`` by name, on ``device``; arrays of floats become ``dtype``."""
     _check_names("sample_kwargs", values)
     both = sorted(name for name in values or () if name in constants)
     if both:
@@ -42,24 +54,21 @@ def check_sample_kwargs(
     return rows
 
 
-def check_args(
-    values: Any, samples: int, dtype: torch.dtype, device: torch.device
-) -> tuple[dict[str | int, Any], dict[str | int, Tensor]]:
-    """The model's positional arguments behind its inputs, by number: constants, and tensors and arrays ``[samples, ...]``."""
+def check_args(values: Any, samples: int, dtype: torch.dtype, device: torch.device) -> Further:
+    """The argument ``args``, by number: tensors and arrays ``[samples, ...]`` have a row a sample, anything else is a constant."""
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"args must be a tuple of the model's arguments behind its inputs, got {shown(values)}")
-    constants: dict[str | int, Any] = {}
-    rows: dict[str | int, Tensor] = {}
+    found = Further({}, {})
     for number, value in enumerate(values):
         if isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0:
-            rows[number] = _by_row(f"args[{number}]", value, samples, dtype, device)
+            found.rows[number] = _by_row(f"args[{number}]", value, samples, dtype, device)
         else:
-            constants[number] = value
-    return constants, rows
+            found.constants[number] = value
+    return found
 
 
 def _by_row(label: str, value: Any, samples: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor ``[samples, ...]``. Infinities are taken: an additive attention mask has them."""
+    """A tensor ``[samples, ...]``. Infinities are allowed, since an additive attention mask has them."""
     row = as_tensor(label, value)
     if not isinstance(value, Tensor) and row.is_floating_point():
         row = row.to(dtype)
@@ -76,7 +85,7 @@ def _check_names(name: str, value: Any) -> None:
 
 
 def signature_of(model: nn.Module) -> inspect.Signature | None:
-    """What the model's forward takes; None for one that does not say, as functions written in C."""
+    """The signature of the model's forward; None where there is none to inspect, as for a function written in C."""
     try:
         return inspect.signature(model.forward)
     except ValueError:
@@ -84,7 +93,7 @@ def signature_of(model: nn.Module) -> inspect.Signature | None:
 
 
 def names_of_inputs(model: nn.Module, inputs: int, further: Sequence[str | int]) -> list[str]:
-    """By which names the model takes its inputs where keyword arguments stand before them; none where these come behind."""
+    """The names that the model's ``inputs`` are passed by: where one of the ``further`` arguments takes a place before them; else none."""
     keywords = [key for key in further if isinstance(key, str)]
     signature = signature_of(model)
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -14,7 +14,7 @@ from .capture.model_call import Layer
 
 
 def model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[Layer], bool]:
-    """The model, the layers to explain, and whether they were given as a list."""
+    """The arguments ``model``, ``at`` and ``call``, checked: the model, the layers to explain, and whether these were given as a list."""
     layers: Any = None
     if pair := isinstance(model, tuple):
         if len(model) != 2:
@@ -24,21 +24,7 @@ def model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[La
         raise TypeError(
             f"model must be a torch.nn.Module or the pair (model, layer), got {type(model).__name__}{_advice(model)}"
         )
-    for name, module in model.named_modules():
-        title = f"model.{name}" if name else "model"
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{title} is a TorchScript module, whose operations cannot be followed: explain the module it was scripted or traced from"
-            )
-        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
-            raise TypeError(f"{title} is a DataParallel, which spreads a batch over devices: explain {title}.module")
-        if type(module).__module__.startswith("torch.ao.nn") and "quantized" in type(module).__module__:
-            raise TypeError(
-                f"{title} is a quantized module, which has no gradient: explain the module it was made from"
-            )
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if torch.nn.parameter.is_lazy(tensor):
-            raise ValueError(f"model.{name} is not initialized: call the model once on a batch")
+    _check_model(model)
     several = pair and isinstance(layers, (list, tuple))
     if several and not layers:
         raise ValueError("layer must be a module or a list of modules, got an empty list")
@@ -54,6 +40,25 @@ def model_and_layers(model: Any, at: Any, call: Any) -> tuple[nn.Module, list[La
             f"at and call are about the layer of (model, layer), and there is none: got at={shown(at)}, call={shown(call)}"
         )
     return model, [Layer(*each) for each in zip(modules, places, calls, strict=False)], several
+
+
+def _check_model(model: nn.Module) -> None:
+    """Refuse modules whose operations cannot be followed, or that have no parameters yet."""
+    for name, module in model.named_modules():
+        title = f"model.{name}" if name else "model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{title} is a TorchScript module, whose operations cannot be followed: explain the module it was scripted or traced from"
+            )
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise TypeError(f"{title} is a DataParallel, which spreads a batch over devices: explain {title}.module")
+        if type(module).__module__.startswith("torch.ao.nn") and "quantized" in type(module).__module__:
+            raise TypeError(
+                f"{title} is a quantized module, which has no gradient: explain the module it was made from"
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(f"model.{name} is not initialized: call the model once on a batch")
 
 
 def _module(model: nn.Module, layer: Any) -> nn.Module:
@@ -78,7 +83,7 @@ def _module(model: nn.Module, layer: Any) -> nn.Module:
 
 
 def _advice(model: Any) -> str:
-    """What to pass instead of what is passed by mistake most."""
+    """What to pass instead of a value that is often passed by mistake."""
     if isinstance(model, torch.export.ExportedProgram):
         return ": explain its module()"
     if isinstance(model, Mapping):
@@ -91,8 +96,9 @@ def _advice(model: Any) -> str:
 
 
 def _one_a_layer(name: str, value: Any, modules: Sequence[nn.Module], several: bool) -> list[Any]:
+    """The argument ``name``, one value for all layers or a list, as a list with one value a layer."""
     if not isinstance(value, (list, tuple)):
-        # One value even where there is no layer, so that it is checked all the same.
+        # At least one, so that the value is checked even where there is no layer.
         return [value] * max(len(modules), 1)
     if not several or len(value) != len(modules):
         raise ValueError(

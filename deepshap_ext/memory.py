@@ -1,11 +1,13 @@
-"""How much memory a pass takes and how much there is."""
+"""How much memory passes take and how much there is, and the error where it does not do."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import finalize
 
@@ -14,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .capture.dependence import tensors_in
-from .errors import ExplanationError
+from .errors import ExplanationError, OutOfMemoryError
 
 
 class MemoryMeter(TorchDispatchMode):
-    """Bytes of the tensors that operations in this context have made and that are still alive, now and at most; and of the largest."""
+    """Counts bytes of the tensors that operations in this context make: ``live`` now, ``peak`` at most, and ``largest`` of one tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,7 +31,7 @@ class MemoryMeter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Guarding against compilation, which happens nowhere here, would import all of torch._dynamo: seconds.
+        # Nothing is compiled in this context. True would have torch import torch._dynamo, which takes seconds.
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,50 +63,82 @@ class MemoryMeter(TorchDispatchMode):
 
 
 def _dense_in(value: Any) -> Iterator[Tensor]:
-    """Sparse tensors, a model's constants, have no storage of their own."""
+    """The dense tensors in ``value``: sparse ones, which are constants of a model, have no storage."""
     return (tensor for tensor in tensors_in(value) if tensor.layout == torch.strided)
 
 
-#: Bytes of a tensor on the CPU that is made and freed over and over. glibc gives larger blocks (from 32 MiB on) back to the system each
-#: time, and writing to fresh pages is several times slower than to warm ones.
+#: The most bytes that a tensor on the CPU should have if it is made and freed over and over. glibc returns larger blocks (from 32 MiB on)
+#: to the system each time, and writing to fresh pages is several times slower than to warm ones.
 WARM = 16 << 20
 
-#: How many times what lies in it at once, at most, glibc's heap takes up where tensors of many sizes come and go (measured on glibc 2.36).
+#: How many times the bytes in use glibc's heap takes up, at most, where tensors of many sizes come and go (measured on glibc 2.36).
 HEAP = 5
 
-#: The block behind what is kept.
-_last: list[torch.UntypedStorage] = []
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+#: The address of the block that keeps the free memory before it from being returned to the system; none until the first call of
+#: keep_freed_memory. Threads that choose another take turns.
+_last: list[int] = []
+_changing = Lock()
 
 
 def keep_freed_memory(budget: int) -> None:
-    """Have glibc keep what is freed in tensors of up to WARM bytes for the next ones: 256 MiB of what is free now, ``budget`` at most.
+    """Have glibc keep freed tensors of up to WARM bytes for the next ones: 256 MiB, or ``budget`` if that is less.
 
-    Blocks that are smaller than the largest below 32 MiB that was ever freed come from glibc's heap, and it gives back what is free at the
-    heap's end. So one such block is freed, and one stays at the end of a stretch of free ones. They are never written to: none of this
-    takes memory by itself, but for addresses: where these are short, nothing is kept. What others have taken or freed since the last time
-    moves the end, so the block is chosen anew each time, while the one before still holds what it keeps; not for a single block, which is
-    little where anything is kept. Other allocators take no notice.
+    glibc takes a block from its heap if it is smaller than the largest block below 32 MiB that was ever freed, and returns to the system
+    what is free at the end of the heap. So one block of nearly 32 MiB is allocated and freed; and of a stretch of free blocks the last is
+    held, so that those before it do not lie at the end. Nothing is written to these blocks, so they take addresses and no memory; where
+    addresses are short, nothing is kept. Others may take what lies before the held block: it is chosen anew, before the old one is freed,
+    where less than was to be kept is free there. It is not chosen anew otherwise, since it moves back each time: tensors would come to lie
+    all over an ever longer heap, each of whose pages takes memory once it was written to. Nor is it for a budget of a single block, once
+    any is held. Other allocators take no notice.
     """
     blocks = min(budget // WARM, 16)
-    if not blocks or (blocks == 1 and _last):
+    if _LIBC is None or not blocks or (_last and (blocks == 1 or _free_before_the_end() >= blocks * WARM)):
         return
-
-    def block(size: int) -> torch.UntypedStorage:
-        return torch.UntypedStorage(size, device="cpu")
-
-    try:
-        block((32 << 20) - 8192)
-        _last[:] = [max([block(WARM) for _ in range(blocks + 1)], key=torch.UntypedStorage.data_ptr)]
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    _LIBC.free(_allocated((32 << 20) - 8192))
+    # Not by torch, whose blocks are aligned: of an aligned one, glibc hands out what lies before and behind it, so that its place, once it
+    # is free, is too small for an aligned one of the same size. With 4 KiB more than WARM, tensors of WARM bytes fit.
+    found = sorted(_allocated(WARM + 4096) for _ in range(blocks + 1))
+    if all(found):
+        with _changing:
+            found, _last[:] = _last + found[:-1], found[-1:]
+    for address in found:
+        _LIBC.free(address)
 
 
 def give_back_freed_memory() -> None:
-    """Have glibc give what lies free between the blocks of its heap back to the system. Other C libraries take no notice."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    """Have glibc return what is free between the blocks of its heap to the system. Other C libraries take no notice."""
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
+class _Heap(ctypes.Structure):
+    """glibc's ``struct mallinfo2``."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+if _LIBC is not None:
+    _LIBC.malloc.argtypes, _LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    _LIBC.free.argtypes, _LIBC.free.restype = [ctypes.c_void_p], None
+    if hasattr(_LIBC, "mallinfo2"):
+        _LIBC.mallinfo2.argtypes, _LIBC.mallinfo2.restype = [], _Heap
+
+
+def _allocated(size: int) -> int:
+    """The address of a new block of so many bytes; 0 if there is no room for it."""
+    return _LIBC.malloc(size) or 0
+
+
+def _free_before_the_end() -> int:
+    """Bytes that are free in the heap but for those at its end; 0 where the C library does not say, as glibc before 2.33."""
+    if not hasattr(_LIBC, "mallinfo2"):
+        return 0
+    heap = _LIBC.mallinfo2()
+    return int(heap.fordblks - heap.keepcost)
 
 
 def available_memory(device: torch.device) -> int:
@@ -126,10 +160,26 @@ def available_memory(device: torch.device) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch could not allocate: CUDA has an error type of its own, the CPU allocator only a message.
 
-    This package's own error is none: what can be done about it has been tried.
+    This package's own :class:`OutOfMemoryError` does not count: smaller chunks have been tried by then.
     """
     if isinstance(error, ExplanationError):
         return False
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
+
+
+def does_not_fit(what: str, error: Exception) -> OutOfMemoryError:
+    """The error to raise from torch's own, which names what did not fit."""
+    return OutOfMemoryError(f"{what} does not fit into memory: {error}")
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Where memory runs out in this context, that is raised as an :class:`OutOfMemoryError` of ``what`` did not fit."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise does_not_fit(what, error) from error
+        raise

@@ -1,4 +1,4 @@
-"""Numbers of pairs, over the baselines: averaged, or kept side by side."""
+"""Numbers of pairs of inputs and baselines, over the baselines: averaged, or kept for each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Moments:
         return self.value
 
     def of_first(self, number: int, weight: Tensor) -> Moments:
-        """The moments over the first baselines, of this total weight, where the others had none."""
+        """The moments over the first baselines, which have this total ``weight``, where the others had weight 0."""
         return Moments(weight, self.value, self.variance)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Moments:
@@ -57,7 +57,7 @@ class Each:
         return over_baselines(self.value, weights, False).value
 
     def of_first(self, number: int, weight: Tensor) -> Each:
-        """Those of the first baselines."""
+        """The numbers for the first baselines."""
         return Each(self.value[:, :, :number])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Each:
@@ -68,7 +68,7 @@ OverBaselines = Moments | Each
 
 
 def over_baselines(pairs: Tensor, weights: Tensor, each: bool, variance: bool = False) -> OverBaselines:
-    """Numbers of pairs ``[K, B, J, *shape]`` with weights ``[J]``: each, or averaged."""
+    """Numbers of pairs ``[K, B, J, *shape]`` over their baselines, of weights ``[J]``: of each, or averaged in float64."""
     if each:
         return Each(pairs)
     shares = (weights / weights.sum()).to(pairs.device).view(-1, *[1] * (pairs.dim() - 3))

@@ -16,8 +16,11 @@ from .arguments import shown
 def check_one_hot(
     name: str, X: Any, shape: Sequence[int | None], unknown: bool = False, warn: type[Warning] | None = None
 ) -> None:
-    """The argument ``name`` of a function's: of this shape, in which None is any size, and one-hot, or zero where ``unknown`` characters
-    may be. Where it is not, that is a ValueError, or with ``warn`` such a warning to the function's caller."""
+    """Check that the argument ``name`` of a function has this shape, in which None is any size, and is one-hot in every position.
+
+    ``unknown``: positions may also be zero, for an unknown character. ``warn``: the warning to give the function's caller instead of a
+    ValueError.
+    """
 
     def wrong(contract: str) -> None:
         message = f"{name} must {contract}, got {shown(X)}"
@@ -45,7 +48,7 @@ def unpacked(X: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def packed_like(tensor: Tensor, *others: Any) -> Any:
-    """The tensor, or if any of the others is packed the sequences in it packed; those that are not one-hot cannot be."""
+    """The tensor, packed if any of the ``others`` is, unless its sequences are not one-hot, which cannot be packed."""
     for other in others:
         if _is_packed(other):
             with suppress(ValueError):

@@ -20,9 +20,9 @@ _LARGEST = torch.iinfo(torch.int64).max
 
 
 def keys_of_samples(seed: int, inputs: Sequence[Tensor]) -> Tensor:
-    """``[N]`` int64 on the CPU: a key for each sample, of what is in its rows of the inputs ``[N, ...]`` and not of its place among others.
+    """``[N]`` int64 on the CPU: a key for each sample, a hash of its rows of the inputs ``[N, ...]`` and of the seed.
 
-    So a sample has the same orders in any batch, and two samples have orders of their own.
+    So a sample has the same orders in any batch, and different samples have different orders.
     """
     arrays = [as_array(tensor) for tensor in inputs]
     keys = []
@@ -31,11 +31,11 @@ def keys_of_samples(seed: int, inputs: Sequence[Tensor]) -> Tensor:
         for array in arrays:
             digest.update(array[row].tobytes())
         keys.append(int.from_bytes(digest.digest(), "little", signed=True))
-    return with_numbers(torch.tensor(keys, device="cpu"), torch.tensor(seed, device="cpu"))
+    return fold_in(torch.tensor(keys, device="cpu"), torch.tensor(seed, device="cpu"))
 
 
-def with_numbers(keys: Tensor, numbers: Tensor) -> Tensor:
-    """Keys of streams of their own, one for each of these int64 keys with each of these numbers; they broadcast."""
+def fold_in(keys: Tensor, numbers: Tensor) -> Tensor:
+    """New int64 keys, a different one for each key with each number (``jax.random.fold_in``); ``keys`` and ``numbers`` broadcast."""
     mixed = keys + _GAMMA * (numbers + 1)
     for shift, factor in zip((30, 27), _FACTORS, strict=True):
         mixed = (mixed ^ _shifted(mixed, shift)) * factor
@@ -45,11 +45,10 @@ def with_numbers(keys: Tensor, numbers: Tensor) -> Tensor:
 def ranks(keys: Tensor, taking_part: Tensor) -> Tensor:
     """``[C, D]``: the place, from 0, of each of ``D`` players in the random order of each key ``[C]``.
 
-    Those that do not take part, ``taking_part`` ``[C, D]``, come behind all others. The order of some players is the same whoever else
-    takes part.
+    Players that do not take part, by ``taking_part`` ``[C, D]``, come last. The order of two players is the same whoever else takes part.
     """
     players = torch.arange(taking_part.shape[1], device=keys.device)
-    numbers = with_numbers(keys.unsqueeze(1), players)
+    numbers = fold_in(keys.unsqueeze(1), players)
     numbers = numbers.where(taking_part, _LARGEST)
     # On the CPU numpy sorts integers four times as fast as torch does.
     order = torch.from_numpy(as_array(numbers).argsort(1)) if numbers.device.type == "cpu" else numbers.argsort(1)
@@ -57,5 +56,5 @@ def ranks(keys: Tensor, taking_part: Tensor) -> Tensor:
 
 
 def _shifted(numbers: Tensor, by: int) -> Tensor:
-    """Shifted right, with zeros shifted in: torch's own shift of int64 repeats the sign."""
+    """A logical shift to the right, which shifts zeros in: torch's own shift of int64 repeats the sign bit."""
     return (numbers >> by) & ((1 << (64 - by)) - 1)

@@ -1,4 +1,4 @@
-"""From what a model returns to the tensor that is explained."""
+"""The argument ``output``: which tensor of all that a model returns is explained."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def selector(output: Any) -> Select:
 
 @dataclass(frozen=True)
 class _Item:
+    """Takes an item by key or position, or an attribute by name."""
+
     key: Any
 
     def __call__(self, result: Any) -> Tensor:
@@ -45,6 +47,8 @@ class _Item:
 
 @dataclass(frozen=True, eq=False)
 class _Called:
+    """Calls the user's function; its errors, too, say what the model returned."""
+
     function: Select
 
     def __eq__(self, other: object) -> bool:
@@ -67,6 +71,7 @@ class _Called:
 
 
 def _obvious(result: Any) -> Tensor:
+    """The tensor to explain where the user has named none; an error where there are several."""
     if isinstance(result, Tensor):
         return result
     if isinstance(result, Mapping):
@@ -86,6 +91,7 @@ def _obvious(result: Any) -> Tensor:
 
 
 def _described(result: Any) -> str:
+    """What a message says of a model's result: its type, and what could be named in it."""
     kind = type(result).__name__
     if isinstance(result, Mapping):
         return f"{kind} with the keys {list(result)}"

@@ -17,8 +17,12 @@ from .pairs import Pairs
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes: of one row in a forward pass whose graph is held, of one row on a tape, of one travelling pair; of the largest tensor
-    that a row, and a pair, has a part in; and of a row's explained tensors."""
+    """What passes take, in bytes.
+
+    ``row``: a row of a forward pass whose graph is held. ``taped_row``: a row on a tape. ``pair``: a pair in the backward.
+    ``largest_of_row``, ``largest_of_pair``: a row's part of the largest tensor in a forward pass, and a pair's in the backward.
+    ``explained``: a row's explained tensors.
+    """
 
     row: int
     taped_row: int
@@ -30,7 +34,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class Chunks:
-    """``inputs`` a forward pass; ``taped`` baselines a reference pass; ``baselines`` and ``outputs`` a backward."""
+    """How much runs at once: ``inputs`` in a forward pass, ``taped`` baselines in a reference pass, ``baselines`` and ``outputs`` in a
+    backward."""
 
     inputs: int
     taped: int
@@ -38,7 +43,7 @@ class Chunks:
     outputs: int
 
     def do(self, work: Work) -> bool:
-        """Whether they do all of the work at once."""
+        """Whether one chunk is all of the work."""
         pairs = 1 if work.aligned else work.baselines
         return self == Chunks(work.inputs, work.baselines, pairs, work.outputs)
 
@@ -48,7 +53,10 @@ class Chunks:
 
 
 class Measurement:
-    """The costs, measured on passes over two numbers of rows, on one cotangent and on two: the differences leave out what does not grow."""
+    """Measures the costs in passes over two different numbers of rows, and backwards of one and of two cotangents.
+
+    The differences leave out what does not grow with them.
+    """
 
     def __init__(self, hooks: ModelHooks) -> None:
         self._hooks = hooks
@@ -58,7 +66,7 @@ class Measurement:
         self._explained = 0
 
     def run(self, inputs: Sequence[Tensor]) -> Pass:
-        """A pass, measured, without its graph."""
+        """A measured pass, without its graph."""
         with MemoryMeter() as meter:
             graph = self._hooks.run(inputs)
             held = meter.live
@@ -66,7 +74,7 @@ class Measurement:
         self._forward.append((held, _tape_bytes(graph), meter.largest))
         if not self._backward:
             audit(graph)
-            # Every row with itself: layouts, which are not known yet, do not matter for the memory.
+            # Every row is paired with itself: layouts are not known yet, and memory does not depend on them.
             pairs = Pairs(graph, graph, Layouts([], [], rowwise=True), "alone")
             for count in (1, 2):
                 zeros = torch.zeros(count, len(graph.output), dtype=torch.int64, device=graph.output.device)
@@ -81,7 +89,7 @@ class Measurement:
         of_row = [(two - one) // rows for one, two in zip(*self._forward, strict=True)]
         of_pair = [(two - one) // self._rows[0] for one, two in zip(*self._backward, strict=True)]
         (held, taped, largest), (peak, travelling) = of_row, of_pair
-        # Of the contributions there are the mean and the spread, their sum with those before, and that sum by input.
+        # Besides the backward, a pair has contributions: their mean, their variance, the sums with earlier ones, and those by input.
         peak += 4 * self._explained
         return Costs(*(max(each, 1) for each in (held, taped, peak, largest, travelling, self._explained)))
 
@@ -90,8 +98,8 @@ class Measurement:
 class Work:
     """``inputs`` against ``baselines`` each, for ``outputs`` outputs.
 
-    ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on
-    pairs. ``by_pair``: every pair's own numbers are kept or combined.
+    ``shared``: all inputs have the same baselines, so that a row on the tape serves them all. ``aligned``: forward passes run on pairs.
+    ``by_pair``: the numbers of every single pair are kept or combined.
     """
 
     inputs: int
@@ -114,30 +122,31 @@ class Limits:
 def plan(costs: Costs, limits: Limits, work: Work) -> Chunks:
     """The largest chunks whose tapes, graph and travelling pairs take a third of the budget each, within the other limits."""
     third = limits.budget // 3
-    # Of numbers kept by pair there are the inputs', the baselines', the contributions and what is made of them, in float64.
+    # Kept by pair are inputs, baselines, contributions and what is made of these, of up to twice the size in float64.
     of_pair = costs.pair + (8 * costs.explained if work.by_pair else 0)
     pairs = max(1, min(third // of_pair, limits.warm // costs.largest_of_pair, limits.batch))
     held = max(1, min(third // costs.row, limits.batch))
     rows = max(1, min(limits.warm // costs.largest_of_row, limits.batch))
     if work.aligned:
         taped = max(1, min(work.baselines, third // (costs.row + costs.taped_row), rows))
-        k = max(1, min(work.outputs, pairs // taped))
-        taped = min(taped, max(1, pairs // k))
-        n = min(work.inputs, held // taped, pairs // (taped * k))
-        return Chunks(max(1, n), taped, 1, k)
-    k = min(work.outputs, pairs)
+        outputs = max(1, min(work.outputs, pairs // taped))
+        taped = min(taped, max(1, pairs // outputs))
+        inputs = min(work.inputs, held // taped, pairs // (taped * outputs))
+        return Chunks(max(1, inputs), taped, 1, outputs)
+    outputs = min(work.outputs, pairs)
     if work.shared:
         taped = min(work.baselines, held)
-        # Inputs before baselines: their forward passes are the longer then.
-        n = max(1, min(work.inputs, held, pairs // k))
-        return Chunks(n, taped, max(1, min(taped, pairs // (n * k))), k)
+        # Inputs before baselines, so that forward passes over inputs run on as many rows as they can.
+        inputs = max(1, min(work.inputs, held, pairs // outputs))
+        return Chunks(inputs, taped, max(1, min(taped, pairs // (inputs * outputs))), outputs)
     taped = max(1, min(work.baselines, third // (costs.row + costs.taped_row), rows))
-    j = max(1, min(taped, pairs // k))
-    n = min(work.inputs, held // taped, pairs // (j * k), rows // taped)
-    return Chunks(max(1, n), taped, j, k)
+    baselines = max(1, min(taped, pairs // outputs))
+    inputs = min(work.inputs, held // taped, pairs // (baselines * outputs), rows // taped)
+    return Chunks(max(1, inputs), taped, baselines, outputs)
 
 
 def _tape_bytes(one: Pass) -> int:
+    """Bytes of the tensors on a pass's tape, those that share memory once."""
     storages = {
         storage._cdata: storage.nbytes()
         for entry in one.tape.entries

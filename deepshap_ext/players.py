@@ -18,7 +18,7 @@ __all__ = ["columns", "patches", "words"]
 
 
 def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
-    """Of images: all pixels of a patch, in all channels.
+    """Players of images: each has all pixels of a patch, in all channels.
 
     Args:
         shape: of one image, ``(..., rows, columns)``.
@@ -41,7 +41,7 @@ def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
 
 
 def words(word_ids: Sequence[Any]) -> Tensor:
-    """Of tokens: all of a word.
+    """Players of tokens: each has all tokens of a word.
 
     Args:
         word_ids: of each token its word, as ``word_ids()`` of Hugging Face's encodings gives them, with None for a token of none, which
@@ -64,7 +64,7 @@ def words(word_ids: Sequence[Any]) -> Tensor:
 
 
 def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]:
-    """Of a data frame's columns: all of which ``group`` returns the same, such as those that one category was encoded in.
+    """Players of a data frame: each has all columns for which ``group`` returns the same, such as those that encode one category.
 
     Args:
         frame: the data frame, or the names of its columns.
@@ -84,6 +84,6 @@ def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]
 
 
 def _numbered(groups: Sequence[Any]) -> tuple[Tensor, list[Any]]:
-    """Each one's number, in the order in which they come first; and those that have the numbers."""
+    """The number of each item's group, in the order in which groups come first; and the groups in that order."""
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return torch.tensor([numbers[group] for group in groups]), list(numbers)

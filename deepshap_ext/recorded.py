@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .capture.probe import same_outputs
+from .errors import in_short
 from .memory import is_out_of_memory
 from .traced import NotTraceableError, Stage, Values
 
@@ -77,10 +78,7 @@ def _recorded(stage: Stage, memory: _Memory, tell: Callable[[str], None]) -> Sta
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                tell(
-                    f"CUDA does not record it ({type(error).__name__}: {str(error).splitlines()[0]}), so that its kernels are launched "
-                    f"one by one"
-                )
+                tell(f"CUDA does not record it ({in_short(error)}), so that its kernels are launched one by one")
                 works = False
                 return stage.run(*values)
         memory.values.update(zip(stage.gives, found, strict=True))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from .arguments import shown
+from .block import Block, BlockPasses, cycled, explained_block
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
+from .errors import in_short
 from .explained import Explained
 from .found import Found
 from .memory import is_out_of_memory, keep_freed_memory
-from .met import Met, cycled
 from .planner import Chunks
 from .traced import NotTraceableError, Values
 from .tracing import (
@@ -92,8 +93,7 @@ class Replay:
             made = trace_chunk(explanation, hooks, here, plan, part, kind)
             again = Replaying(self, explanation, made).chunk(here)
         except Exception as error:
-            said = str(error).partition("\n")[0]
-            self._refuse(kind, said if isinstance(error, NotTraceableError) else f"{type(error).__name__}: {said}")
+            self._refuse(kind, str(error) if isinstance(error, NotTraceableError) else in_short(error))
             return False
         if again is None or not _alike(part, again):
             self._refuse(kind, "its graph gives other values, so that these depend on more than its tensors")
@@ -171,7 +171,7 @@ class Replaying:
             if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
                 part = self._in_one_backward(values, here)
             else:
-                part = explanation.explained(self._met(values, here), here, first, count, 1, sizes)
+                part = explained_block(explanation, self._passes(values, here), Block(here, first, count), sizes)
             found = part if found is None else found.with_more_baselines(part)
         return None if any(decided) else found
 
@@ -217,7 +217,7 @@ class Replaying:
             [],
         )
 
-    def _met(self, values: Values, here: slice) -> Met:
+    def _passes(self, values: Values, here: slice) -> BlockPasses:
         trace = self._trace
         (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
         explained, reference_explained = (trace.result(name, values) for name in ("explained", "reference_explained"))
@@ -226,7 +226,9 @@ class Replaying:
             return self._found({**values}, chosen, rows, weights, here.stop - here.start)
 
         baselines = trace.sizes.taped
-        return Met(output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found)
+        return BlockPasses(
+            output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found
+        )
 
     def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
         """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""

@@ -1,4 +1,4 @@
-"""shap's DeepExplainer: the background at the beginning, numpy arrays and shap.Explanation out."""
+"""shap's DeepExplainer: an explainer that is made with a background and returns numpy arrays or a shap.Explanation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .arguments import flag
 from .arrays import as_array
 from .attribution import Attribution
 from .baselines import Baselines, check_weights, weighted
-from .engine import within_memory
 from .explainer import Explainer
-from .inputs import Given, check_columns, check_rows, like, taken
+from .inputs import Given, check_columns, check_rows, given_tensors, like
+from .memory import within_memory
 from .shap_explanation import beside, explanation_class, explanations, names_of_outputs, one_each
 from .targets import ranked
 
@@ -59,12 +59,12 @@ class DeepExplainer(Explainer):
         self._background = Baselines(
             [tensor.clone() for tensor in tensors], check_weights(weights, len(tensors[0])), False
         )
-        constants, rows = self._further((), sample_kwargs, self._background.number, device)
-        self._rows = rows
-        ran_on = [*self._background.tensors, *rows.values()]
-        engine = self._engine(constants, list(rows), ran_on, lambda: ran_on, lambda: {"data": ran_on})
+        further = self._engines.further((), sample_kwargs, self._background.number, device)
+        self._rows = further.rows
+        ran_on = [*self._background.tensors, *further.rows.values()]
+        engine = self._engines.engine(further, ran_on, lambda: ran_on, lambda: {"data": ran_on})
         taken_as = engine.dtypes[: len(tensors)]
-        #: The dtype of inputs whose integers are numbers to the model, and not codes; None for others.
+        #: For each input, the dtype that its integers are converted to, where the model takes them as numbers and not as codes; else None.
         self._counts = [None if one.dtype == dtype else dtype for one, dtype in zip(tensors, taken_as, strict=True)]
         self._background = self._background.to(taken_as)
         self._outputs = engine.output_shape or (1,)
@@ -166,8 +166,8 @@ class DeepExplainer(Explainer):
         names = names_of_outputs(output_names, self._outputs)
         besides = []
         if not self._layers:
-            self._taken(X)
-            given, listed = taken("X", X)
+            self._given(X)  # checked before anything is computed; shown is X as it came
+            given, listed = given_tensors("X", X)
             all_names = one_each("feature_names", feature_names, len(given), listed)
             displayed = one_each("display_data", display_data, len(given), listed)
             for one, columns, own, display in zip(given, self._columns, all_names, displayed, strict=True):
@@ -225,9 +225,9 @@ class DeepExplainer(Explainer):
         """
         return super().iterate(X, target, baselines=baselines, rows=rows, **more)
 
-    def _taken(self, X: Any) -> tuple[list[Given], bool]:
-        """X in the background's dtypes, and with its columns where X is no frame."""
-        given, listed = taken("X", X)
+    def _given(self, X: Any) -> tuple[list[Given], bool]:
+        """X in the background's dtypes, checked against it, and with the background's columns where X is no frame."""
+        given, listed = given_tensors("X", X)
         if listed and not self._listed:
             raise TypeError("X must be a tensor or an array, as the background is, got a list")
         if self._listed and not listed:
@@ -241,7 +241,7 @@ class DeepExplainer(Explainer):
         return [Given(one.label, tensor, False, one.columns or columns) for one, tensor, columns in each], listed
 
     def _numbers(self, given: Sequence[Given]) -> list[Given]:
-        """Integers as numbers where the background's are."""
+        """The tensors of an argument, with integers as numbers where the background's integers are numbers."""
         return [
             replace(one, tensor=one.tensor.to(dtype)) if dtype and not one.tensor.is_floating_point() else one
             for one, dtype in itertools.zip_longest(given, self._counts[: len(given)])
@@ -249,5 +249,5 @@ class DeepExplainer(Explainer):
 
 
 def _arrays(values: Any) -> Any:
-    """Arrays in the place of tensors, lists in that of tuples."""
+    """Numpy arrays of the tensors, in lists where these are in tuples."""
     return [_arrays(value) for value in values] if isinstance(values, tuple) else as_array(values)

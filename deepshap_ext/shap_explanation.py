@@ -39,7 +39,10 @@ class Beside:
 
 
 def beside(given: Given, columns: list[str] | None, names: Any, display: Any, channels_last: bool) -> Beside:
-    """What stands beside an input's values: its ``feature_names``, else the ``columns``, and its ``display_data``."""
+    """What stands beside an input's values; ``names`` and ``display`` are the arguments ``feature_names`` and ``display_data``.
+
+    Without names they are the ``columns`` of the data frame, if it was one.
+    """
     data = as_array(given.tensor)
     if display is not None:
         shown_columns = columns_of(display)
@@ -53,7 +56,7 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
                 f"display_data must have {given.label}'s shape {list(data.shape)}, got shape {list(display.shape)}"
             )
         if data.dtype.kind in "iu" and all(isinstance(one, str) for one in display.flat):
-            # shap.plots.text prints the data and takes nothing but words; other plots see from words that they have no order.
+            # shap.plots.text prints the data and accepts only words; other plots take words for categories without an order.
             data = display
     if channels_last:
         data = _channels_last(data, data.ndim)
@@ -69,12 +72,12 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
 
 
 def _names(value: Any) -> list[str]:
-    """As strings; none of what is no list of names."""
+    """The names as strings; none where ``value`` is no list of names."""
     return [str(name) for name in value] if isinstance(value, Iterable) and not isinstance(value, str) else []
 
 
 def one_each(argument: str, value: Any, inputs: int, listed: bool) -> Sequence[Any]:
-    """An argument's value for each input: the value itself, or where the inputs are a list, the items of one; None for each of them."""
+    """An argument's value for each input: the items of a list where the inputs are ``listed``, otherwise the value; None for none."""
     if value is None:
         return [None] * inputs
     if not listed:
@@ -114,7 +117,7 @@ def explanations(found: Attribution, besides: Sequence[Beside], names: Array | N
         values = as_array(tensor)
         values = values.reshape(*values.shape[: values.ndim - outputs], *base.shape[1:])
         if values.ndim - base.ndim == 1:
-            # shap.plots.waterfall writes two labels at places that are too close for float32 to tell apart.
+            # In float64, because shap.plots.waterfall puts labels at two places that float32 cannot tell apart.
             values = values.astype(np.float64)
         if channels_last:
             values = _channels_last(values, values.ndim - base.ndim + 1)
@@ -145,14 +148,15 @@ def _of_the_explained(names: Array | None, found: Attribution) -> Any:
 
 
 def _mistaken(names: Any, values: Array) -> bool:
-    """Whether shap takes names ``[N, K]``, those of each sample's outputs, for names of features and outputs."""
+    """Whether shap would mistake ``names`` ``[N, K]``, of each sample's outputs, for names of features and outputs."""
     return np.ndim(names) == 2 and np.shape(names) == values.shape[-2:]
 
 
 def _channels_last(array: Array, dimensions: int) -> Array:
-    """The first dimension of the features behind the others; the array's first ``dimensions`` are those of samples and features."""
+    """The array with the first dimension of its features behind the others; its first ``dimensions`` are samples and features."""
     return np.moveaxis(array, 1, dimensions - 1) if dimensions > 2 else array
 
 
 def _flat(values: Any) -> list[Any]:
+    """The tensors of nested tuples, in order."""
     return [one for value in values for one in _flat(value)] if isinstance(values, tuple) else [values]

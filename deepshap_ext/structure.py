@@ -1,4 +1,4 @@
-"""How the tensors of a result are put together for the user."""
+"""Whether results for several inputs and layers are tensors, tuples of them, or tuples of tuples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Structure:
-    """``listed``: for a list of inputs, whose tensors come in a tuple however many there are; ``several``: for a list of layers."""
+    """How tensors are put together for the user.
+
+    ``listed``: X was a list, so that tensors come in a tuple even for one input. ``several``: there is a list of layers, so that those of
+    each layer are an item of a tuple.
+    """
 
     listed: bool = False
     several: bool = False
 
     def of(self, tensors: Sequence[Any], layers: Sequence[slice]) -> Any:
-        """One of each explained tensor as the user gets them; ``layers``: which are each layer's."""
+        """``tensors``, one an explained tensor, as the user gets them; ``layers``: which of them are each layer's."""
         found = []
         for layer in layers:
             each = tensors[layer]
@@ -25,7 +29,7 @@ class Structure:
         return tuple(found) if self.several else found[0]
 
     def flat(self, value: Any, layers: Sequence[slice]) -> list[Tensor] | None:
-        """The tensors of a ``value`` that is put together so; None if it is not."""
+        """The reverse of :meth:`of`: the tensors in ``value``; None if it is not put together like that."""
         each_layer = value if self.several else (value,)
         if not isinstance(each_layer, (list, tuple)) or len(each_layer) != len(layers):
             return None

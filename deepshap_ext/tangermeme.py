@@ -42,16 +42,16 @@ except ImportError as error:
         references: Tensor
 
 
-#: How many numbers the references of sequences that are explained in one call may have, where ``batch_size`` allows fewer: every call takes
-#: some milliseconds, whatever is computed at once.
+#: How many numbers the references of one call of the explainer have, where ``batch_size`` alone would allow fewer: sequences are explained
+#: several a call, because every call takes some milliseconds, whatever it computes.
 _NUMBERS_AT_ONCE = 2**22
 
 
 def hypothetical_attributions(multipliers: tuple[Tensor], X: tuple[Tensor], references: tuple[Tensor]) -> tuple[Tensor]:
     """What each character would contribute where another one is: ``m[c] - sum_b m[b] r[b]`` in every position.
 
-    It would, if it had the multiplier ``m[c]`` that it has for this sequence. Of the character that is there it is the position's
-    contribution, ``sum_b m[b] (x[b] - r[b])``. What TF-MoDISco (arXiv 1811.00416) takes beside the contributions.
+    The multipliers are taken to be those of this sequence there, too. For the character that is there this is the position's contribution,
+    ``sum_b m[b] (x[b] - r[b])``. TF-MoDISco (arXiv 1811.00416) takes these numbers beside the contributions.
 
     Args:
         multipliers: a tuple of one tensor ``[pairs, characters, length]``; X and references likewise.
@@ -188,7 +188,7 @@ def deep_lift_shap(
 with suppress(ImportError):
     from tangermeme.utils import _accepts_packed
 
-    # For tangermeme's functions that are given this one: they decode sequences before any that is not marked.
+    # tangermeme's functions that take an attribution function decode packed sequences for it, unless it is marked so.
     _accepts_packed(deep_lift_shap)
 
 
@@ -213,7 +213,7 @@ def _column(target: int) -> Callable[[Tensor], Tensor]:
 
 
 def _draw(references: Callable[..., Tensor], x: Tensor, number: int, random_state: int | None) -> Tensor:
-    """``[n, number, characters, length]``: those that tangermeme draws."""
+    """``[n, number, characters, length]``: the references that tangermeme draws for ``x`` ``[n, characters, length]``."""
     rows = x.repeat_interleave(number, 0)
     if random_state is None:
         drawn = references(rows, n=1)
@@ -229,7 +229,7 @@ def _draw(references: Callable[..., Tensor], x: Tensor, number: int, random_stat
 
 
 def _warn(deltas: Tensor, differences: Tensor, threshold: float) -> None:
-    """Warn where pairs' convergence deltas are too high, or where their mean is, beside that of the output differences."""
+    """Warn where pairs' convergence deltas are above the threshold, or their mean above a hundredth of the output differences' mean."""
     high = ~(deltas <= threshold)
     relative = float(deltas.mean() / differences.mean().clamp_min(1e-12))
     problems = []
@@ -248,7 +248,7 @@ def _warn(deltas: Tensor, differences: Tensor, threshold: float) -> None:
 
 
 class _Autocast(nn.Module):
-    """A model in half precision where torch finds that safe."""
+    """The model under ``torch.autocast``: in half precision where torch finds that safe."""
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class _Autocast(nn.Module):
 
 @contextmanager
 def _on(device: torch.device, model: nn.Module) -> Iterator[None]:
-    """The model on this device, and afterwards where it was."""
+    """In this context the model is on this device, and afterwards where it was before."""
     before = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), device)
     model.to(device)
     try:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from .arguments import is_integer, one_of, shown
 
-#: From flattened outputs ``[b, outputs]`` of a slice of the samples to the indices ``[b, K]`` of those to explain.
+#: Takes the flattened outputs ``[b, outputs]`` of a slice of the samples to the positions ``[b, K]`` of those to explain.
 Choose = Callable[[Tensor, slice], Tensor]
 
 
 def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None:
-    """The target that takes the ``ranked_outputs`` outputs that come first in each sample's own order; all of them for None."""
+    """The target that takes the ``ranked_outputs`` outputs that rank first, by each sample's own order; all of them for None."""
     one_of("output_rank_order", order, ("max", "min", "max_abs"))
     if ranked_outputs is None:
         return None
@@ -37,7 +37,7 @@ def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None
 
 
 def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.device) -> tuple[Choose, tuple[int, ...]]:
-    """What ``target`` chooses of outputs of this ``shape`` a sample, and the shape that a sample's explained outputs have.
+    """The argument ``target``, checked, for outputs of this ``shape`` a sample; and the shape that a sample's explained outputs have.
 
     None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array or tensor of
     integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end. A
@@ -47,19 +47,33 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
         number = math.prod(shape)
         return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1), shape
     if callable(target) and not isinstance(target, Tensor):
-        chosen_shape = _chosen(target, torch.zeros(1, *shape, device=device)).shape[1:]
+        return _by_function(shape, target, device)
+    return _by_index(shape, target, samples, device)
 
-        def choose(outputs: Tensor, here: slice) -> Tensor:
-            # A copy, since the function may write into what it is given.
-            chosen = _chosen(target, outputs.clone().unflatten(1, shape))
-            if chosen.shape[1:] != chosen_shape:
-                raise ValueError(
-                    f"target must return the same number of integers for every sample, {list(chosen_shape)} for outputs of 0, got shape "
-                    f"{list(chosen.shape)}"
-                )
-            return chosen.view(len(outputs), -1)
 
-        return choose, chosen_shape
+def _by_function(
+    shape: tuple[int, ...], target: Callable[[Tensor], Tensor], device: torch.device
+) -> tuple[Choose, tuple[int, ...]]:
+    """:func:`targeted` for a function of the user's."""
+    chosen_shape = _chosen(target, torch.zeros(1, *shape, device=device)).shape[1:]
+
+    def choose(outputs: Tensor, here: slice) -> Tensor:
+        # A copy, since the function may write into what it is given.
+        chosen = _chosen(target, outputs.clone().unflatten(1, shape))
+        if chosen.shape[1:] != chosen_shape:
+            raise ValueError(
+                f"target must return the same number of integers for every sample, {list(chosen_shape)} for outputs of 0, got shape "
+                f"{list(chosen.shape)}"
+            )
+        return chosen.view(len(outputs), -1)
+
+    return choose, chosen_shape
+
+
+def _by_index(
+    shape: tuple[int, ...], target: Any, samples: int, device: torch.device
+) -> tuple[Choose, tuple[int, ...]]:
+    """:func:`targeted` for one index, or for one or several a sample."""
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
         if not integers:

@@ -265,6 +265,7 @@ def _stage(
         for one in node.all_input_nodes:
             if one not in inside and one not in fixed and one not in new:
                 new[one] = graph.placeholder(one.name)
+                new[one].meta = dict(one.meta)
                 takes.append(one)
     wanted = {node for node in constant if node in inside}
     reading: set[Node] = {one for node in mine for one in node.all_input_nodes if one in fixed} | wanted

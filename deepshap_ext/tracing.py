@@ -13,22 +13,23 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
+from .arrays import wide
+from .block import cycled, expected_outputs
 from .capture.calls import is_value, reads_value
 from .capture.dependence import plain, tensors_in
 from .capture.graph import Cut, separate
 from .capture.hooks import ModelHooks, Pass
 from .capture.names import operation
 from .capture.unchanged import Unchanged
+from .comparison import operands_differ
 from .compiled import compiled
 from .engine import Engine
 from .explained import Explained
-from .found import Found, of_outputs
-from .met import cycled, expected_outputs
+from .found import Against, Found, of_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks
 from .recorded import MOST, recorded, size
 from .rules.linear import METADATA
-from .rules.normalization import wide
 from .rules.registry import registered
 from .traced import NotTraceableError, Traced, Values, node_of, trace
 
@@ -167,7 +168,7 @@ def trace_chunk(
         chosen, weights, *others = tensors[2 * number :]
         # Where all baselines are taken at once no rows are given: they are always these.
         rows = others[0] if others else torch.arange(sizes.baselines, device=device)
-        found = of_outputs(wanted, pairs, chosen, rows, weights, layouts.explained, 1, sizes.inputs)
+        found = of_outputs(wanted, pairs, chosen, layouts.explained, Against(rows, weights, sizes.inputs))
         outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
         at_once: dict[str, Sequence[Tensor]] = {}
         if is_one_backward(kind, sizes):
@@ -182,7 +183,7 @@ def trace_chunk(
             "reference_output": [reference.output],
             "explained": graph.explained,
             "reference_explained": reference.explained,
-            "differs": [pairs.differs(part.cuts)],
+            "differs": operands_differ(pairs, part.cuts),
             "found": [tensor for one in found for tensor in one.tensors()],
             "outputs": [outputs],
             **at_once,

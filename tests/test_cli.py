@@ -183,7 +183,7 @@ def test_a_run_continues_and_another_is_refused(capsys: pytest.CaptureFixture[st
     assert changed == ["c.2.0"]
     np.testing.assert_array_equal(stored(), first)
     assert explain(*given(model="command_models:wider")) == 1
-    assert "store is the store of another explanation: model and weights differ" in capsys.readouterr().err
+    assert "store is the store of another explanation, which differs in model and weights" in capsys.readouterr().err
 
 
 MESSAGES = {
@@ -222,7 +222,15 @@ MESSAGES = {
     ),
     "no part": (given(weights="state.pt:net"), r"--weights: state\.pt has no net"),
     "no weights": (given(weights="x.npy"), r"--weights must be a \.safetensors or a \.pt file, got x\.npy"),
+    "no weights in it": (
+        given(weights="broken.safetensors"),
+        r"--weights: broken\.safetensors .*is no such file: .*header",
+    ),
+    "no part of flat weights": (given(weights="other.safetensors:net"), r"--weights: other\.safetensors has no net"),
     "no device": (given(device="gpu"), r"--device: "),
+    "no such GPU": (given(device="cuda:99"), r"--device: "),
+    "a device without numbers": (given(device="meta"), r"--device: "),
+    "broken file": (given(inputs="broken.safetensors"), r"--inputs: broken\.safetensors: .*header"),
     "no keyword": (given(kwargs="x.npy"), r"--kwargs must be NAME=FILE\[:KEY\], got x\.npy"),
     "wrong shape": (given(baselines="wide.npy"), r"baselines must have shape"),
     "no ranks": (
@@ -241,11 +249,20 @@ def test_what_is_wrong_is_said(case: str, capsys: pytest.CaptureFixture[str]) ->
     pandas.DataFrame({"a": [1.0], "b": [2.0], "name": ["x"]}).to_csv("table.csv", index=False)
     save_file({"x": torch.zeros(2)}, "other.safetensors")
     torch.save({"state": {}}, "state.pt")
+    Path("broken.safetensors").write_bytes(b"text")
     words, message = MESSAGES[case]
     assert explain(*words) == 1
     error = capsys.readouterr().err
     assert error.startswith("deepshap-ext: error: ") and "Traceback" not in error
     assert re.search(message, error, re.DOTALL), error
+
+
+def test_ray_is_asked_for_where_it_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert explain(*given(engine="ray")) == 1
+    assert "error: engine 'ray' needs Ray: pip install 'deepshap_ext[ray]'" in capsys.readouterr().err
 
 
 def test_verbose_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +308,16 @@ def _exported_with_pickled_inputs(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["nothing"], ["explain"], ["explain", "store", "--model", "a:b"], ["show"], ["verify", "a", "--no"]]
+    "words",
+    [
+        [],
+        ["nothing"],
+        ["explain"],
+        ["explain", "store", "--model", "a:b"],
+        ["show"],
+        ["show", "a", "--top", "0"],
+        ["verify", "a", "--no"],
+    ],
 )
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:

@@ -13,7 +13,7 @@ from reference.shapley import of_pairs
 from torch import Tensor, nn
 
 from deepshap_ext import AdditivityError, DeepExplainer, Explainer, players
-from deepshap_ext.orders import keys_of_samples, ranks, with_numbers
+from deepshap_ext.orders import fold_in, keys_of_samples, ranks
 
 
 def mlp(features: int, outputs: int = 2, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
@@ -113,7 +113,7 @@ def test_a_leg_for_every_player_is_permutation_sampling(number: int) -> None:
             differ = (x != r).nonzero()[:, 0].tolist()
             pairs = 6 * number // (2 * len(differ))
             for pair in range(pairs):
-                key = with_numbers(with_numbers(keys[n], torch.tensor(j)), torch.tensor(pair))
+                key = fold_in(fold_in(keys[n], torch.tensor(j)), torch.tensor(pair))
                 places = ranks(key[None], (x != r)[None])[0].tolist()
                 order = sorted(differ, key=places.__getitem__)
                 for one in (order, order[::-1]):

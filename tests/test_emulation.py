@@ -58,11 +58,8 @@ def test_cuda_kernels_compute_what_the_cpus_do(emulated: Emulated) -> None:
 def test_the_package_on_a_cuda_device(emulated: Emulated) -> None:
     """Tensors are where they should be, autograd's backward runs in the device's own thread, and replays are CUDA graphs."""
     device = {"EMULATED_GPU": str(build_device(emulated.folder))}
-    # The device has one stream, the host's memory and its hard gates, and torch's compilers do not know it.
-    missing = " and ".join(
-        f"not {name}"
-        for name in ("memory_halves", "stream", "hard_gates", "test_compiled", "operation_of_a_recurrent_layer")
-    )
+    # The device has one stream, the host's memory and its hard gates.
+    missing = " and ".join(f"not {name}" for name in ("memory_halves", "stream", "hard_gates"))
     plugin = ("-p", "emulation.gpu", "-k", missing)
     assert emulated.passed(*plugin, str(TESTS / "test_cuda.py"), **device) > 40
     files = (str(TESTS / f"test_{name}.py") for name in ("replay", "layers", "options"))

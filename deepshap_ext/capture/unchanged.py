@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .state import State
@@ -22,15 +21,17 @@ class Unchanged:
         self._state = state
         self._reads = reads
         self._forwards = {kind: kind.forward for kind in {type(module) for module in model.modules()}}
-        self._tensors = [(tensor, self._described(tensor)) for tensor in state.tensors]
+        self._tensors = [(tensor, self._describe(tensor)) for tensor in state.tensors]
 
     def __bool__(self) -> bool:
-        return (
-            all(kind.forward is forward for kind, forward in self._forwards.items())
-            and all(self._described(tensor) == before for tensor, before in self._tensors)
-            and self._state.holds(ignoring=("training",))
-        )
+        for kind, forward in self._forwards.items():
+            if kind.forward is not forward:
+                return False
+        for tensor, before in self._tensors:
+            if self._describe(tensor) != before:
+                return False
+        return self._state.holds(ignoring=("training",))
 
-    def _described(self, tensor: Tensor) -> Any:
+    def _describe(self, tensor: Tensor) -> Any:
         version = tensor._version if self._reads and not tensor.is_inference() else 0
-        return tensor.dtype, tensor.device, version, place(tensor) if tensor.layout == torch.strided else None
+        return tensor.dtype, tensor.device, version, place(tensor)

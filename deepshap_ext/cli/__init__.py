@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has what it wanted; the interpreter must not write there again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (CommandError, StoreError, ExplanationError, ValueError, TypeError, OSError) as error:
+    except (CommandError, StoreError, ExplanationError, ValueError, TypeError, OSError, ImportError) as error:
         if arguments.verbose:
             traceback.print_exc()
         _say(f"error: {error}")

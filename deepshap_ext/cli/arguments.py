@@ -156,12 +156,18 @@ def _show(commands: Any) -> None:
         "deepshap-ext show values.zarr --top 20 --picture values.png",
     ).add_argument
     add("store", metavar="STORE", help="a folder that explain has made")
-    add("--top", type=int, default=10, metavar="NUMBER", help="how many features to list (10)")
+    add("--top", type=_positive, default=10, metavar="NUMBER", help="how many features to list (10)")
     add("--picture", metavar="FILE", help="draw the features that count most: .png, .pdf or .svg")
 
 
 def _info(commands: Any) -> None:
     _command(commands, info, "info", "Say what is installed: the build, versions and devices.", "deepshap-ext info")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
+    return int(text)
 
 
 def _names(text: str) -> list[str]:

@@ -89,9 +89,12 @@ def _device(name: str | None) -> torch.device:
             else torch.device("cpu")
         )
     try:
-        return torch.device(name)
-    except RuntimeError as error:
+        device = torch.device(name)
+        # Fails where there is no such device, and on "meta", whose tensors have no numbers.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
         raise CommandError(f"--device: {error}") from error
+    return device
 
 
 def _arrays(option: str, texts: list[str]) -> Any:

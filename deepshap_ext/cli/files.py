@@ -35,7 +35,8 @@ def read_array(option: str, text: str) -> Any:
         raise CommandError(f"{option}: there is no file {path}")
     try:
         return READERS[path.suffix](path, key)
-    except (CommandError, OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Each format's reader has its own errors for files that are not in that format.
         raise CommandError(f"{option}: {text}: {error}") from error
 
 

@@ -102,17 +102,19 @@ def _load(module: nn.Module, weights: str) -> None:
     file, key = Path(match["path"]), match["key"]
     if not file.exists():
         raise CommandError(f"--weights: there is no file {file}")
-    if file.suffix == ".safetensors":
-        state = optional("safetensors.torch", "reading .safetensors").load_file(file)
-    else:
-        try:
+    try:
+        if file.suffix == ".safetensors":
+            state: Any = optional("safetensors.torch", "reading .safetensors").load_file(file)
+        else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CommandError(f"--weights: {file} holds more than weights, or is no such file: {error}") from error
-        for part in key.split(".") if key else []:
-            if not isinstance(state, dict) or part not in state:
-                raise CommandError(f"--weights: {file} has no {key}")
-            state = state[part]
+    except CommandError:
+        raise
+    except Exception as error:
+        raise CommandError(f"--weights: {file} holds more than weights, or is no such file: {error}") from error
+    for part in key.split(".") if key else []:
+        if not isinstance(state, dict) or part not in state:
+            raise CommandError(f"--weights: {file} has no {key}")
+        state = state[part]
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError) as error:

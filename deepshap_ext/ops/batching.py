@@ -1,4 +1,4 @@
-"""What the fakes and the batching rules of the ops share."""
+"""Batching rules of the ops for ``torch.func.vmap``, and the memory order of results, for their fakes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,12 +25,12 @@ BatchingRule = Callable[..., tuple[Tensor, ...]]
 def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | None = None, leading: int = 1) -> None:
     """Batch an op over its first tensor [V, ...] and its last, rows [V]; by default the vmapped dimension joins V.
 
-    `tensors` names the tensors, which come first among the op's arguments. The tensors in between are the model's own
-    operands, never batched, and refused. `batched(in_dims of the tensors, *arguments)` returns the outputs batched in
-    dimension 0; with it the first `leading` tensors may be batched.
+    `tensors` names the tensors, which come first among the op's arguments. Those between the first and the last are the
+    model's own operands, which are never batched: the rule refuses it. `batched(in_dims of the tensors, *arguments)`
+    returns the outputs batched in dimension 0; with such a rule the first `leading` tensors may be batched.
 
-    `torch.library.register_vmap` costs 170 us a call, most of it walks over nested arguments, which these ops do not
-    have. A kernel of our own at the same dispatch key costs a fraction, where torch has what it takes.
+    `torch.library.register_vmap` costs 170 us a call, most of it for walks over nested arguments, which these ops do
+    not have. A kernel at the same dispatch key, where torch has the private functions for it, costs a fraction.
     """
     op = getattr(torch.ops.deepshap_ext, name).default
     rule = checked_rule(name, tensors, batched or joined_rule(op, len(tensors)), leading)
@@ -41,7 +41,7 @@ def register_vmap(name: str, tensors: Sequence[str], batched: BatchingRule | Non
 
 
 def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule, leading: int = 1) -> BatchingRule:
-    """The rule behind a refusal of operands that are batched."""
+    """The rule `batched`, which refuses batched operands first."""
 
     def rule(in_dims: Sequence[int | None], *arguments: Any) -> tuple[Tensor, ...]:
         for tensor, dim in zip(tensors[leading:-1], in_dims[leading : len(tensors) - 1], strict=True):
@@ -56,7 +56,7 @@ def checked_rule(name: str, tensors: Sequence[str], batched: BatchingRule, leadi
 
 
 def joined_rule(op: Any, tensors: int) -> BatchingRule:
-    """The vmapped dimension joins the leading one of the first and of the last tensor."""
+    """The default rule: the vmapped dimension joins dimension 0 of the first and of the last tensor."""
     single = len(op._schema.returns) == 1
     last = tensors - 1
 
@@ -71,7 +71,7 @@ def joined_rule(op: Any, tensors: int) -> BatchingRule:
 
 
 def in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """The tensor with its vmapped dimension, of that size, in front; it is made where there is none."""
+    """The tensor with its vmapped dimension `dim`, of that size, in front; where it has none (None), expanded to one."""
     if dim is None:
         return tensor.expand(size, *tensor.shape)
     return tensor if dim == 0 else tensor.movedim(dim, 0)
@@ -88,6 +88,7 @@ def public_rule(rule: BatchingRule) -> Callable[..., tuple[Any, Any]]:
 
 
 def _direct_kernel(op: Any, rule: BatchingRule, tensors: int) -> Callable[..., Any]:
+    """The rule as a kernel for the dispatch key of vmap."""
     single = len(op._schema.returns) == 1
 
     def kernel(*arguments: Any) -> Any:
@@ -126,6 +127,7 @@ def empty_like_leading(
 
 
 def _batch_is_in_one_dimension(x: Sequence[int], r: Sequence[int], outer: int, batch: int) -> bool:
+    """Whether (outer, batch, inner) splits a single dimension of x's shape, or x and r have the same shape."""
     if x != r:
         return True
     front = 1
@@ -137,6 +139,7 @@ def _batch_is_in_one_dimension(x: Sequence[int], r: Sequence[int], outer: int, b
 
 
 def _order(grad: Tensor, x: Tensor, leading: int) -> list[int] | None:
+    """The dimensions of x from slowest to fastest in memory, as grad's parts have them, or x itself; None for neither."""
     step, parts = x.numel(), True
     for dim in reversed(range(leading)):
         parts = parts and (grad.shape[dim] == 1 or grad.stride(dim) == step)

@@ -22,7 +22,7 @@ def contribution(
     pairing: str,
     with_multipliers: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Average multiplier * (input - baseline) over the baselines, with the variance around the average.
+    """Average the contributions, multiplier * (input - baseline), over the baselines; also their variance around the average.
 
         c[j, k] = multipliers[j, k] * (x - r[rows[j]])
         mean[k] = sum_j weights[j] c[j, k] / sum_j weights[j]
@@ -59,7 +59,7 @@ def _fake(
 def _batched(
     in_dims: Sequence[int | None], multipliers: Tensor, x: Tensor, r: Tensor, shares: Tensor, rows: Tensor, *rest: Any
 ) -> Any:
-    """Baselines are averaged over, so a vmapped dimension joins the outputs; where rows are batched too, a loop."""
+    """The vmapped dimension joins the outputs K, since J is averaged over; where rows are batched too, a loop."""
     if in_dims[4] is None:
         joined = multipliers.movedim(in_dims[0], 2)  # type: ignore[arg-type]
         size = joined.shape[2]

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 BUILD = "pip install --no-build-isolation -e ."
 
 loaded: dict[str, str] = {}
-"""The libraries that were loaded, by name: their paths."""
+"""The paths of the libraries that were loaded, by name."""
 
 
 def _load(name: str) -> None:
@@ -26,7 +26,7 @@ def _load(name: str) -> None:
 
 
 def _check_ops(path: Path) -> None:
-    """A library that an older or newer checkout left behind may lack operations of this one."""
+    """Refuse a library that was built from another version of the sources and lacks operations of this one."""
     missing = [op for op in OPS if not hasattr(getattr(torch.ops, NAMESPACE), op)]
     if missing:
         raise ImportError(
@@ -36,6 +36,8 @@ def _check_ops(path: Path) -> None:
 
 
 def _missing_cuda(op: str) -> None:
+    """Register a CUDA kernel of `op` that says that none was built."""
+
     def refuse(*_: object) -> None:
         raise RuntimeError(
             f"{op}: deepshap_ext was built without CUDA kernels; with nvcc on PATH, rebuild it with `{BUILD}`"

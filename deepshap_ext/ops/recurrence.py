@@ -10,7 +10,7 @@ from .batching import in_front, register_vmap
 
 _op = torch.ops.deepshap_ext.recurrence.default
 
-#: By cell, how many numbers of a unit are kept of a step, and how many gates it has.
+#: By cell, how many numbers are kept of each unit at each step, and how many gates a unit has.
 _PARTS = {"lstm": (6, 4), "gru": (5, 3), "rnn_tanh": (1, 1), "rnn_relu": (1, 1)}
 
 
@@ -26,24 +26,25 @@ def recurrence(
     batch: int,
     pairing: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Multipliers of what goes into a recurrent layer, from those of its hidden states:
+    """Multipliers of the gates' inputs and of the initial states of a recurrent layer, from those of its hidden states.
 
         lstm        next = sigmoid(f) * c + sigmoid(i) * tanh(g),   hidden = sigmoid(o) * tanh(next)
         gru         new = tanh(new_x + sigmoid(reset) * new_h),   hidden = new + sigmoid(update) * (before - new)
         rnn_tanh    hidden = tanh(gate)
         rnn_relu    hidden = relu(gate)
 
-    The gates are the input's part plus `weight @ before`, of the hidden state before the step; of a gru's third gate these are new_x and
-    new_h. Products pass multipliers on by the mean of the other factor over the two sides, functions by their divided differences: what the
-    rules of the single operations give.
+    Each gate is the input's part plus `weight @ before`, where `before` is the hidden state before the step; for a gru's third gate these
+    two are new_x and new_h. Products pass multipliers on by the mean of the other factor over the two sides, functions by their divided
+    differences: the result is that of the rules of the single operations.
 
-    Shapes, for S steps of H units: x (S, outer, batch, inner) and r (S, outer, rows of r, inner), first dimension S. Their last one is of
-    an lstm 6H: i, f, g, o, c, next; of a gru 5H: reset, update and new before their functions, new_h, before - new; of an rnn H: gate.
-    grad [V, *x.shape[:-1], H]; state [V, *x.shape[1:-1], H]: the multiplier of an lstm's last cell, zeros for the others; weight
-    [gates * H, H]; rows [V], int64.
+    Shapes, for S steps of H units: x (S, outer, batch, inner) and r (S, outer, rows of r, inner), both with first dimension S. Their last
+    dimension holds what was kept of a step: of an lstm 6H, i, f, g, o, c, next; of a gru 5H, reset, update and new before their functions,
+    new_h, before - new; of an rnn H, gate. grad [V, *x.shape[:-1], H]; state [V, *x.shape[1:-1], H]: the multipliers of an lstm's last
+    cell, zeros for other cells; weight [gates * H, H]; rows [V], int64.
 
-    The results: of the gates' parts from the input, [V, *x.shape[:-1], gates * H]; of the hidden state before the first step by way of
-    `weight`, as state; as state, of an lstm's cell before the first step, or what a gru's hidden state there has beside `weight`.
+    Returns three multipliers: of the input's part of the gates, [V, *x.shape[:-1], gates * H]; of the hidden state before the first step,
+    as far as it acts by `weight`, of state's shape; and, of state's shape, of an lstm's cell before the first step, or of a gru's hidden
+    state there as far as it acts otherwise than by `weight`.
     """
     return _op(grad, state, x, r, weight, rows, cell, outer, batch, pairing)
 

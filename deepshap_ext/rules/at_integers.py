@@ -1,4 +1,4 @@
-"""Operations at an index of explained integers, written with others: they are linear at any other index."""
+"""Decompositions of operations whose index is explained integers; with any other index these operations are linear."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _scatter(
 
 
 def _places(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """One where each element of an index points along ``dim`` of the input, the last dimension of this."""
+    """``[*index.shape, size of dim]``: 1 at the place along ``dim`` of the input that each element of the index points to, otherwise 0."""
     if input.movedim(dim, 0).shape[1:] != index.movedim(dim, 0).shape[1:]:
         raise UnsupportedOperationError(
             f"torch.scatter with explained integers as its index has a rule for an index as long as the tensor but in dimension {dim}, got "
@@ -41,7 +41,7 @@ def _places(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def at_integers(name: str) -> Callable[..., Any] | None:
-    """What an operation of this name is made of where its index is explained; None for one that needs nothing of the kind."""
+    """The decomposition of the operation of this name for an explained index; None where it needs none."""
     if name == "embedding_bag":
         return DECOMPOSITIONS[name]
     return {"scatter": _scatter, "scatter_add": _scatter_add}.get(name)

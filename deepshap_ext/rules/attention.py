@@ -1,4 +1,4 @@
-"""Attention, taken apart into products and a softmax, which have rules."""
+"""Attention, decomposed into products and a softmax, which have rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from .registry import decomposition
 
 
 def _in_projection_packed(q: Tensor, k: Tensor, v: Tensor, w: Tensor, b: Tensor | None = None) -> Sequence[Tensor]:
-    """``F._in_projection_packed``, whose three parts of one projection are indexed: autograd pads each one's gradient with zeros and
-    adds all up. Those of ``chunk`` it puts side by side."""
+    """``F._in_projection_packed`` with ``chunk``, whose backward puts the gradients of query, key and value side by side.
+
+    torch indexes them, so that its backward pads each with zeros and adds the three.
+    """
     if q is not k or k is not v:
         return F._in_projection_packed(q, k, v, w, b)  # type: ignore[attr-defined]
     return [part.contiguous() for part in F.linear(q, w, b).chunk(3, -1)]
 
 
-#: What stands in for functions that torch's composites call, by name.
+#: Replacements for functions that torch's own Python functions call, by name.
 HELPERS = {"_in_projection_packed": _in_projection_packed}
 
 
@@ -48,7 +50,7 @@ def _attention(
     if attn_mask is not None:
         boolean = attn_mask.dtype == torch.bool
         blocked = attn_mask.logical_not() if boolean else attn_mask.isneginf()
-        # A query without a key is given zeros; its scores stay finite for the softmax.
+        # A query whose keys are all masked gives zeros; its scores are left finite for the softmax.
         empty = blocked.all(-1, keepdim=True)
         if boolean:
             scores = scores.masked_fill(blocked.logical_and(empty.logical_not()), -math.inf)
@@ -62,7 +64,7 @@ def _attention(
 
 
 def _laid_out_as(query: Tensor, result: Tensor) -> Tensor:
-    """The result with its dimensions in memory as the query's, as torch's fused kernels have it: a model may view it."""
+    """The result with the memory order of the query, as torch's fused kernels return it: a model may take a view that needs it."""
     if query.dim() != 4 or query.stride(-1) != 1 or query.shape != result.shape:
         return result
     strides = torch.empty_like(query).stride()
@@ -82,9 +84,9 @@ def _flex_attention(
     score_mod_other_buffers: tuple[Any, ...] = (),
     mask_mod_other_buffers: tuple[Any, ...] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The higher-order operator behind ``torch.nn.attention.flex_attention``, with its two logarithms to base 2.
+    """The higher-order operator behind ``torch.nn.attention.flex_attention``, which also returns logsumexp and largest score to base 2.
 
-    ``score_mod`` and the last of ``block_mask`` are functions of one score and its place; they are given all of them at once.
+    ``score_mod`` and the last item of ``block_mask`` are functions of one score and its place; here they are given all at once.
     """
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)

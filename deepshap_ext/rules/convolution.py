@@ -1,7 +1,7 @@
 """Convolutions with constant weights: linear, and their multiplier is the transposed convolution.
 
-Autograd's own backward is the same map; but it keeps the input alive for a weight gradient that nobody asks for, and its batching rule
-copies a dummy of that input for every pair.
+Autograd's own backward is the same map. But it keeps the input alive for a weight gradient that nobody asks for, and its batching rule
+allocates a dummy of that input for every pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .registry import Application, Context, rule
 
 
 def each(value: Any, dims: int) -> tuple[int, ...]:
-    """One number a dimension, from torch's one or one a dimension."""
+    """One number a dimension, from an argument of torch that is one number for all dimensions or one for each."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     return values * dims if len(values) == 1 else values
 
@@ -32,12 +32,13 @@ def _weight_varies(context: Context, weight: Tensor, bias: Any) -> bool:
     return context.carries(weight)
 
 
-#: oneDNN's convolutions work on blocks of so many channels, and its transposed ones are slow on fewer, as cuDNN's strided ones are.
-#: oneDNN's fast kernels take paddings up to about so many elements. `benchmarks/transposed.py` measures what comes of it.
+#: oneDNN works on blocks of so many channels: its transposed convolutions are slow on fewer, as cuDNN's strided ones are. The gain from
+#: avoiding them is measured by `benchmarks/transposed.py`, as for WIDE.
 BLOCK = 16
+#: oneDNN's fast kernels take paddings up to about so many elements.
 WIDE = 8
 
-# By the number of dimensions, less one.
+# Indexed by the number of dimensions less one.
 _CONVOLVE: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSE: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
@@ -52,9 +53,10 @@ def transposed_convolution(
     dilation: Sequence[int],
     channels_last: bool = False,
 ) -> Tensor:
-    """The transpose of a convolution of ``[N, channels, *size]``, the fastest way. One number a dimension each.
+    """``[N, channels, *size]``: the transpose of the convolution with these arguments, by whichever way is fastest.
 
-    ``channels_last``: the memory format to put the result in where that is not convolution's own choice.
+    ``grad`` ``[N, output channels, *output size]``; ``size``, ``stride``, ``padding`` and ``dilation`` have one number a dimension.
+    ``channels_last``: the memory format of the result, where torch's convolution does not choose one.
     """
     kernel, dims = tuple(weight.shape[2:]), weight.dim() - 2
     stride, dilation = tuple(stride), tuple(dilation)
@@ -72,7 +74,7 @@ def transposed_convolution(
         patches = kernel == stride and not any(padding)
         if patches or weight.shape[1] < BLOCK:
             return _by_phases(grad, weight, stride, padding, size, channels_last)
-    # How far the weight, turned round, reaches beyond grad.
+    # By how much the flipped kernel reaches beyond grad on each side: the padding of an ordinary convolution with it.
     beyond = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
     wide = max(beyond) > WIDE
     if (
@@ -87,7 +89,7 @@ def transposed_convolution(
             beyond = [0] * dims
         turned_round = weight.flip(*range(2, dims + 2)).transpose(0, 1)
         return _CONVOLVE[dims - 1](grad, turned_round, None, 1, beyond, dilation)
-    # What a stride leaves over at the end of the input.
+    # The elements at the end of the input that the strides did not reach: torch's output_padding.
     left_over = [
         n - ((g - 1) * s - 2 * p + d * (k - 1) + 1)
         for n, g, s, p, d, k in zip(size, grad.shape[2:], stride, padding, dilation, kernel, strict=True)
@@ -103,7 +105,7 @@ def _by_phases(
     size: Sequence[int],
     channels_last: bool,
 ) -> Tensor:
-    """A strided transposed convolution as an ordinary one whose channels are the positions between two strides.
+    """A strided transposed convolution as an ordinary one, with an output channel for each position between two strides.
 
     ``out[s m + r] = sum_j w[r + p - s j] grad[m + j]`` in each dimension: for every ``r`` a kernel of its own over the same ``j``.
     """
@@ -113,7 +115,7 @@ def _by_phases(
         low, high = -((k - 1 - p) // s), (s - 1 + p) // s
         r, j = torch.arange(s, device=weight.device), torch.arange(low, high + 1, device=weight.device)
         taps = r[:, None] + p - s * j
-        taps = taps.where((taps >= 0) & (taps < k), k)  # beyond the kernel: the zero behind it
+        taps = taps.where((taps >= 0) & (taps < k), k)  # outside of the kernel: the zero that is padded behind it
         at = 2 + 2 * dim
         weight = F.pad(weight, [0, 0] * (weight.dim() - at - 1) + [0, 1]).index_select(at, taps.flatten())
         weight = weight.unflatten(at, taps.shape)
@@ -121,7 +123,7 @@ def _by_phases(
         edges.append((-low, positions - 1 + high - (grad.shape[2 + dim] - 1), positions))
     within = range(2, 2 + 2 * dims, 2)
     kernels = weight.permute(1, *within, 0, *(dim + 1 for dim in within)).flatten(0, dims)
-    # As much padding on both sides as the wider one needs: what is too much is left out of the result, which is smaller than a padded grad.
+    # Both sides are padded as the wider one needs, and the surplus is cut from the result, which copies less than padding grad would.
     padding = [max(before, behind, 0) for before, behind, _ in edges]
     phases = _CONVOLVE[dims - 1](grad, kernels, None, 1, padding)
     for dim, (before, _, positions) in enumerate(edges, 2):
@@ -133,17 +135,19 @@ def _by_phases(
 
 
 def _interleaved(phases: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
-    """``[N, channels, *size]`` from ``[N, channels, positions, stride, ...]``, two dimensions for each; with ``channels_last`` from and in
-    the memory of ``[N, positions, stride, ..., channels]``."""
+    """``[N, channels, *size]`` from ``[N, channels, positions, stride, ...]``, which has two dimensions for each of ``size``.
+
+    With ``channels_last``, phases are ``[N, positions, stride, ..., channels]`` and the result keeps that memory order.
+    """
     for dim, n in enumerate(size, 1 if channels_last else 2):
         phases = phases.flatten(dim, dim + 1).narrow(dim, 0, n)
     return phases.movedim(-1, 1) if channels_last else phases
 
 
 def _scaled(grad: Tensor, weight: Tensor, sides: Any, of_weight: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """The gradient and the weight in its dtype, whichever has fewer elements times the scale of the output's channels, if there is one.
+    """``grad``, and the weight in its dtype; where there is a ``sides.scale``, the one with fewer elements is multiplied by it.
 
-    ``of_weight`` makes of one number a channel one for each of the weight's first two dimensions, or 1 where a dimension has all alike.
+    ``of_weight(scale)`` reshapes the scale, one number an output channel, to broadcast over the weight's first two dimensions.
     """
     if sides.scale is not None:
         within = [1] * (weight.dim() - 2)
@@ -193,7 +197,7 @@ def _register(dims: int) -> None:
             grad, scaled = _scaled(grad, weight, sides, lambda scale: scale.unsqueeze(1))
             return [transposed_convolution(grad, scaled, size, steps, edges, groups, spread, channels_last)]
 
-        # Batch norm has its channels where a convolution of one sample without a batch has its first dimension.
+        # Of an input without a batch dimension, dimension 1 is not the channels that a scale is for.
         return Application([operand], forward, multipliers, stand_for=[input], takes_scale=input.dim() == dims + 2)
 
     @rule(f"conv_transpose{dims}d")

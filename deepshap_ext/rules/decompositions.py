@@ -1,4 +1,4 @@
-"""Operations written with others that have a rule, or whose backward has a batching rule where theirs has none."""
+"""Operations written with others: with such that have a rule, or whose backward has a batching rule where their own has none."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _scatter_reduce(
     neutral = {"prod": 1.0, "amax": -math.inf, "amin": math.inf}[reduce]
     start = input if include_self else input.scatter(dim, index, neutral)
     number, largest = _numbered(index, dim)
-    # Every place of the result with all that goes there in a dimension of its own.
+    # In a new last dimension, all elements that go to each place of the result.
     entries = torch.full_like(input, neutral).unsqueeze(-1).repeat(*[1] * input.dim(), largest)
     if largest:
         dim, size = dim % input.dim(), input.shape[dim]
@@ -77,7 +77,7 @@ def _scatter_reduce(
 
 
 def _numbered(index: Tensor, dim: int) -> tuple[Tensor, int]:
-    """Of equal indices along a dimension, how many stand before each; and how many there are of any at most."""
+    """For each index, how many equal ones stand before it along ``dim``; and how often the most frequent one occurs."""
     index = index.detach().movedim(dim, -1)
     ordered, places = index.sort(dim=-1, stable=True)
     numbers = torch.arange(index.shape[-1], device=index.device).expand_as(index)
@@ -168,6 +168,7 @@ def _conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tens
 
 
 def _areas(y: Tensor, x: Tensor, dim: int) -> Tensor:
+    """The area between each two neighbouring points along ``dim``, by the trapezoidal rule."""
     if x.dim() == 1:
         x = x.view(-1, *[1] * (y.dim() - 1 - dim % y.dim()))
         widths = x.diff(dim=0)
@@ -293,7 +294,8 @@ def _frac(input: Tensor) -> Tensor:
 def _register_remainder(name: str) -> None:
     @decomposition(name)
     def rest(input: Any, other: Any) -> Tensor:
-        # The whole number of times is a step; from torch's own remainder, since the rounded quotient may be the next one.
+        # How often `other` goes into `input` is a step, without a gradient. It is computed from torch's own remainder, because the quotient
+        # may be rounded to the next whole number.
         x, y = (value.detach() if isinstance(value, Tensor) else value for value in (input, other))
         times = ((x - getattr(torch, name)(x, y)) / y).round()
         return input - times * other
@@ -315,7 +317,7 @@ def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     return variance.sqrt(), mean
 
 
-# What the functions of torch.nn.functional are in graphs that were exported and decomposed: they return their statistics too.
+# Exported and decomposed graphs have these in the place of functions of torch.nn.functional; they return their statistics as well.
 
 
 @decomposition("native_layer_norm")

@@ -19,7 +19,7 @@ from .products import sum_to
 from .registry import Application, Context
 
 Elementwise = Callable[[Tensor], Tensor]
-#: From an argument's two sides and the other arguments, in order: the divided difference in that argument.
+#: ``difference(x, r, *others)``: the divided difference in one argument between its two sides, the other arguments being held, in order.
 Difference = Callable[..., Tensor]
 
 #: Gauss-Legendre nodes and weights on [0, 1], by their number.
@@ -30,13 +30,13 @@ _NODES = {
 
 
 def smooth(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
-    """``f[x, r]`` of a function with an analytic derivative; ``f'(x)`` where the sides are equal, 0 where that is infinite."""
+    """``f[x, r]`` of a function whose derivative is analytic; ``f'(x)`` where the sides are equal, or 0 if that is infinite."""
     slope = _slope(function(x), function(r), derivative, x, r)
     return slope.masked_fill((x == r) & slope.isinf(), 0)
 
 
 def inverse(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
-    """``f[x, r]`` of the inverse of a function with this derivative: one over the function's, between the values of ``f``."""
+    """``f[x, r]`` where ``function`` is the inverse of one with this derivative: one over that one's, between ``f(x)`` and ``f(r)``."""
     slope = 1 / _slope(x - r, torch.zeros_like(x), derivative, function(x), function(r))
     return slope.masked_fill((x == r) & slope.isinf(), 0)
 
@@ -44,9 +44,10 @@ def inverse(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor
 def _slope(f_x: Tensor, f_r: Tensor, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
     """``(f_x - f_r) / (x - r)``.
 
-    Near, where the difference of the values cancels, it is the derivative's mean over the segment by Gauss-Legendre quadrature, of which 16
-    nodes err by about the square of what 8 do; far, the difference. The smaller bound of the error decides, at every pair; but what the
-    nodes miss altogether shows only in that the two disagree.
+    Where the sides are close, the difference of the values cancels; there it is the mean of the derivative over the segment, by
+    Gauss-Legendre quadrature. 16 nodes err by about the square of what 8 do, relative to the mean, so both are computed to know the error.
+    At each pair the way with the smaller error bound is taken. But where the two ways disagree by far more than the bounds, the nodes have
+    missed something between them, and the quotient is taken.
     """
     equal = x == r
     step = torch.where(equal, 0, x - r)  # also at infinity
@@ -61,22 +62,21 @@ def _slope(f_x: Tensor, f_r: Tensor, derivative: Elementwise, x: Tensor, r: Tens
 
 
 def _rounding(eps: float, f_x: Tensor, f_r: Tensor, size: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    """A bound for the error of ``f_x - f_r``, where ``|f'|`` is about ``size``: each value is off by its own rounding and by that of its
-    argument."""
+    """A bound for the error of ``f_x - f_r``, where ``|f'|`` is about ``size``: from the rounding of each value and of its argument."""
     return eps * (f_x.abs() + f_r.abs() + size * (x.abs() + r.abs()))
 
 
 def by_ends(x: Tensor, r: Tensor, f_x: Tensor, f_r: Tensor, slope_x: Tensor, slope_r: Tensor, eps: float) -> Tensor:
-    """``f[x, r]`` of a function of which nothing is known but its values at both ends, rounded to ``eps``, and its derivatives there, NaN
-    where it has none.
+    """``f[x, r]`` of a function that is known only by its values at both ends, rounded to ``eps``, and its derivatives there (NaN: none).
 
-    It is the quotient of the differences, or the mean of the derivatives where that differs from it by rounding. Where the sides are equal
-    it is the derivative, 0 where that is not finite.
+    It is the quotient of the differences, or the mean of the two derivatives where that differs from the quotient by rounding only. Where
+    the sides are equal it is the derivative, or 0 if that is not finite.
 
-    The mean errs by ``(x - r)^2 f''' / 12`` and the quotient by ``eps f / (x - r)``: where they change places both err by about
-    ``(eps f)^(2/3) f'''^(1/3)``, of the steepest slope of common functions 1e-4 in float32 and 1e-10 in float64. The quotient alone would
-    be noise near ``r``. Its contribution would not, but the multiplier also meets the differences that ``x - r`` is the sum of, which may
-    be much larger.
+    The mean errs by ``(x - r)^2 f''' / 12`` and the quotient by ``eps f / (x - r)``. Where the two errors are equal they are about
+    ``(eps f)^(2/3) f'''^(1/3)``: relative to the steepest slope of common functions 1e-4 in float32 and 1e-10 in float64.
+
+    The quotient alone would be noise where ``x`` is close to ``r``. This element's own contribution would still be right; but ``x - r`` may
+    be a sum of much larger differences that cancel, and the multiplier is passed on to them.
     """
     equal = x == r
     step = torch.where(equal, 1, x - r)
@@ -85,15 +85,15 @@ def by_ends(x: Tensor, r: Tensor, f_x: Tensor, f_r: Tensor, slope_x: Tensor, slo
     # A function of several operations rounds a few times.
     apart = (quotient - mean).abs()
     near = apart <= 4 * rounding
-    # One that cancels inside, as 1 - cos(x), rounds more than its value shows. Where half the digits of the sides are the same and the
-    # derivatives, too, are too close for the quotient, only a jump could be meant by it.
+    # A function that cancels inside, as 1 - cos(x), rounds more than its value shows. So where the sides agree in half of their digits, and
+    # the derivatives agree to rounding, the mean is taken up to a larger difference; beyond that the function jumps.
     close = step.abs() <= math.sqrt(eps) * torch.maximum(x.abs(), r.abs())
     near |= close & ((slope_x - slope_r).abs() <= 2 * rounding) & (apart <= 1000 * rounding)
     return torch.where(equal, mean.nan_to_num(0, 0, 0), torch.where(near & mean.isfinite(), mean, quotient))
 
 
 def _mean(derivative: Elementwise, r: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The mean of the derivative over the segment, and that of its size."""
+    """The means of the derivative and of its absolute value over the segment, by ``count`` nodes."""
     mean = size = torch.zeros_like(step)
     for node, weight in _NODES[count]:
         slope = weight * derivative(r + node * step)
@@ -102,7 +102,7 @@ def _mean(derivative: Elementwise, r: Tensor, step: Tensor, count: int) -> tuple
 
 
 def piecewise(function: Elementwise, derivative: Elementwise, x: Tensor, r: Tensor) -> Tensor:
-    """``f[x, r]`` of a function whose difference does not cancel, as where it is linear by pieces."""
+    """``f[x, r]`` of a function whose difference does not cancel, as one that is linear by pieces; ``f'(x)`` where the sides are equal."""
     return torch.where(x == r, derivative(x), (function(x) - function(r)) / (x - r))
 
 
@@ -115,7 +115,7 @@ def rescaled(
 ) -> Application:
     """The application of an elementwise function of tensors and numbers, by its divided difference in each argument.
 
-    Those are computed in float64, whatever the tensors' dtype.
+    ``differences``: one for each of the ``arguments``; they are computed in float64, whatever the tensors' dtype.
     """
     active = [position for position, argument in enumerate(arguments) if context.carries(argument)]
     operands = [arguments[position] for position in active]

@@ -27,8 +27,8 @@ def rescale(function: str, input: Tensor, forward: Callable[[Tensor], Tensor], *
     return Application([input], lambda x: (forward(x), [x]), multipliers, parameters, roundoffs=roundoffs)
 
 
-#: torch computes these as ``x * (1 + erf(x / sqrt(2))) / 2`` (or with tanh) and ``x - tanh(x)``: rounded to the size of ``x``, however
-#: small the result is.
+#: Functions that torch rounds to the size of ``x``, however small the result is: it computes ``x * (1 + erf(x / sqrt(2))) / 2``, the same
+#: with tanh, and ``x - tanh(x)``.
 _CANCELLING = frozenset({"gelu", "gelu_tanh", "tanhshrink"})
 
 
@@ -102,7 +102,7 @@ def _leaky_relu(_: Context, input: Tensor, negative_slope: float = 0.01) -> Appl
 def _rrelu(
     _: Context, input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
 ) -> Application:
-    # In eval mode its slope is the mean of the two; in training mode it is random and never comes here.
+    # In eval mode the slope is the mean of the two; in training mode it is random, and no call of it comes here.
     return _leaky_relu(_, input, (lower + upper) / 2)
 
 
@@ -124,10 +124,12 @@ def _prelu(context: Context, input: Tensor, weight: Tensor) -> Application:
 
 
 def _bent(x: Tensor, slope: Tensor) -> Tensor:
+    """prelu, with a slope that broadcasts."""
     return torch.where(x > 0, x, slope * x)
 
 
 def _of_bent(x: Tensor, r: Tensor, slope: Tensor) -> Tensor:
+    """The divided difference of :func:`_bent` in ``x``."""
     return piecewise(lambda t: _bent(t, slope), lambda t: torch.where(t > 0, 1, slope), x, r)
 
 
@@ -177,7 +179,7 @@ def _hardshrink(_: Context, input: Tensor, lambd: float = 0.5) -> Application:
 
 
 def _sixth(input: Tensor) -> float:
-    """What torch's kernels take for one sixth: they divide by 6 on the CPU, and multiply by ``1.0f / 6.0f`` on CUDA, in float64 too.
+    """What torch's kernels take for one sixth: on the CPU they divide by 6, on CUDA they multiply by ``1.0f / 6.0f``, also in float64.
 
     aten/src/ATen/native/cpu/Activation.cpp; cuda/ActivationHardsigmoidKernel.cu and ActivationHardswishKernel.cu beside it.
     """
@@ -261,7 +263,7 @@ def _pow(context: Context, input: Any, exponent: Any) -> Application:
 
 
 def _is_number(context: Context, input: Tensor, exponent: Any) -> bool:
-    """Whether an exponent is a number, or a constant tensor that does what a number does."""
+    """Whether the exponent is a number, or a constant tensor of one element that changes neither shape nor dtype of the result."""
     if not isinstance(exponent, Tensor):
         return True
     alike = exponent.dim() <= input.dim() and torch.result_type(input, exponent) == input.dtype

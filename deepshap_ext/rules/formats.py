@@ -1,4 +1,4 @@
-"""Memory formats: what travels backward lies in memory as what it is the multiplier of."""
+"""Memory formats: multipliers have the memory order of the tensors that they belong to, so that no operation has to copy them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def has_channels_last(tensor: Tensor) -> bool:
-    """Whether channels (dimension 1) lie side by side in memory, and not only since other dimensions are of size 1.
+    """Whether channels (dimension 1) lie side by side in memory, and not just because other dimensions have size 1.
 
-    Also inside ``torch.func.vmap``, where torch does not say.
+    It works inside ``torch.func.vmap``, where ``is_contiguous(memory_format=...)`` does not.
     """
     return tensor.dim() > 2 and tensor.shape[1] > 1 and tensor.stride(1) == 1 and not tensor.is_contiguous()
 
@@ -22,9 +22,9 @@ def with_channels_last(tensor: Tensor) -> Tensor:
 
 
 def padded(tensor: Tensor, edges: Sequence[int]) -> Tensor:
-    """``[N, channels, ...]`` with so many zeros before and behind it in every further dimension, in the tensor's memory format.
+    """A tensor ``[N, channels, ...]`` with ``edges`` zeros on both sides of each further dimension, in its memory format.
 
-    ``torch.nn.functional.pad`` makes a contiguous tensor of a batched one.
+    Inside ``torch.func.vmap``, ``torch.nn.functional.pad`` would return a contiguous tensor.
     """
     sides = [side for edge in reversed(edges) for side in (edge, edge)]
     if has_channels_last(tensor):

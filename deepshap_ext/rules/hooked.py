@@ -1,4 +1,4 @@
-"""Rules from backward hooks of modules, as peers take them: ``hook(module, grad_input, grad_output)``."""
+"""Rules from backward hooks of modules, ``hook(module, grad_input, grad_output)``, as captum and tangermeme take them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedOperationError
+from ..ops.batching import in_front
 from .registry import Application, Context
 
 #: From the module, and the gradients at its input and at its output, to the multipliers at its input, in a tuple of one.
@@ -21,8 +22,8 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tenso
 class Hooked:
     """The rule of modules that take one tensor and return one, by a hook.
 
-    The hook reads ``module.input`` and ``module.output``: inputs and behind them, in the first dimension, as many baselines, row by row the
-    pairs. The gradients that it is given, and the multipliers that it returns, are of the same rows.
+    The hook reads ``module.input`` and ``module.output``, which have the inputs of all pairs in their first rows and the baselines of the
+    same pairs in as many rows behind them. The gradients that it is given, and the multipliers that it returns, have the same rows.
     """
 
     hook: Hook
@@ -34,7 +35,7 @@ class Hooked:
             )
 
         def forward(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-            # An in-place module may write into what it is given.
+            # A clone, since an in-place module writes into what it is given.
             return module.forward(x.clone()), [x]
 
         def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
@@ -45,7 +46,7 @@ class Hooked:
 
 
 class _OfPairs(torch.autograd.Function):
-    """What a hook makes of pairs; all that are vmapped are one batch, since a hook may do what vmap cannot."""
+    """Calls the hook for pairs; under vmap once for all of them as one batch, since a hook may do what vmap cannot."""
 
     @staticmethod
     def forward(hook: Hook, module: nn.Module, grad: Tensor, x: Tensor, r: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class _OfPairs(torch.autograd.Function):
             output = module.forward(both.clone())
         grad_output = torch.cat([grad, grad])
         grad_input = torch.autograd.grad(output, both, grad_output)
-        # The user's module keeps no tensors.
+        # A copy, so that the user's module keeps no tensors.
         module = copy.copy(module)
         module.__dict__.update(input=both.detach(), output=output.detach())
         return hook(module, grad_input, (grad_output,))[0].chunk(2)[0]
@@ -66,7 +67,7 @@ class _OfPairs(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, hook: Hook, module: nn.Module, *tensors: Tensor) -> tuple[Tensor, int]:
         rows = [
-            (tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+            in_front(tensor, dim, info.batch_size).flatten(0, 1)
             for tensor, dim in zip(tensors, in_dims[2:], strict=True)
         ]
         found: Tensor = _OfPairs.apply(hook, module, *rows)  # type: ignore[no-untyped-call]

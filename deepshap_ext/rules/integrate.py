@@ -1,6 +1,6 @@
-"""The rule for what has none: its mean gradient along the segment from the baseline to the input.
+"""The rule for a function, operation or module without one of its own: its mean gradient on the segment from baseline to input.
 
-That is integrated gradients (arXiv 1703.01365, section 3) of one operation, function or module: complete where it is continuous.
+These are integrated gradients (arXiv 1703.01365, section 3) of that function alone, and complete where it is continuous.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
+from ..ops.batching import in_front
 from .registry import Application
 from .segment import Rows, Segment, mean_gradient
 from .whole import Whole
@@ -26,8 +27,8 @@ def integrate(
 ) -> Application:
     """The application of any function that returns tensors, in whatever tuples, lists and dicts.
 
-    ``operands`` are the tensors in its arguments that carry multipliers. ``opaque``: it may have no batching rule, so that its pairs run
-    one by one.
+    ``operands``: the tensors in its arguments that carry multipliers. ``opaque``: it may do what has no batching rule, so that its pairs
+    run as one batch or one by one.
     """
     unique = list({id(operand): operand for operand in operands}.values())
     integrated = _Integrated(Whole(function, args, kwargs, unique), opaque)
@@ -39,7 +40,7 @@ _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, type(Non
 
 
 class _Integrated:
-    """One call of a function, with others of its operands."""
+    """One call of a function, which can be repeated with other operands."""
 
     def __init__(self, whole: Whole, opaque: bool) -> None:
         self.opaque = opaque
@@ -70,7 +71,7 @@ class _Integrated:
         return result if single else tuple(tensors), [*values, *explained]
 
     def rebuild(self, outputs: Any) -> Any:
-        """What the function returned, of the tensors in it."""
+        """What the function returned, put together from the tensors in it."""
         return self._rebuild(outputs)
 
     def multipliers(self, _: Tensor, sides: Any) -> list[Tensor]:
@@ -84,8 +85,8 @@ class _Integrated:
         return list(_MeanGradient.apply(self, sides.report_gap, rows, *grads, *x, *r))  # type: ignore[no-untyped-call]
 
     def outputs(self, *points: Tensor) -> tuple[Tensor, ...]:
-        """The function's floating-point tensors at one pair's points."""
-        # It runs outside of the capture here, and may write into what it is given besides the operands.
+        """The floating-point tensors that the function returns at one pair's points."""
+        # The capture, which would see the function write into other arguments than the operands, is not on here.
         contents = Contents()
         for tensor in self._whole.constants() if self.opaque else ():
             contents.before_write(tensor)
@@ -96,7 +97,7 @@ class _Integrated:
         return tuple(item for item in items if isinstance(item, Tensor) and item.is_floating_point())
 
     def gradients(self, grads: Sequence[Tensor], *points: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """The same, and the gradients at these points."""
+        """:meth:`outputs`, and the gradients of the points for the multipliers ``grads`` of the outputs."""
         if not self.opaque:
             values, pull_back, *_ = torch.func.vjp(self.outputs, *points)
             return values, pull_back(tuple(grads))
@@ -112,7 +113,7 @@ class _Integrated:
 
 
 class _MeanGradient(torch.autograd.Function):
-    """The mean gradient for all pairs that are vmapped. How a segment is divided depends on its values: none of that runs inside vmap."""
+    """The mean gradient; under vmap once for all pairs, because how a segment is divided depends on values, which vmap hides."""
 
     @staticmethod
     def forward(
@@ -127,10 +128,7 @@ class _MeanGradient(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, integrated: Any, report: Any, rows: Any, *tensors: Tensor) -> tuple[Any, Any]:
-        pairs = [
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip(tensors, in_dims[3:], strict=True)
-        ]
+        pairs = [in_front(tensor, dim, info.batch_size) for tensor, dim in zip(tensors, in_dims[3:], strict=True)]
         found = _MeanGradient._of_pairs(integrated, report, rows, pairs)
         return tuple(found), (0,) * len(found)
 
@@ -138,7 +136,10 @@ class _MeanGradient(torch.autograd.Function):
     def _of_pairs(
         integrated: _Integrated, report: Callable[[float], None], rows: Sequence[Rows], tensors: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Of tensors ``[V, ...]``: the outputs' multipliers, then operands and outputs of the inputs, and those of the baselines."""
+        """The operands' multipliers ``[V, ...]``.
+
+        ``tensors`` ``[V, ...]``: the outputs' multipliers, then operands and outputs for the inputs, then those for the baselines.
+        """
         grads, x, r = _parted(tensors, len(tensors) - 2 * len(rows), len(rows))
         operands = len(rows) - len(grads)
         run = _Pairs(integrated, rows[:operands], rows[operands:], len(x[0]))
@@ -162,15 +163,16 @@ class _MeanGradient(torch.autograd.Function):
 
 
 def _parted(tensors: Sequence[Tensor], *numbers: int) -> list[Sequence[Tensor]]:
+    """The tensors in consecutive parts: so many in each, and in the last part the rest."""
     starts = [sum(numbers[:number]) for number in range(len(numbers) + 1)]
     return [tensors[first:last] for first, last in zip(starts, [*starts[1:], len(tensors)], strict=True)]
 
 
 class _Pairs:
-    """A function run on ``[V, ...]``, the operands of ``V`` pairs.
+    """Runs a function on the operands ``[V, ...]`` of ``V`` pairs.
 
-    Operations of torch are vmapped. What is opaque may have no batching rule: its pairs run as that many more samples of one batch, or,
-    where the function has something of this very batch inside, one by one.
+    Operations of torch are vmapped. An opaque function, which may have no batching rule, runs on the pairs as so many more samples of one
+    batch (they are folded); or, where it depends on the batch that it was called with, one by one.
     """
 
     def __init__(self, integrated: _Integrated, rows: Sequence[Rows], output_rows: Sequence[Rows], number: int) -> None:
@@ -178,7 +180,7 @@ class _Pairs:
         self._integrated, self._rows, self._output_rows, self._number = integrated, rows, output_rows, number
 
     def can_be_folded(self, points: Sequence[Tensor], values: Sequence[Tensor]) -> bool:
-        """Whether the pairs as one batch give at these points what is known of them."""
+        """Whether the function, run on the pairs as one batch, gives the known ``values`` at these points."""
         if self._number == 1 or any(rows.dim is None for rows in (*self._rows, *self._output_rows)):
             return False
         try:
@@ -227,15 +229,16 @@ class _Pairs:
 
 
 def _each(function: Callable[..., Tensor], rows: Sequence[Rows], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A method of :class:`Rows` for each of them with its tensor."""
     return [function(one, tensor) for one, tensor in zip(rows, tensors, strict=True)]
 
 
 def multilinear(function: Callable[..., Any], args: Any, operands: Sequence[Tensor], factors: int) -> Application:
     """The application of a product of ``factors`` factors, linear in each: their exact Shapley values.
 
-    Those are the mean of its derivative along the segment (it is its own multilinear extension: Owen, Management Science 18, 1972), a
-    polynomial of lower degree than there are factors, which half as many Gauss-Legendre nodes integrate exactly. For two the one node is
-    the midpoint.
+    These are the mean of its derivative along the segment, since the product is its own multilinear extension (Owen, Management Science 18,
+    1972). The derivative is a polynomial of a degree below ``factors``, which half as many Gauss-Legendre nodes integrate exactly; for two
+    factors that is one node, the midpoint.
     """
     places, weights = np.polynomial.legendre.leggauss((factors + 1) // 2)
     unique = list({id(operand): operand for operand in operands}.values())

@@ -1,7 +1,7 @@
 """Operations that need no rule, and those that have none, by canonical name.
 
-Autograd's own backward passes multipliers through a linear operation unchanged. Every name of ``LINEAR`` is tested: additive, and its
-vmapped backward equal to a plain loop.
+A linear operation needs none: autograd's own backward passes multipliers on. Tests hold every name in ``LINEAR`` to that: the operation is
+additive, and its vmapped backward is equal to a plain loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SUMS = """
 _CONVERSIONS = """
     to type type_as float double half bfloat16 cfloat cdouble complex cpu cuda as_tensor asarray
 """
-#: The identity, where a gradient flows or not.
+#: These give what they are given, with or without a gradient.
 _DETACHING = "data deepcopy detach"
 _FOURIER = """
     fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn
@@ -46,12 +46,12 @@ _PRODUCTS_WITH_CONSTANTS = """
     conv_transpose1d conv_transpose2d conv_transpose3d addmm addmv addr addbmm baddbmm addcmul rmatmul
 """
 
-#: Linear in all of their arguments together (or, those with FACTORS, in one factor at a time).
+#: Operations that are linear in all of their arguments together; those in FACTORS in one factor at a time.
 LINEAR = frozenset(
     " ".join((_VIEWS, _REARRANGEMENTS, _SUMS, _CONVERSIONS, _DETACHING, _FOURIER, _PRODUCTS_WITH_CONSTANTS)).split()
 )
 
-#: Of the bilinear ones, the arguments that are multiplied, by position and keyword.
+#: The two arguments that a bilinear operation multiplies: position and keyword of each.
 FACTORS: dict[str, dict[int, str]] = {
     **{name: {0: "input", 1: "other"} for name in "mul div matmul rmatmul dot inner vdot kron".split()},
     "mm": {0: "input", 1: "mat2"},
@@ -72,13 +72,14 @@ FACTORS: dict[str, dict[int, str]] = {
     **{name: {0: "input", 1: "grid"} for name in "grid_sampler grid_sampler_2d grid_sampler_3d".split()},
     **{name: {0: "input", 4: "window"} for name in "stft istft".split()},
 }
-#: Those of FACTORS that are linear in the first alone, and in nothing that the second comes from.
+#: Operations in FACTORS that are linear in their first factor only: they need a rule where the second depends on the input.
 DIVISIONS = frozenset({"div", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "istft"})
 
-#: Of these only the first argument's values matter; the second gives a shape or a dtype.
+#: Operations that take the values of their first argument only; the second gives a shape or a dtype.
 SHAPED_LIKE = frozenset("expand_as reshape_as view_as type_as to".split())
 
-#: Piecewise constant, or read by Python code: nothing passes, and what is made of their result holds while both sides agree.
+#: Operations that are piecewise constant, or whose result is read by Python: no multiplier passes, and what is computed from the result is
+#: explained as if it were constant, which is right where it is the same for an input and its baselines.
 STEPS = frozenset(
     """
     sign sgn round floor ceil trunc fix floor_divide heaviside signbit eq ne lt le gt ge isnan isinf isfinite
@@ -89,7 +90,7 @@ STEPS = frozenset(
     """.split()
 )
 
-#: What these return says nothing about the values of their argument.
+#: Operations whose result does not depend on the values of their argument.
 METADATA = frozenset(
     """
     shape size dim ndim ndimension numel nelement stride storage_offset dtype device layout name itemsize nbytes element_size
@@ -105,7 +106,7 @@ METADATA = frozenset(
     """.split()
 )
 
-#: Random: refused where their results reach the output (dropout in eval mode is not random).
+#: Random operations: refused where their results reach the output. Dropout in eval mode is not random.
 RANDOM = frozenset(
     """
     rand randn randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson binomial uniform
@@ -175,7 +176,7 @@ _WITHOUT_RULE = {
     """,
 }
 
-#: Operations whose results autograd does not follow, with what to say of them; the walk over its graph would not meet them.
+#: Operations that are refused when they are called, with the reason: their results are not in autograd's graph, whose audit refuses others.
 REFUSED_AT_ONCE = {
     **dict.fromkeys(
         ("unique", "unique_consecutive", "unique_dim", "_unique", "_unique2"),
@@ -188,15 +189,14 @@ REFUSED_AT_ONCE = {
     ),
 }
 
-#: Operations known to have no rule, with what they are; multipliers must not reach them.
+#: Operations known to have no rule, with what they are; refused where multipliers would reach them.
 REFUSED: dict[str, str] = {name: family for family, names in _WITHOUT_RULE.items() for name in names.split()}
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """``torch.unbind``, with a gradient that lies in memory as the input does.
+    """``torch.unbind``, with a gradient that has the memory order of the input.
 
-    Autograd's lies in the order of the dimensions, and has to be copied for the view that the input is: a permuted projection to
-    queries, keys and values, say.
+    Autograd's own is contiguous, and has to be copied where the input is a permuted view, as of a projection to queries, keys and values.
     """
     dims, strides = range(input.dim()), input.stride()
     order = sorted(dims, key=lambda at: -strides[at])
@@ -208,12 +208,12 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(part.permute(back) for part in input.permute(order).unbind(order.index(dim)))
 
 
-#: Those that return several views of one tensor.
+#: Operations that return several views of one tensor.
 SEVERAL_VIEWS = frozenset("unbind chunk split split_with_sizes tensor_split hsplit vsplit dsplit".split())
 
 
 def single_views(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-    """The parts of one of ``SEVERAL_VIEWS``, each a view by itself: autograd lets nobody write into those that one operation returns."""
+    """What one of ``SEVERAL_VIEWS`` returns, each part a view by itself: autograd forbids writing in place into one of several views."""
     whole = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     parts = function(*args, **kwargs)
     for dim in range(whole.dim()):
@@ -233,5 +233,5 @@ def _geometry(view: Tensor) -> tuple[Any, ...]:
     return view.storage_offset(), view.shape, view.stride()
 
 
-#: Linear operations done as torch does them, but along the dimensions as these lie in memory.
+#: Replacements for linear operations whose gradients have the memory order of their input.
 IN_MEMORY_ORDER = {torch.unbind: unbind, Tensor.unbind: unbind}

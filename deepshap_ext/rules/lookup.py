@@ -1,4 +1,4 @@
-"""Functions of explained integers, such as a lookup in a table: what they give for a code belongs to the code."""
+"""Functions of explained integers (codes), such as a lookup in a table: their multipliers, and which calls are such functions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from .. import arguments
-from .normalization import wide
+from ..arrays import wide
 from .registry import Application
 
 #: The dtype of what carries the multipliers of integers: exact up to 2**53.
 TWIN = torch.float64
 
-#: What makes other integers of integers, element by element.
+#: Operations that compute integers from integers, element by element.
 ELEMENTWISE = frozenset(
     "remainder fmod floor_divide bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift".split()
 )
@@ -34,7 +34,7 @@ _INDEX = {
 
 @dataclass(frozen=True)
 class Operands:
-    """The integers that a function is of; broadcast together they are the dimensions ``dims`` of its result."""
+    """The explained integers that a call is a function of; broadcast together, their shape is that of the result in dimensions ``dims``."""
 
     codes: Sequence[Tensor]
     dims: range
@@ -71,7 +71,7 @@ def codes_of(
 
 
 def _together(codes: Sequence[Tensor], first: int, index: Sequence[Tensor]) -> Operands | None:
-    """The codes among the tensors that are an index together, whose dimensions are the result's from ``first``."""
+    """The operands ``codes``, which are part of an ``index`` of several tensors; its dimensions are the result's from ``first`` on."""
     if not codes or not all(map(is_integer, codes)):
         # Masks of truth values are decisions, not look-ups.
         return None
@@ -80,10 +80,10 @@ def _together(codes: Sequence[Tensor], first: int, index: Sequence[Tensor]) -> O
 
 
 def _subscript(table: Tensor, subscript: Any, explained: Callable[[Any], bool]) -> Operands | None:
-    """Those of ``table[subscript]``; None if there are none, or other items are masks or lists."""
+    """The operands of ``table[subscript]``; None if no item is an explained integer, or another item is a mask or a list."""
     items = subscript if isinstance(subscript, tuple) else (subscript,)
     if isinstance(subscript, list):
-        # aten's, where None leaves a dimension as it is.
+        # aten's form of a subscript, where None leaves a dimension as it is.
         items = tuple(slice(None) if item is None else item for item in subscript)
     tensors = [item for item in items if isinstance(item, Tensor)]
     numbers = [item for item in items if arguments.is_integer(item)]
@@ -91,7 +91,8 @@ def _subscript(table: Tensor, subscript: Any, explained: Callable[[Any], bool]) 
     if len(tensors) + len(numbers) + len(places) < len(items) or not all(map(is_integer, tensors)):
         return None
     codes = [tensor for tensor in tensors if explained(tensor)]
-    # Torch selects by a tensor without dimensions as by a number. The others' dimensions are where they stand, or first if apart.
+    # A tensor without dimensions selects as a number does. The broadcast dimensions of the others come where these stand in the subscript,
+    # or first in the result where they do not stand side by side.
     whole = table.dim() - sum(item is not None and item is not Ellipsis for item in items)
     is_index: list[bool] = []
     for item in items:
@@ -116,10 +117,11 @@ def is_integer(value: Any) -> bool:
 def lookup(
     of: Operands, twins: Sequence[Tensor], result: Tensor, function: Callable[[Sequence[Tensor]], Tensor]
 ) -> Application:
-    """The application of a function of explained integers: ``result`` for the input's, ``function(codes)`` for others.
+    """The application of a function of explained integers: ``result`` for the input's codes, ``function(codes)`` for others.
 
-    What ``e`` gives for a code, less what it gives for the baseline's, is the code's: ``m_c = sum_d m_e_d (e_d(x) - e_d(r)) /
-    (c(x) - c(r))``. Several codes share it by their exact Shapley values.
+    The difference between the function's values ``e`` for a code and for the baseline's is that code's contribution:
+    ``m_c = sum_d m_e_d (e_d(x) - e_d(r)) / (c(x) - c(r))``. Several codes share it by their exact Shapley values. ``twins`` carry the
+    multipliers of the codes, which are integers and have no gradient.
     """
     number = len(of.codes)
 
@@ -129,7 +131,7 @@ def lookup(
 
     def multipliers(grad: Tensor, sides: Any) -> Sequence[Tensor]:
         def by_code(found: Tensor) -> Tensor:
-            """What the output gets of ``found``, one number a place of the codes."""
+            """The contribution to the output of ``found``, a change of the result: one number for each place of the codes."""
             share = wide(grad) * found
             others = tuple(dim for dim in range(share.dim()) if dim not in of.dims)
             return share.sum(others, dtype=TWIN) if others else share.to(TWIN)
@@ -155,7 +157,7 @@ def lookup(
 
 
 def _shapley_values(players: int, worth: Callable[[frozenset[int]], Tensor]) -> list[Tensor]:
-    """Of every player the mean gain over the orders in which they may come; ``worth`` of a coalition."""
+    """The exact Shapley value of each player, from the ``worth`` of all coalitions."""
     everyone = range(players)
     coalitions = [frozenset(some) for size in range(players + 1) for some in itertools.combinations(everyone, size)]
     worths = {coalition: worth(coalition) for coalition in coalitions}
@@ -170,7 +172,7 @@ def _shapley_values(players: int, worth: Callable[[frozenset[int]], Tensor]) -> 
 
 
 def converted(numbers: Tensor, codes: Tensor) -> Application:
-    """The application of a conversion of numbers to integers, element by element: the difference of these over that of the numbers."""
+    """The application of a conversion of ``numbers`` to integers ``codes``: the difference of the integers over that of the numbers."""
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         twin = codes.to(TWIN)

@@ -1,7 +1,7 @@
-"""Losses of each sample, taken apart.
+"""Decompositions of loss functions.
 
-Their parameters stand in aten's order under the names of ``torch.nn.functional``, which passes all but the tensors by name: one signature
-for both spellings.
+Their parameters are in aten's order and have the names of ``torch.nn.functional``, which passes all but the tensors by name: so one
+signature serves calls of both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .registry import decomposition
 
 
 def _reduced(losses: Tensor, reduction: Any, size_average: Any, reduce: Any, total: Any = None) -> Tensor:
-    """By ``"none"``, ``"mean"``, ``"sum"`` or aten's 0, 1, 2; ``total``: what a weighted mean divides by."""
+    """The losses, reduced by ``"none"``, ``"mean"``, ``"sum"`` or aten's 0, 1, 2; ``total``: what a weighted mean divides by."""
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
     if reduction in ("none", 0):
@@ -131,7 +131,7 @@ def _nll_loss(
 def _smoothed(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: Any, ignore_index: int, smoothing: float
 ) -> Tensor:
-    """The negative log-likelihood of classes, with a share for all classes alike."""
+    """The negative log-likelihood of the target classes, with label ``smoothing`` over all classes."""
     dim = 0 if input.dim() == 1 else 1
     ignored = target == ignore_index
     place = target.masked_fill(ignored, 0)

@@ -1,4 +1,4 @@
-"""Inverses, Cholesky factors and determinants of matrices, and the solutions of linear systems: products with an inverse."""
+"""Inverses, Cholesky factors and determinants of matrices, and solutions of linear systems, which are products with an inverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .registry import Application, Context, decomposition, rule
 
 @rule("linalg_inv")
 def _inv(_: Context, A: Tensor) -> Application:
-    """``Z(x) - Z(r) = -Z(x) (A(x) - A(r)) Z(r)``, and so with the sides exchanged: the mean of the two."""
+    """From ``Z(x) - Z(r) = -Z(x) (A(x) - A(r)) Z(r)`` for the inverse ``Z``; the mean of this and of the same with the sides exchanged."""
 
     def forward(A: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         inverse = torch.linalg.inv(A)
@@ -71,7 +71,7 @@ def _triangular_solve(
 
 @rule("linalg_cholesky", "cholesky")
 def _cholesky(_: Context, A: Tensor, upper: bool = False) -> Application:
-    """``A(x) - A(r)`` is ``dL mean(L)^T + mean(L) dL^T``, which is Cholesky's own differential at the mean of the two factors."""
+    """Cholesky's derivative at the mean of the two factors: with ``dL = L(x) - L(r)``, ``A(x) - A(r) = dL mean(L)^T + mean(L) dL^T``."""
 
     def forward(A: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         factor = torch.linalg.cholesky(A)
@@ -107,7 +107,7 @@ def _cholesky_solve(B: Tensor, L: Tensor, upper: bool = False) -> Tensor:
 
 @rule("linalg_det", "det")
 def _det(_: Context, A: Tensor) -> Application:
-    """A sum of products of as many entries as there are rows, linear in each entry."""
+    """The determinant is a sum of products, each of as many entries as there are rows, and linear in each entry."""
     return multilinear(torch.linalg.det, (A,), [A], A.shape[-1])
 
 

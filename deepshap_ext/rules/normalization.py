@@ -1,4 +1,4 @@
-"""Normalizations: affine with running statistics (batch norm in eval mode), or by the input's own mean and scale."""
+"""Normalizations: affine ones with running statistics (batch norm in eval mode), and those by the input's own mean and scale; norms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
+from ..arrays import wide
 from ..errors import UnsupportedOperationError
 from .registry import Application, Context, Roundoff, decomposition, rule
 
@@ -47,7 +48,7 @@ def _affine(
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps), []
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        # Autograd's own is right but transposes under vmap.
+        # Autograd's own backward gives the same, but transposes its operands under vmap, which is slow.
         return [grad * by_channel]
 
     return Application([input], forward, multipliers, scale=scale)
@@ -56,9 +57,9 @@ def _affine(
 def _normalize(
     input: Tensor, forward: Callable[[Tensor], Tensor], eps: float, centre: bool, scale: Tensor
 ) -> Application:
-    """The application of a normalization over lines of contiguous elements times ``scale``, as :func:`deepshap_ext.ops.norm` takes it.
+    """The application of a normalization of lines of contiguous elements, times ``scale``; all as :func:`deepshap_ext.ops.norm` has them.
 
-    ``scale`` is no view of a weight, which the model may write into.
+    ``scale`` must not be a view of a weight, which the model may later write into.
     """
     scale = wide(scale).contiguous()
 
@@ -73,18 +74,13 @@ def _normalize(
         return [out.squeeze(0)]
 
     def roundoffs(x: Tensor) -> Sequence[Roundoff]:
-        # A line's mean and its scale are rounded once for all of its elements.
+        # The mean and the scale of a line are rounded once, and these errors are the same for all of its elements.
         lines = wide(x).reshape(-1, *scale.shape)
         mean = lines.mean(-1, keepdim=True) if centre else torch.zeros_like(lines[..., :1])
         size = scale / ((lines - mean).square().mean(-1, keepdim=True) + eps).sqrt()
         return [Roundoff(mean * size, -1), Roundoff((lines - mean) * size, -1)]
 
     return Application([input], kept, multipliers, roundoffs=roundoffs)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """Half and bfloat16 as float32, in which rules compute and sums are taken."""
-    return tensor.float() if tensor.element_size() < 4 else tensor
 
 
 @rule("layer_norm")
@@ -120,6 +116,7 @@ def _rms_norm(
 
 
 def _of_one_line(input: Tensor, shape: Sequence[int], weight: Tensor | None) -> Tensor:
+    """The scale ``[1, elements]`` of a normalization whose lines all have the same weight."""
     return input.new_ones(1, math.prod(shape)) if weight is None else weight.detach().clone().reshape(1, -1)
 
 
@@ -137,7 +134,7 @@ def _group_norm(
     scale = channels.unsqueeze(1).expand(-1, math.prod(input.shape[2:])).reshape(num_groups, -1)
 
     def forward(x: Tensor) -> Tensor:
-        return torch.group_norm(x, num_groups, weight, bias, eps)  # which takes a single value a group
+        return torch.group_norm(x, num_groups, weight, bias, eps)  # F.group_norm refuses groups of a single value
 
     return _normalize(input, forward, eps, True, scale)
 

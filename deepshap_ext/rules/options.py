@@ -1,4 +1,4 @@
-"""The explainer's arguments that choose between rules, checked."""
+"""The arguments ``rules``, ``softmax`` and ``on_unsupported`` of an explainer, checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAXIMA = ("deeplift", "shapley")
 
 
 def options(rules: Any, softmax: Any, on_unsupported: Any) -> Options:
-    """The choices that the arguments of :class:`deepshap_ext.DeepExplainer` stand for; an error names the one that breaks its contract."""
+    """The choices that these arguments of :class:`deepshap_ext.Explainer` stand for; an error names the one that breaks its contract."""
     if isinstance(rules, Mapping):
         maxima = rules.get("maxima", "deeplift")
         one_of("rules['maxima']", maxima, _MAXIMA)
@@ -29,7 +29,7 @@ def options(rules: Any, softmax: Any, on_unsupported: Any) -> Options:
 
 
 def _own(rules: Mapping[Any, Any]) -> tuple[Registered, ...]:
-    """The entries of a mapping's functions and classes."""
+    """The explainer's own rules: the entries of the mapping ``rules`` besides ``"maxima"``."""
     entries: dict[Any, Registered] = {}
     for target, rule in rules.items():
         if isinstance(target, str) and target == "maxima":

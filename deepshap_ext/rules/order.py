@@ -1,4 +1,4 @@
-"""Order statistics: the values of a sort. Positions (``argsort``, the indices of ``topk``) are exact while both sides choose alike."""
+"""Order statistics: the values of a sort. Positions (``argsort``, the indices of ``topk``) are constants where both sides have the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def order_statistics(input: Tensor, ranks: Sequence[int]) -> Tensor:
 
 @rule("order_statistics")
 def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Application:
-    """Nearly the Shapley values, threshold by threshold, in the time of a sort: a choice among complete rules, compared in docs/rules.md.
+    """Nearly the Shapley values, in the time of a sort: chosen among several complete rules, which docs/rules.md compares.
 
     With ``G(k)`` the sum of the multipliers of the ``k`` largest outputs and ``N(t)`` the number of elements above ``t``, the outputs'
     weighted sum is the integral of ``G(N(t))`` over ``t``, but for a constant. At a threshold, ``a`` elements exceed it in ``x`` alone,
@@ -48,7 +48,7 @@ def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Applic
 
 
 def _multipliers(by_rank: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    """``[..., n]``: of the elements ``x`` and ``r``, for multipliers ``by_rank`` of the sorted elements, the largest first."""
+    """``[..., n]``: the multipliers of the elements, from those of the sorted elements, ``by_rank``, the largest first."""
     n = x.shape[-1]
     # Each element's two sides are neighbours here. The sort is stable: an element that is equal on both sides keeps its sides together,
     # also among ties, and has the multiplier of one rank, as in torch's own gradient.
@@ -70,14 +70,14 @@ def _multipliers(by_rank: Tensor, x: Tensor, r: Tensor) -> Tensor:
     half = torch.where(of_x > of_r, 2 * n, 0)  # the falling elements' shares come first, then the rising ones'
     low, high = half + torch.minimum(of_r, of_x), half + torch.maximum(of_r, of_x)
     mean = (areas.gather(-1, high) - areas.gather(-1, low)) / (x - r).abs()
-    # A difference of areas is accurate relative to their sum, so between close sides it may be lost. Where no third lies between, there is
-    # one share; and a mean of shares lies between the multipliers.
+    # The difference of two cumulative areas is accurate relative to these, so that of close sides may have no digits left. Where no other
+    # threshold lies between the sides, the mean is a single share; otherwise it is kept between the smallest and largest multiplier.
     mean = torch.where(high - low == 1, shares.flatten(-2).gather(-1, low), mean)
     return mean.clamp(by_rank.amin(-1, keepdim=True), by_rank.amax(-1, keepdim=True))
 
 
 def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tuple[Tensor, Tensor]:
-    """What each element that falls below a threshold from ``r`` to ``x``, and each that rises above it, has of the ranks' multipliers.
+    """The share in the ranks' multipliers of an element that falls below a threshold from ``r`` to ``x``, and of one that rises above it.
 
     In the Shapley value elements change sides at independent uniform times, and each takes the multiplier of the rank that it enters or
     leaves, which depends on how many are above the threshold just then. Where ``a`` rise and ``b <= a`` fall, the rank that a falling one
@@ -90,7 +90,7 @@ def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tup
     total = F.pad(by_rank.cumsum(-1), (1, 0))
 
     def largest(count: Tensor) -> Tensor:
-        """The sum over the ``count`` largest, which need not be a whole number."""
+        """The sum of the multipliers of the ``count`` largest elements; ``count`` need not be a whole number."""
         count = count.clamp(0, n)
         whole = count.long().clamp(max=n - 1)
         return total.gather(-1, whole) + (count - whole) * by_rank.gather(-1, whole)
@@ -106,6 +106,7 @@ def _shares(by_rank: Tensor, in_x: Tensor, in_r: Tensor, in_both: Tensor) -> tup
 
 
 def _along(input: Tensor, dim: int, ranks: Sequence[int]) -> Tensor:
+    """:func:`order_statistics` along ``dim``."""
     return order_statistics(input.movedim(dim, -1), ranks).movedim(-1, dim)
 
 
@@ -127,7 +128,7 @@ def _msort(input: Tensor) -> Tensor:
 def _topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     indices = torch.topk(input.detach(), k, dim, largest, sorted).indices
     if not sorted or input.dim() == 0:
-        # Unsorted results are in torch's own order, so each is followed to its place; without dimensions there is one.
+        # Unsorted results have an order of torch's own, so they are gathered at the places where torch found them.
         return torch.return_types.topk((input.gather(dim, indices), indices))
     n = input.shape[dim]
     values = _along(input, dim, range(n - 1, n - 1 - k, -1) if largest else range(k))
@@ -141,6 +142,7 @@ def _kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> An
 
 
 def _one(input: Tensor, dim: int, keepdim: bool, rank: int) -> Tensor:
+    """The element at one rank along ``dim``."""
     if input.dim() == 0:
         return input.clone()
     value = _along(input, dim, [rank])
@@ -157,7 +159,7 @@ def _median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any
 
 
 def _selected(input: Tensor, indices: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """The elements at these places, which are right while both sides choose alike."""
+    """The elements at these places, which are constants where both sides have the same."""
     values = input.gather(dim, indices)
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
@@ -190,7 +192,7 @@ def _cummin(input: Tensor, dim: int) -> Any:
 
 
 def _neighbours(positions: Tensor, interpolation: str) -> tuple[Tensor, Tensor, Any]:
-    """The ranks below and above fractional ones, and how much of the one above counts."""
+    """The ranks below and above fractional ``positions``, and the weight of the one above."""
     if interpolation in ("lower", "higher", "nearest"):
         rank = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}[interpolation](positions).long()
         return rank, rank, 0
@@ -199,7 +201,7 @@ def _neighbours(positions: Tensor, interpolation: str) -> tuple[Tensor, Tensor, 
 
 
 def _quantiles(low: Tensor, high: Tensor, share: Any, q: Any, dim: int | None, keepdim: bool, dims: int) -> Tensor:
-    """Of quantiles ``[..., number of q]`` the tensor that torch returns: with q's dimension in front, or without one."""
+    """Quantiles in the shape that torch returns, from the elements ``low`` and ``high`` ``[..., number of q]`` on both sides of each."""
     values = low + share * (high - low)
     if keepdim:
         values = values.view(*[1] * dims, -1) if dim is None else values.unsqueeze(-2).movedim(-2, dim % dims)
@@ -227,6 +229,6 @@ def _nanquantile(
     count = entries.isnan().logical_not().sum(-1, keepdim=True)
     positions = torch.as_tensor(q, dtype=input.dtype, device=input.device).reshape(-1) * (count - 1).clamp(min=0)
     below, above, share = _neighbours(positions, interpolation)
-    places = entries.detach().argsort(-1)  # what is not a number comes last
+    places = entries.detach().argsort(-1)  # NaNs come last
     low, high = (entries.gather(-1, places.gather(-1, ranks)) for ranks in (below, above))
     return _quantiles(low, high, share, q, dim, keepdim, input.dim())

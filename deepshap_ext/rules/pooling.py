@@ -1,6 +1,6 @@
-"""Max-pooling and maxima: each window's difference goes to the place of the larger side's maximum, or to all by their Shapley values.
+"""Max-pooling and maxima: each window's difference is routed to the larger side's maximum, or spread by the entries' Shapley values.
 
-The routing is shap's for non-overlapping windows (``shap.DeepExplainer``'s PyTorch handler); contributions add where windows overlap.
+For windows that do not overlap the routing is that of shap's DeepExplainer for PyTorch; where windows overlap, contributions add.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def maxpool(
 ) -> Application:
     """The application of a pooling over the last ``dims`` dimensions.
 
-    ``pool`` gives the maxima and their flat positions; ``windows(dim, size, count)``, for one of the dimensions, the positions of each
-    window's entries, ``[count, entries]``, out of range where there is none.
+    ``pool(x)`` returns the maxima and their flat positions. ``windows(dim, size, count)`` returns, for one of the dimensions, the positions
+    ``[count, entries]`` of each window's entries, out of range where a window has fewer.
     """
     if context.options.maxima == "shapley":
         return _by_shapley(input, pool(input.detach()), dims, return_indices, windows)
@@ -43,7 +43,8 @@ def _routed(
 ) -> Application:
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
-        # In the memory format of the values, as their gradients are: the native operation would copy others for every chunk of pairs.
+        # In the memory format of the values, which their gradients have too: otherwise the native operation would copy them for
+        # every chunk of pairs.
         last = x.dim() == dims + 2 and has_channels_last(x) and values.stride(1) == 1
         kept = [with_channels_last(side) if last else side.contiguous() for side in (x, indices)]
         return ((values, indices) if return_indices else values), kept
@@ -63,14 +64,14 @@ def _by_shapley(
     return_indices: bool,
     windows: Callable[[int, int, int], Tensor],
 ) -> Application:
-    """Each window's difference shared by the exact Shapley values of its entries; what overlaps is added by the gather's own backward."""
+    """The entries of all windows are gathered, so that autograd's backward of that adds the multipliers of overlapping windows."""
     shape = input.shape[-dims:]
     index = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
     inside = torch.ones(1, 1, dtype=torch.bool, device="cpu")
     for dim, (size, count) in enumerate(zip(shape, result[0].shape[-dims:], strict=True)):
         places = windows(dim, size, count)
         valid = (places >= 0) & (places < size)
-        # All pairs of an earlier window and one of this dimension, and of their entries.
+        # The windows over the earlier dimensions, each with every window along this one, and likewise their entries.
         index = (index[:, None, :, None] * size + places[None, :, None]).flatten(2).flatten(0, 1)
         inside = (inside[:, None, :, None] & valid[None, :, None]).flatten(2).flatten(0, 1)
     flat = F.pad(input.flatten(-dims), (0, 1), value=-math.inf)
@@ -118,7 +119,7 @@ def _register(dims: int) -> None:
     rule(f"max_pool{dims}d_with_indices")(bound(True))
     rule(f"max_pool{dims}d")(bound(False))
 
-    # aten's returns the indices too; torch.nn.functional, whose `_with_indices` always do, says whether it should.
+    # aten's function always returns the indices; torch.nn.functional's says with return_indices whether it should.
     @rule(f"adaptive_max_pool{dims}d")
     def adaptively(context: Context, input: Tensor, output_size: Any, return_indices: bool = True) -> Application:
         def windows(dim: int, size: int, count: int) -> Tensor:
@@ -153,7 +154,7 @@ def _register_fractional(dims: int) -> None:
             _random_samples: Tensor | None = None,
         ) -> Application:
             if isinstance(output_ratio, Tensor):
-                # aten's, which has both results.
+                # aten's signature has the random samples third, and returns both results.
                 output_ratio, return_indices, _random_samples = None, True, output_ratio
             if _random_samples is None:
                 raise UnsupportedOperationError("is random: give it _random_samples, or explain a model without it")
@@ -176,7 +177,7 @@ _register_fractional(3)
 
 
 def _largest(input: Tensor, dim: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """Maxima over some dimensions and their flat positions in them: one window of max-pooling."""
+    """Maxima over some dimensions and their flat positions, by max-pooling with one window over all of them."""
     dims = range(input.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
     dims = sorted(d % input.dim() for d in dims)
     last = input.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
@@ -214,7 +215,7 @@ def _min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor
 def _register_maximum(name: str) -> None:
     @rule(name)
     def maximum(_: Context, input: Tensor, other: Tensor) -> Application:
-        """Of two tensors the exact Shapley values, which cost no more than the routing that DeepLIFT has for max-pooling."""
+        """For two tensors the exact Shapley values, whatever ``rules`` says: they cost no more than routing."""
         both = torch.stack(torch.broadcast_tensors(input, other), -1)
 
         def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -224,6 +225,7 @@ def _register_maximum(name: str) -> None:
 
 
 def _shapley(grad: Tensor, sides: Any) -> list[Tensor]:
+    """Multipliers of entries ``[..., entries]`` of windows, for those ``[...]`` of their maxima."""
     return [ops.shapley_max(grad.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), *sides.geometry()).squeeze(0)]
 
 

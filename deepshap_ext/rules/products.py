@@ -1,8 +1,8 @@
 """Products and quotients of input-dependent factors.
 
-Each factor's multiplier is the other at the mean of its two sides: the Shapley value of two players (Lundberg and Lee,
-arXiv 1705.07874, section 2.2), and complete: ``ab - a'b' = mean(b) (a - a') + mean(a) (b - b')``. So it is for any bilinear map: its own
-derivative at the midpoints; and for more factors its mean over the segment.
+Each factor's multiplier is the mean of the other factor over the two sides. That is the Shapley value of two players (Lundberg and Lee,
+arXiv 1705.07874, section 2.2), and complete: ``ab - a'b' = mean(b) (a - a') + mean(a) (b - b')``. For any bilinear map it is the map's
+derivative at the midpoints of its factors, and for more than two factors the mean of the derivative over the segment.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _mul(context: Context, input: Any, other: Any) -> Application | None:
         return None
     for a, b in ((input, other), (other, input)):
         if inverse := context.inverse_of(b):
-            # A norm written by hand. As a product of two factors it would be complete, but with multipliers as large as the inverse
-            # of the smaller scale.
+            # A norm written by hand, `a * rsqrt(v)`, has the rule of a quotient. The rule of a product would be complete too, but its
+            # multipliers may be as large as the inverse of the smaller scale.
             v, name = inverse
             return _quotient(context, a, v, partial(_times, b.detach()), root=name == "rsqrt", stand_for=[a, b])
     a, b = _promoted(input, other)
@@ -121,14 +121,14 @@ def _matmul(context: Context, input: Tensor, other: Tensor) -> Application | Non
     if input.dim() == 1 or other.dim() == 1:
         return bilinear(torch.matmul, input, other)
 
-    shapes = input.shape, other.shape  # the operands themselves may be more memory than what is kept of them
+    shapes = input.shape, other.shape  # not the operands, which the rule would keep alive with all of their memory
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return torch.matmul(a, b), [a.contiguous(), b.contiguous()]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         a, b = sides.midpoint(0), sides.midpoint(1)
-        grad = grad.contiguous()  # or each product would copy it
+        grad = grad.contiguous()  # once: otherwise each of the two products would copy it
         # Autocast multiplies in another dtype than its operands have.
         found = grad @ b.to(grad.dtype).mT, a.to(grad.dtype).mT @ grad
         return [sum_to(m, shape) for m, shape in zip(found, shapes, strict=True)]
@@ -144,7 +144,7 @@ def _rmatmul(context: Context, input: Tensor, other: Tensor) -> Application | No
 def bilinear(
     function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, stand_for: Sequence[Tensor] = ()
 ) -> Application:
-    """The application of any bilinear map: its derivative at the midpoints of its factors."""
+    """The application of any bilinear map, by its derivative at the midpoints of its two factors."""
 
     def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return function(a, b), [a, b]
@@ -158,7 +158,7 @@ def bilinear(
 
 def _register_bilinear(name: str, function: Callable[..., Tensor]) -> None:
     def binary(context: Context, *args: Tensor, **kwargs: Tensor) -> Application | None:
-        # Bilinear functions differ in what they call their second argument.
+        # By position, since bilinear functions have different names for their second argument.
         a, b = (*args, *kwargs.values())
         return bilinear(function, a, b) if context.carries(a) and context.carries(b) else sparse_product(a, b)
 
@@ -302,7 +302,7 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 def sum_to(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum over the dimensions along which an operand of this shape was broadcast."""
+    """The tensor, summed over the dimensions along which an operand of this shape was broadcast to the tensor's."""
     if leading := tensor.dim() - len(shape):
         tensor = tensor.sum(tuple(range(leading)))
     dims = tuple(dim for dim, size in enumerate(shape) if size == 1 and tensor.shape[dim] != 1)

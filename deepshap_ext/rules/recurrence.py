@@ -1,6 +1,6 @@
 """One direction of a recurrent layer, over all its steps, as one operation with a rule.
 
-Its rule is that of the products, sigmoids and tanhs that the cells are made of. What these need is written into one tensor for all steps.
+The rule is made of those of the products, sigmoids and tanhs in the cells. What they read is kept in one tensor for all steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .. import ops
 from ..errors import MixedSamplesError
 from .registry import Application, Context, rule
 
-#: The weights of the hidden state: weight, bias or None, projection or None.
+#: The weights that the hidden state is multiplied by: weight ``[gates * H, hidden]``, bias or None, projection or None.
 Weights = tuple[Tensor, Tensor | None, Tensor | None]
 
 
@@ -29,7 +29,7 @@ def recurrent_layer(cell: str, projected: Tensor, state: Sequence[Tensor], weigh
     ``projected``, ``[S, B, gates]``: the input's part of the gates. ``state``: the hidden state, and an LSTM's cell, before the first step.
     """
     if has_torch_function((projected, *state)):
-        # Where a function mode is on, as the capture is, the layer is one operation to it.
+        # A function mode that is on, as the capture, sees the layer as one operation.
         return handle_torch_function(recurrent_layer, (projected, *state), cell, projected, state, weights)
     return _forward(cell, projected, state, weights)[0]
 
@@ -59,12 +59,12 @@ def _recurrent_layer(
 
 
 def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
-    """Of the input's part of the gates and of the states before the first step, by :func:`deepshap_ext.ops.recurrence`."""
+    """The multipliers of ``projected`` and of the states before the first step, by :func:`deepshap_ext.ops.recurrence`."""
     weight, _, projection = _of_type(weights, sides.x[0].dtype)
     grads, *of_state = sides.grads
     steps, recurring = len(grads), weight
     if projection is not None:
-        # What stands behind the projection reaches what stands before it by a product, for all steps at once.
+        # The projection is linear: multipliers behind it become those before it by a product, for all steps at once.
         grads, recurring = grads @ projection, weight @ projection
     state = of_state[0] if of_state else torch.zeros_like(grads[0])
     outer, *geometry = sides.geometry()
@@ -82,13 +82,13 @@ def _multipliers(cell: str, sides: Any, weights: Weights) -> tuple[Tensor, ...]:
 def _forward(
     cell: str, projected: Tensor, state: Sequence[Tensor], weights: Weights
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """What the cell makes of all steps and the tensor that its rule reads, in the type of ``projected``, which autocast may have chosen."""
+    """The outputs of all steps and the tensor that the rule reads, in the dtype of ``projected``, which autocast may have chosen."""
     with torch.autocast(projected.device.type, enabled=False):
         given = [tensor.to(projected.dtype) for tensor in state]
         weights = _of_type(weights, projected.dtype)
         if get_proxy_mode() is None:
             return _FORWARD[cell](projected, given, weights)
-        # Step by step a graph, which writes into nothing, would copy what is kept of all steps at each of them.
+        # A graph has no writes in place: traced step by step, it would copy the tensor that is kept of all steps at every step.
         *found, kept = _traced(cell, projected, given, *weights)
         return tuple(found), [kept]
 
@@ -171,7 +171,7 @@ def _traced(
     bias: Tensor | None,
     projection: Tensor | None,
 ) -> list[Tensor]:
-    """What the cell makes of all steps and what its rule reads, as one operation of a graph."""
+    """The outputs of all steps and the tensor that the rule reads, as a single operation in a traced graph."""
     found, kept = _FORWARD[cell](projected, state, (weight, bias, projection))
     return [*found, *kept]
 

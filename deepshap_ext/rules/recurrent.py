@@ -1,4 +1,4 @@
-"""Recurrent layers and cells, and the packing of sequences: directions of layers, which have a rule, one after the other."""
+"""Recurrent layers and cells, decomposed into single directions of layers, which have a rule; and the packing of sequences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _layers(
     train: bool,
     bidirectional: bool,
 ) -> tuple[Tensor, ...]:
-    """All layers over ``[S, B, features]``: the outputs, and the states after the last step."""
+    """All layers over ``[S, B, features]``: the last one's outputs, and the states of each layer and direction after its last step."""
     if train and dropout:
         raise UnsupportedOperationError(f"torch.{name} is random: its dropout is on outside of eval mode")
     states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
@@ -85,7 +85,7 @@ for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
 
 
 def _check_equal_lengths(called: str, numbers: Sequence[int]) -> None:
-    """``numbers``: the lengths of the samples, or how many samples each step has."""
+    """Refuse packed samples of different lengths; ``numbers``: the lengths, or how many samples each step has."""
     if len(set(numbers)) > 1:
         raise UnsupportedOperationError(
             f"{called} has samples of different lengths packed together, whose rows are not those of the batch: explain the samples "

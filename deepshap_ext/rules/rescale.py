@@ -1,4 +1,4 @@
-"""The rescale rule of an elementwise function of the user's own (DeepLIFT, arXiv 1704.02685, section 3.5.2)."""
+"""The rescale rule (DeepLIFT, arXiv 1704.02685, section 3.5.2) for an elementwise function of the user's own."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .whole import Whole
 def rescale(
     function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor], opaque: bool = False
 ) -> Application:
-    """The application of any function that takes one tensor that carries multipliers, element by element, to a tensor of its shape.
+    """The application of any function that takes a single tensor that carries multipliers, element by element, to a tensor of its shape.
 
-    ``operands`` are the tensors in its arguments that carry multipliers. ``opaque``: it is no function of torch, and must not write into
-    its argument. The function and its derivative run in the forward pass only.
+    ``operands``: the tensors in its arguments that carry multipliers. ``opaque``: it is no function of torch, and must not write into its
+    argument. The function and its derivative run in the forward pass only.
     """
     unique = list({id(operand): operand for operand in operands}.values())
     if len(unique) != 1:
@@ -38,7 +38,7 @@ def rescale(
     def forward(value: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         result, slope = _with_slope(value, lambda copied: _one_tensor(whole, copied, may_write=not opaque))
         wide = reduce(torch.promote_types, (value.dtype, result.dtype), torch.float32)
-        # One tensor, so that samples lie alike in all three: a derivative that is the same for all does not show where they lie.
+        # Kept as one tensor, so that the three have the same layout: the probe could not tell it from a derivative that is constant.
         return result, [torch.stack([tensor.to(wide) for tensor in (value, result, slope)])]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
@@ -50,6 +50,7 @@ def rescale(
 
 
 def _one_tensor(whole: Whole, value: Tensor, may_write: bool) -> Tensor:
+    """The function's result for a copy of ``value``, checked."""
     result = whole.on_copies([value], "is rescaled", may_write)
     if not isinstance(result, Tensor) or result.shape != value.shape or not result.is_floating_point():
         raise UnsupportedOperationError(
@@ -60,9 +61,9 @@ def _one_tensor(whole: Whole, value: Tensor, may_write: bool) -> Tensor:
 
 
 def _with_slope(value: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """The function's result and its derivative, NaN where torch has none."""
+    """The function's result and its derivative; that is NaN everywhere if torch has none."""
     try:
-        # Copies of what autograd saves: the function may write into it.
+        # Autograd saves copies, because the function may write into the tensors that it saves.
         with torch.enable_grad(), saved_tensors_hooks(Tensor.clone, lambda saved: saved):
             leaf = value.detach().requires_grad_()
             result = function(leaf)

@@ -1,8 +1,8 @@
 """The mean gradient of a function along the segment from a baseline to an input, by adaptive quadrature.
 
-Gauss-Kronrod pairs of 7 and 15 nodes (QUADPACK: Piessens, de Doncker-Kapenga, Ueberhuber and Kahaner 1983, routine QK15) on subintervals
-that are split where the integral needs it. What it needs is known, other than in quadrature at large: along the segment the multipliers
-are to add up to what the function itself gives, in every part of it.
+Gauss-Kronrod pairs of 7 and 15 nodes (QUADPACK: Piessens, de Doncker-Kapenga, Ueberhuber and Kahaner 1983, routine QK15) on subintervals,
+which are split until the integral is right. Unlike in general quadrature, whether it is right is known: over every subinterval the
+multipliers must add up to the difference of the function's values at its ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Of the nodes in [-1, 1] those from 0 on, with their weights in the rule of 15 nodes and in that of 7, which has every other node.
+# The non-negative nodes in [-1, 1], with their weights in the rule of 15 nodes and in that of 7, which has every other node.
 _HALF = (
     (0.000000000000000000000000000000000, 0.209482141084727828012999174891714, 0.417959183673469387755102040816327),
     (0.207784955007898467600689403773245, 0.204432940075298892414161999234649, 0.0),
@@ -32,7 +32,7 @@ NODES = tuple(
     for node, kronrod, gauss in half
 )
 
-#: Subintervals of one segment that are looked at, at most: 15 gradients each, and one a split.
+#: The most subintervals of one segment that are computed, with 15 gradients each and one more for each split.
 LIMIT = 256
 
 
@@ -63,7 +63,7 @@ class Rows:
         return tensor.reshape(len(tensor), self.outer, self.batch, -1).movedim(0, 1).reshape(shape)
 
     def unfold(self, tensor: Tensor, number: int) -> Tensor:
-        """The ``[V, ...]`` that was folded."""
+        """The tensor ``[V, ...]`` that was folded, for ``number`` ``V``."""
         shape = list(tensor.shape)
         shape[self.dim or 0] //= number
         return tensor.reshape(self.outer, number, self.batch, -1).movedim(1, 0).reshape(number, *shape)
@@ -89,30 +89,37 @@ class Segment:
 
 
 def mean_gradient(segment: Segment) -> tuple[list[Tensor], float]:
-    """The operands' multipliers, and how far those of the worst sample are from adding up to what the function gives.
+    """The operands' multipliers, and the largest gap of a sample between what they add up to and the difference of the function's values.
 
-    A subinterval is done where its multipliers add up to rounding and the two rules agree to the root of that, or where it is split no
-    further: a function that jumps adds up nowhere.
+    A subinterval is done when its multipliers add up to rounding and the two rules agree to the square root of that; or when splitting it
+    further is of no use, since at a jump no split makes them add up.
     """
     return _Quadrature(segment).run()
 
 
 class _Quadrature:
+    """The quadrature of a segment, for all samples of all pairs at once: tensors ``[V, batch]``, float64, have a number for each.
+
+    Here the function is the sum of its outputs times their multipliers ``grads``, for each sample, and its slope the derivative of that sum
+    by the place in [0, 1] along the segment.
+    """
+
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        # Half precision has too few places to put the nodes of small subintervals.
+        # In half precision the nodes of a small subinterval would fall on the same number.
         wide = [torch.promote_types(x.dtype, torch.float32) for x in segment.x]
         self._start = [r.to(dtype).expand_as(x) for x, r, dtype in zip(segment.x, segment.r, wide, strict=True)]
         self._steps = [x.to(dtype) - r for x, r, dtype in zip(segment.x, self._start, wide, strict=True)]
         absolute = [g.abs() for g in segment.grads]
         values = [a.abs() + b.abs() for a, b in zip(segment.f_x, segment.f_r, strict=True)]
-        self._size = self._along(absolute, values)
+        self._size = self._value(absolute, values)
         self._rounding = 2 * max(torch.finfo(tensor.dtype).eps for tensor in (*segment.x, *segment.f_x))
 
     def run(self) -> tuple[list[Tensor], float]:
-        at_r, at_x = (self._along(self._segment.grads, f) for f in (self._segment.f_r, self._segment.f_x))
+        at_r, at_x = (self._value(self._segment.grads, f) for f in (self._segment.f_r, self._segment.f_x))
         zero = torch.zeros_like(at_x)
-        # Subintervals by sample, first in, first out: their ends, the function and its slopes there, and the gap before their split.
+        # A queue of subintervals for each sample, first in, first out, of 7 numbers each: its two ends, the function at both, the slope at
+        # both (NaN if not known), and the gap of the subinterval that it was split from.
         first = torch.stack([zero, zero + 1, at_r, at_x, zero + math.nan, zero + math.nan, zero + math.inf])
         queue = first[..., None].expand(*[-1] * 3, LIMIT).clone()
         taken, filled = zero.long(), zero.long() + 1
@@ -124,12 +131,12 @@ class _Quadrature:
             excess = found.adding_up - (f_b - f_a)
             gap = excess.abs()
             rounding = self._rounding * (self._size + found.size)
-            # The last split gained little: the function is rounded more than its result shows.
+            # The last split gained little: the function rounds more than its result shows.
             noise = (gap > before / 4) & (gap <= 32 * rounding)
             done = ~(gap > rounding) | noise
-            # What adds up by chance does not make both rules agree.
+            # Multipliers that add up by chance are found out because the two rules disagree.
             done &= ~(found.apart > math.sqrt(self._rounding) * (self._size + found.size))
-            # Nothing gained at all, by more than slopes that change could miss: the function jumps.
+            # The last split gained next to nothing, and the gap is larger than changes of the slope can explain: the function jumps.
             seen = torch.cat([found.slopes, torch.stack(slopes)])
             change = seen.nan_to_num(-math.inf).amax(0) - seen.nan_to_num(math.inf).amin(0)
             done |= (gap > 0.9 * before) & (gap > rounding) & (b - a < 1e-4) & (gap > change * (b - a))
@@ -140,7 +147,7 @@ class _Quadrature:
             if (split := left & ~done).any():
                 c = self._split_at(a, b, found, slopes, excess)
                 outputs, gradients = self._segment.gradients(self._segment.grads, *self._points(c))
-                f_c, slope = self._along(self._segment.grads, outputs), self._adding_up(gradients)
+                f_c, slope = self._value(self._segment.grads, outputs), self._adding_up(gradients)
                 for half in ([a, c, f_a, f_c, slopes[0], slope, gap], [c, b, f_c, f_b, slope, slopes[1], gap]):
                     place = filled.clamp(max=LIMIT - 1).expand(7, *filled.shape)[..., None]
                     old = queue.gather(3, place)
@@ -150,8 +157,8 @@ class _Quadrature:
         parts = [total.to(x.dtype) for total, x in zip(totals, self._segment.x, strict=True)]
         return parts, float(gap.abs().nan_to_num(math.inf).max())
 
-    def _rules(self, a: Tensor, b: Tensor) -> _Found:
-        """Both rules on one subinterval a sample."""
+    def _rules(self, a: Tensor, b: Tensor) -> _Subinterval:
+        """Both rules on one subinterval ``[a, b]`` for each sample."""
         places, values, slopes = [], [], []
         size, apart = torch.zeros_like(a), torch.zeros_like(a)
         parts = [torch.zeros_like(step) for step in self._steps]
@@ -160,7 +167,7 @@ class _Quadrature:
             place = a + node * (b - a)
             outputs, gradients = self._segment.gradients(self._segment.grads, *self._points(place))
             places.append(place)
-            values.append(self._along(self._segment.grads, outputs))
+            values.append(self._value(self._segment.grads, outputs))
             slopes.append(self._adding_up(gradients))
             for rows, part, difference, step, gradient in zip(
                 self._segment.rows, parts, differences, self._steps, gradients, strict=True
@@ -170,16 +177,17 @@ class _Quadrature:
                 size += kronrod * (b - a) * rows.total((gradient * step).abs())
         for rows, difference, step in zip(self._segment.rows, differences, self._steps, strict=True):
             apart += rows.total((difference * step).abs())
-        return _Found(
+        return _Subinterval(
             parts, self._adding_up(parts), size, apart, torch.stack(places), torch.stack(values), torch.stack(slopes)
         )
 
-    def _split_at(self, a: Tensor, b: Tensor, found: _Found, slopes: Sequence[Tensor], excess: Tensor) -> Tensor:
-        """Where to split: at a kink, where the slope changes most, or in the middle where no change stands out.
+    def _split_at(self, a: Tensor, b: Tensor, found: _Subinterval, slopes: Sequence[Tensor], excess: Tensor) -> Tensor:
+        """Where to split each subinterval: at a kink if there is one, otherwise in the middle.
 
-        A kink is where the tangents on both sides meet. Where the function is curved that misses it by a little, and then the kink lies
-        between an end and the first node: the slope at the end, one of ``slopes``, is not what the nodes lead to. The difference, and what
-        the multipliers are in ``excess`` by, tell how far from the end it is.
+        Two neighbouring nodes between which the slope changes far more than elsewhere have a kink between them, about where their tangents
+        meet. Where the function is curved that point misses the kink by a little, and in a subinterval of the next round the kink lies
+        between an end and the first node: the slope at that end, one of ``slopes``, is not what the nodes extrapolate to. This difference,
+        and ``excess``, by which the multipliers are more than they should add up to, tell how far from the end the kink is.
         """
         changes, places = found.slopes.diff(dim=0), found.places
         largest, at = changes.abs().max(0)
@@ -200,12 +208,14 @@ class _Quadrature:
         return c
 
     def _points(self, place: Tensor) -> list[Tensor]:
+        """The operands at a place in [0, 1] along the segment for each sample."""
         return [
             (start + rows.spread(place, step) * step).to(x.dtype)
             for start, rows, step, x in zip(self._start, self._segment.rows, self._steps, self._segment.x, strict=True)
         ]
 
-    def _along(self, grads: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+    def _value(self, grads: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+        """The function for each sample: its outputs times their multipliers, summed."""
         parts = [
             rows.total(grad * output)
             for rows, grad, output in zip(self._segment.output_rows, grads, outputs, strict=True)
@@ -213,6 +223,7 @@ class _Quadrature:
         return torch.stack(parts).sum(0)
 
     def _adding_up(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Gradients, or multipliers, of the operands times the steps from baseline to input, summed for each sample."""
         parts = [
             rows.total(gradient * step)
             for rows, gradient, step in zip(self._segment.rows, gradients, self._steps, strict=True)
@@ -221,9 +232,12 @@ class _Quadrature:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Of one subinterval a sample: the multipliers' parts, what they add up to, the sum of its magnitudes, how far the rules are apart; and
-    of each node its place, the function and its slope there."""
+class _Subinterval:
+    """Both rules on one subinterval for each sample.
+
+    ``parts``: its parts of the operands' multipliers; ``adding_up``: what these add up to; ``size``: the sum of the magnitudes; ``apart``:
+    how far the two rules are apart. ``places``, ``values``, ``slopes`` ``[15, V, batch]``: the nodes, and the function and its slope there.
+    """
 
     parts: list[Tensor]
     adding_up: Tensor

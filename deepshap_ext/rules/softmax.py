@@ -28,7 +28,7 @@ def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtyp
         output = function(x, dim)
         if log:
             return [Roundoff(output.amax(dim, keepdim=True).expand_as(output), dim)]
-        # The rule's multipliers cancel where those that arrive are alike; what they round meets the logits' differences.
+        # Where the incoming multipliers are alike, the rule's cancel, and their rounding is multiplied by the differences of the logits.
         return [Roundoff(output, dim), Roundoff(output * x)]
 
     if context.options.softmax == "rescale" and not log:
@@ -38,7 +38,7 @@ def _softmax(context: Context, input: Tensor, dim: int | None, dtype: torch.dtyp
 
     def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         output = function(x, dim)
-        # From log-probabilities: a probability that underflows to 0 has no logarithm to take the mean from.
+        # Log-probabilities are kept, because the logarithmic mean cannot be taken from a probability that underflowed to 0.
         return output, [output if log else torch.log_softmax(x, dim)]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
@@ -54,7 +54,7 @@ def _with_logits(x: Tensor, dim: int) -> tuple[Tensor, Sequence[Tensor]]:
 
 
 def _rescaled(grad: Tensor, sides: Any) -> list[Tensor]:
-    """Each probability's difference over its own logit's, as shap does: blind to what the other logits do to it."""
+    """Each probability's difference over the difference of its own logit, as shap does, which ignores what other logits do to it."""
     (a_x, a_r), (p_x, p_r) = sides.pair(0), sides.pair(1)
     apart = a_x != a_r
     ratio = (p_x - p_r) / torch.where(apart, a_x - a_r, 1)
@@ -80,7 +80,7 @@ def log_softmax(
 def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Application:
     """``log sum exp(a)`` has the multipliers ``q_k = L_k / sum_i L_i``, which add up to 1."""
     dims = sorted(d % input.dim() for d in ([dim] if isinstance(dim, int) else dim))
-    # One dimension to sum over, the last.
+    # With the dimensions that are summed over as one, the last.
     flat = input.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
     shape = [1 if d in dims else n for d, n in enumerate(input.shape) if keepdim or d not in dims]
     *lines, size = flat.shape
@@ -89,7 +89,7 @@ def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Ap
         return torch.logsumexp(x, -1).reshape(shape), [torch.log_softmax(x, -1)]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        # log-softmax gives g_k - q_k sum(g): with g in one place only, what it takes away from there is q.
+        # The rule of log-softmax gives m_k = g_k - q_k sum(g); so with grad in one entry of g and 0 elsewhere, g - m is q * grad.
         g = torch.nn.functional.pad(grad.reshape(*lines, 1), (0, size - 1))
         taken = ops.softmax(g.unsqueeze(0), sides.x[0], sides.r[0], sides.rows(), -1, True, *sides.geometry())
         return [g - taken.squeeze(0)]
@@ -98,5 +98,5 @@ def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Ap
 
 
 def _dtype(third: Any, dtype: Any) -> Any:
-    # torch.softmax and Tensor.softmax take the dtype third, torch.nn.functional's its _stacklevel.
+    """The dtype: the third argument of torch.softmax and Tensor.softmax, where torch.nn.functional.softmax has its ``_stacklevel``."""
     return third if isinstance(third, torch.dtype) else dtype

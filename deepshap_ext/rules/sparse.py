@@ -1,4 +1,4 @@
-"""Products with a constant sparse matrix, a graph's adjacency say: linear, but their own backward does not run on batches of gradients."""
+"""Products with a constant sparse matrix, such as a graph's adjacency: linear, but torch's backward of them has no batching rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sparse_product(input: Tensor, other: Tensor) -> Application | None:
 
 
 class _OnColumns(torch.autograd.Function):
-    """A map of matrices that acts on their columns; what is vmapped is so many more columns."""
+    """A map of matrices that acts on their columns; under vmap, all matrices are one with so many more columns."""
 
     @staticmethod
     def forward(function: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:

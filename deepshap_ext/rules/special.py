@@ -1,4 +1,4 @@
-"""Special functions, elementwise: by the derivative's mean where the two sides are close, by the difference where they are far."""
+"""Special functions, elementwise, by divided differences composed of torch operations."""
 
 from __future__ import annotations
 

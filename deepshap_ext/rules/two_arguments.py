@@ -1,4 +1,4 @@
-"""Elementwise functions of two tensors: by the divided difference in each, or written with operations that have a rule."""
+"""Elementwise functions of two tensors: by their divided difference in each, or decomposed into operations that have a rule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _hypot(x: Tensor, r: Tensor, other: Tensor) -> Tensor:
     return torch.where(total == 0, 0, (x + r) / total)
 
 
-#: The length of a vector of two, and the size of a complex number.
+#: The divided differences of hypot in each of its arguments, also for the absolute value of a complex number.
 HYPOT = (_hypot, _hypot)
 
 
@@ -33,7 +33,8 @@ def _atan2(x: Tensor, r: Tensor, other: Tensor, sign: int) -> Tensor:
     """``atan2(., other)[x, r]`` (sign 1) and ``atan2(other, .)[x, r]`` (sign -1)."""
     one, two = (torch.atan2(t, other) if sign == 1 else torch.atan2(other, t) for t in (x, r))
     step, square = x - r, other.square()
-    # The angle between the two directions does not cancel; the difference of theirs counts where that is wide, or jumps by 2 pi.
+    # The angle between the two directions, computed directly, does not cancel. The difference of their two angles is taken where that is
+    # wider than a right angle, and where atan2 jumps by 2 pi between them.
     between = torch.atan2(sign * other * step, square + x * r)
     jump = (other < 0) & (x.signbit() != r.signbit()) & (sign == 1)
     turn = torch.where((square + x * r > 0) & ~jump, between, one - two) / step

@@ -27,8 +27,8 @@ from .rescale import rescale
 class Registration:
     """A rule in force until ``remove()``, or until the end of a ``with`` block.
 
-    Each stands for itself: whichever are removed, in whatever order and however often, the last one that is left is in force, and where
-    none is left the built-in rule.
+    Registrations for one target can be removed in any order, and more than once: the last one that is left is in force, and where none is
+    left, the built-in rule.
     """
 
     def __init__(self, entry: Registered) -> None:
@@ -36,7 +36,7 @@ class Registration:
         register(entry)
 
     def remove(self) -> None:
-        """Take the rule out of force; of no effect where that was done before."""
+        """Take the rule out of force; a second call does nothing."""
         unregister(self._entry)
 
     def __enter__(self) -> Registration:
@@ -90,13 +90,13 @@ def entry_of(target: Any, rule: Any, target_is: str = "target", rule_is: str = "
     return Registered(key, rule)
 
 
-#: The rules that apply to whatever function, by name.
+#: The rules that can be named for any function.
 _WHOLE = {"integrate": integrate, "rescale": rescale}
 
 
 @dataclass(frozen=True)
 class _AsWhole:
-    """The rule of that name for calls of a function, an ``autograd.Function`` or a module."""
+    """The rule called ``name`` for a target: a function, an ``autograd.Function`` or a module class, each explained as one operation."""
 
     name: str
     key: Any
@@ -117,11 +117,11 @@ class _AsWhole:
 
 
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The module's own forward, which may be another than its class's."""
+    """Calls the module's own forward, which may have been replaced on the instance, without its hooks."""
     return module.forward(*args, **kwargs)
 
 
-#: Names of torch's functions that a function mode sees, and that take values.
+#: Names of torch's functions that compute values and that a function mode sees.
 _SEEN = LINEAR | STEPS | REFUSED.keys() | RULES.keys() | DECOMPOSITIONS.keys()
 
 

@@ -1,4 +1,4 @@
-"""The call of a function that is explained as a whole: as one operation, whatever it does inside."""
+"""A call of a function that is explained as one operation, whatever it does inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import UnsupportedOperationError
 class Whole:
     """One call of a function, to be repeated with other tensors in the places of its ``operands``.
 
-    Every run of the function, in the forward pass and in the pair pass, is one of these.
+    Every run of the function, in the forward pass and in the pair pass, goes through this class.
     """
 
     def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any, operands: Sequence[Tensor]) -> None:
@@ -30,8 +30,10 @@ class Whole:
             return self._function(*args, **kwargs)
 
     def on_copies(self, values: Sequence[Tensor], explained: str, may_write: bool) -> Any:
-        """The same for copies of these tensors. Where it writes into them and may not, that is an error, whose message begins with how the
-        function is ``explained``."""
+        """The function's result for copies of the ``values``; an error where it writes into them and must not.
+
+        ``explained``: how the function is explained, with which the message begins.
+        """
         given = [value.clone() for value in values]
         result = self(given)
         if not may_write and any(copy._version for copy in given):

@@ -132,10 +132,10 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     job.limit_memory(store.made["max_memory"])
     theirs = store.made["job"]
     differences = [name for name in described if described[name] != theirs.get(name)]
-    if shard_size is not None and store.shard_size != shard_size:
+    if shard_size is not None and store.shard_size != min(shard_size, store.rows):
         differences.append("shard_size")
     if differences:
-        raise StoreError(f"{place} is the store of another explanation: {_listing(differences)} differ")
+        raise StoreError(f"{place} is the store of another explanation, which differs in {_listing(differences)}")
     return store
 
 

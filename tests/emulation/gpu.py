@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 assert "torch" not in sys.modules, "the emulated device must be loaded before torch"
@@ -68,6 +69,9 @@ torch.cuda.stream = lambda _: nullcontext()  # type: ignore[assignment]
 torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Recording  # type: ignore[assignment, misc]
 torch.cuda.graph_pool_handle = lambda: (0, 0)
 torch.cuda.default_generators = (torch.default_generator,)
+torch._C._cuda_getDevice = torch.cuda.current_device  # type: ignore[attr-defined]
+# Inductor knows other devices.
+torch.compile = partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
 torch.backends.cudnn.is_acceptable = lambda _: False
 
 

@@ -7,14 +7,13 @@ Actors are started as the cluster has room for them, so that nodes may come and 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from itertools import count, islice
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..shards import explain_shard, finish
 from ..store import Store, StoreError
@@ -37,11 +36,15 @@ def run_on_ray(opened: Open, progress: bool, cores: int = 1) -> Store:
     ``cores``: of an actor.
     """
     with _cluster() as ray, closing(_Actors(ray, opened, cores)) as actors:
-        store, baselines = actors.open()
+        results = actors.results()
+        # As no actor has been given a shard, the first result is that of opening the store.
+        _, (_, store, baselines) = next(results)
         missing = store.missing()
+        actors.todo.extend(missing)
         initial = store.rows - sum(map(store.rows_of, missing))
+        done = (shard for shard, _ in results if shard is not None)
         with Bar(store.rows, initial, baselines, progress) as bar:
-            for shard in actors.explain(missing, store):
+            for shard in islice(done, len(missing)):
                 bar.update(store.rows_of(shard))
     finish(store)
     return store
@@ -62,105 +65,92 @@ class Worker:
         explain_shard(self._store, self._job, shard, self._turn)
 
 
-@dataclass(eq=False)
-class _Actor:
-    handle: Any
-    name: str
-    is_open: bool = False
-    begun: dict[int, float] = field(default_factory=dict)
+class _Task(NamedTuple):
+    """What an ``actor`` is at: a shard, or None while it opens the store."""
+
+    actor: Any
+    shard: int | None
+    begun: float
 
 
 class _Actors:
     def __init__(self, ray: Any, opened: Open, cores: int) -> None:
         self._ray, self._opened, self._cores = ray, ray.put(opened), cores
-        self._actors: list[_Actor] = []
-        self._started = 0
-        #: What actors are at: a shard, or None while they open the store.
-        self._tasks: dict[Any, tuple[_Actor, int | None]] = {}
-        self._todo: deque[int] = deque()
+        #: Shards that are to be given to actors.
+        self.todo: deque[int] = deque()
+        #: What messages call each actor.
+        self._names: dict[Any, str] = {}
+        self._tasks: dict[Any, _Task] = {}
         self._deaths: Counter[int | None] = Counter()
-        self._looked = 0.0
+        self._numbers = count()
+        self._looked = float("-inf")
 
-    def open(self) -> tuple[Store, int]:
-        """Wait for an actor that has opened the store; with the number of a sample's baselines."""
+    def results(self) -> Iterator[tuple[int | None, Any]]:
+        """Without end, each shard that is done; and None, with what :meth:`Worker.open` returned, for each actor that has opened the
+        store."""
         while True:
-            for _, result in self._results(sys.maxsize):
-                _, store, baselines = result
-                return store, baselines
-
-    def explain(self, missing: Iterable[int], store: Store) -> Iterator[int]:
-        """Have shards explained, and give each once it is done."""
-        self._todo.extend(missing)
-        while busy := len(self._todo) + sum(shard is not None for _, shard in self._tasks.values()):
-            for actor in self._actors:
-                while actor.is_open and self._todo and len(actor.begun) < _AT_ONCE:
-                    shard = self._todo.popleft()
-                    actor.begun[shard] = time.monotonic()
-                    self._tasks[actor.handle.explain.remote(shard)] = actor, shard
-            for done, _ in self._results(busy):
-                if done is not None:
-                    yield done
+            self._grow()
+            self._hand_out()
+            tasks = list(self._tasks)
+            done, _ = self._ray.wait(tasks, timeout=_LOOK)
+            if done:
+                done, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            for reference in done:
+                # What a lost actor was at has been taken from it.
+                if (task := self._tasks.pop(reference, None)) is None:
+                    continue
+                try:
+                    result = self._ray.get(reference)
+                except self._ray.exceptions.RayActorError:
+                    self._lose(task)
+                    continue
+                except self._ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                if task.shard is None:
+                    self._names[task.actor] += f" on {result[0]}"
+                else:
+                    log_shard(self._names[task.actor], task.shard, task.begun)
+                yield task.shard, result
 
     def close(self) -> None:
-        for actor in self._actors:
+        for actor in self._names:
             with suppress(self._ray.exceptions.RayError):
-                self._ray.kill(actor.handle)
+                self._ray.kill(actor)
 
-    def _results(self, most: int) -> Iterator[tuple[int | None, Any]]:
-        """What actors, ``most`` of them, have done by now, or the first that one does, unless that takes long."""
-        self._grow(most)
-        tasks = list(self._tasks)
-        done, _ = self._ray.wait(tasks, timeout=_LOOK)
-        if done:
-            done, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
-        for task in done:
-            # That of an actor which was lost meanwhile is somebody else's now.
-            if task not in self._tasks:
-                continue
-            actor, shard = self._tasks[task]
-            try:
-                result = self._ray.get(task)
-            except self._ray.exceptions.RayActorError:
-                self._lose(actor)
-                continue
-            except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            del self._tasks[task]
-            if shard is None:
-                actor.is_open, actor.name = True, f"{actor.name} on {result[0]}"
-            else:
-                log_shard(actor.name, shard, actor.begun.pop(shard))
-            yield shard, result
-
-    def _grow(self, most: int) -> None:
-        """Start as many actors as the cluster has room for, up to ``most``; those that it has no room for yet wait."""
-        if self._actors and time.monotonic() - self._looked < _LOOK:
+    def _grow(self) -> None:
+        """Start as many actors as the cluster has room for; those that it has no room for yet wait."""
+        if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
         room = self._ray.cluster_resources()
         gpus = int(room.get("GPU", 0))
-        for _ in range(min(most, gpus or max(1, int(room.get("CPU", 0)) // self._cores)) - len(self._actors)):
+        for _ in range((gpus or max(1, int(room.get("CPU", 0)) // self._cores)) - len(self._names)):
             remote = self._ray.remote(num_cpus=self._cores, num_gpus=1 if gpus else 0, max_concurrency=_AT_ONCE)
-            actor = _Actor(remote(Worker).remote(), f"worker {self._started}")
-            self._started += 1
-            self._actors.append(actor)
-            self._tasks[actor.handle.open.remote(self._opened)] = actor, None
+            actor = remote(Worker).remote()
+            self._names[actor] = f"worker {next(self._numbers)}"
+            self._tasks[actor.open.remote(self._opened)] = _Task(actor, None, self._looked)
 
-    def _lose(self, actor: _Actor) -> None:
-        """Have others do what an actor was at."""
-        lost = [(task, shard) for task, (whose, shard) in self._tasks.items() if whose is actor]
-        self._actors.remove(actor)
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.kill(actor.handle)
-        for task, shard in lost:
-            del self._tasks[task]
+    def _hand_out(self) -> None:
+        """Give shards to actors that have opened the store and are not busy."""
+        busy = Counter(task.actor for task in self._tasks.values())
+        opening = {task.actor for task in self._tasks.values() if task.shard is None}
+        for actor in self._names.keys() - opening:
+            for _ in range(min(_AT_ONCE - busy[actor], len(self.todo))):
+                shard = self.todo.popleft()
+                self._tasks[actor.explain.remote(shard)] = _Task(actor, shard, time.monotonic())
+
+    def _lose(self, first: _Task) -> None:
+        """Have others do what an actor that died was at: the ``first`` of its tasks, and the rest."""
+        rest = [reference for reference, task in self._tasks.items() if task.actor == first.actor]
+        name = self._names.pop(first.actor)
+        for shard in (first.shard, *(self._tasks.pop(reference).shard for reference in rest)):
             what = "opening the store" if shard is None else f"shard {shard}"
-            logger.warning("%s is lost at %s, which another does", actor.name, what)
+            logger.warning("%s is lost at %s, which another does", name, what)
             self._deaths[shard] += 1
             if self._deaths[shard] == _DEATHS:
                 raise StoreError(f"{_DEATHS} workers died at {what}: what was done stays, and the same call continues")
             if shard is not None:
-                self._todo.append(shard)
+                self.todo.append(shard)
 
 
 @contextmanager
