@@ -43,7 +43,8 @@ def _routed(
 ) -> Application:
     def forward(x: Tensor) -> tuple[Any, Sequence[Tensor]]:
         values, indices = pool(x)
-        # In the memory format of the values, as their gradients are: the native operation would copy others for every chunk of pairs.
+        # In the memory format of the values, which their gradients have too: otherwise the native operation would copy them for
+        # every chunk of pairs.
         last = x.dim() == dims + 2 and has_channels_last(x) and values.stride(1) == 1
         kept = [with_channels_last(side) if last else side.contiguous() for side in (x, indices)]
         return ((values, indices) if return_indices else values), kept

@@ -79,7 +79,7 @@ CHANNELS_LAST = {
     "dilated_ceil": ((6, 7, 6), lambda t: F.max_pool2d(t, 2, 3, dilation=2, ceil_mode=True, return_indices=True)),
     "one_window": ((6, 4, 3), lambda t: F.adaptive_max_pool2d(t, 1, return_indices=True)),
     "many_channels": ((16, 20, 14), lambda t: F.max_pool2d(t, 3, stride=2, padding=1, return_indices=True)),
-    "last_window_first": ((6, 20, 24), lambda t: (None, F.max_pool2d(t, 3, 2, return_indices=True)[1].flip(-1, -2))),
+    "last_window_first": ((8, 30, 24), lambda t: (None, F.max_pool2d(t, 3, 2, return_indices=True)[1].flip(-1, -2))),
     "one_dimension": ((6, 11), lambda t: F.max_pool1d(t, 3, stride=2, return_indices=True)),
     "three_dimensions": ((6, 3, 4, 5), lambda t: F.max_pool3d(t, 2, stride=1, return_indices=True)),
 }

@@ -10,7 +10,7 @@ namespace deepshap::ops {
 namespace {
 
 // Windows are routed in parts of about so many: what is found of them stays in the first-level cache.
-constexpr int64_t part_windows = 512;
+constexpr int64_t part_windows = 1024;
 
 template <class Number>
 std::vector<Number> numbers(int64_t count) {

@@ -44,7 +44,8 @@ struct SharedTile {
 };
 
 // A block adds up a tile at a time in shared memory and writes each element once. Windows may overlap, so they are
-// added atomically, here and below: where three or more meet, the rounding depends on their order.
+// added atomically, here and below: where three or more meet, the rounding depends on their order. Four blocks to a
+// processor, since they wait at barriers.
 template <class T>
 __global__ void __launch_bounds__(block_threads, 4)
     small_planes(const T* __restrict__ grad, const T* __restrict__ x, const T* __restrict__ r,
