@@ -18,7 +18,7 @@ _aten = torch.ops.aten
 
 
 def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
-    """The stage as Inductor makes it, when it first runs; one that this cannot make stays as it is, and ``tell`` is given the reason."""
+    """The stage, compiled by Inductor when it first runs. If that fails it stays as it is, and ``tell`` is given the reason."""
     if not any(node.op == "call_function" for node in stage.graph.graph.nodes):
         return stage
     graph = _for_inductor(stage.graph)
@@ -42,13 +42,13 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
 
 
 def _for_inductor(module: GraphModule) -> GraphModule:
-    """The graph in operations that Inductor does best, on tensors of its own."""
+    """A copy of the graph in the operations that Inductor handles best, with tensors of its own that share the model's memory."""
     graph = copy.deepcopy(module.graph)
     _slopes_in_torch(graph)
     if any(node.op == "placeholder" and node.meta["val"].device.type == "cuda" for node in graph.nodes):
         _convolutions_in_channels_last(graph)
     made = GraphModule(module, graph)
-    # torch.compile writes attributes on the tensors of a module: on these, which share the memory of the model's own.
+    # torch.compile sets attributes on the tensors of a module, and the model's own must not change: detached ones share their memory.
     for name, tensor in [
         *made.named_parameters(recurse=False, remove_duplicate=False),
         *made.named_buffers(recurse=False, remove_duplicate=False),
@@ -59,7 +59,7 @@ def _for_inductor(module: GraphModule) -> GraphModule:
 
 
 def _slopes_in_torch(graph: Graph) -> None:
-    """The multipliers of relu and its like in operations of torch's, which Inductor joins with those around them."""
+    """Write the multipliers of the functions in ``SLOPES`` in torch's operations, which Inductor fuses with those around them."""
     for node in graph.nodes:
         if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
             with graph.inserting_before(node):
@@ -68,10 +68,11 @@ def _slopes_in_torch(graph: Graph) -> None:
 
 
 def _convolutions_in_channels_last(graph: Graph) -> None:
-    """Convolutions of one dimension as those of two, and the operands of both in channels-last, which cuDNN's kernels work in.
+    """Write convolutions of one dimension as those of two, and lay out the operands of both in channels-last, as cuDNN's kernels take them.
 
-    Inductor gives convolutions of two dimensions their operands so; but of a view, as pairs in a row are, it makes a contiguous tensor
-    first. A copy in this format, which all read that read the operand, is joined with what makes that.
+    Inductor by itself does that for convolutions of two dimensions only, and it first copies a view, as the pairs in one batch dimension
+    are, into a contiguous tensor. The copy in channels-last that is made here is fused with the operation that makes the operand, and every
+    reader of the operand reads the copy.
     """
     laid_out: dict[Node, Node] = {}
     for node in graph.find_nodes(op="call_function", target=_aten.convolution.default):
@@ -92,17 +93,18 @@ def _convolutions_in_channels_last(graph: Graph) -> None:
         graph.erase_node(node)
     if laid_out:
         for node in graph.find_nodes(op="call_function", target=_aten.view.default):
-            # What was contiguous may not be any more.
+            # A view needs the memory order that it was traced with; a reshape works in channels-last as well.
             node.target = _aten.reshape.default
 
 
 def _in_channels_last(graph: Graph, operand: Node, dims: int) -> Node:
-    """A copy of the operand as planes in channels-last, which is read in its place from now on."""
+    """A copy of the operand in channels-last, as planes if ``dims`` is 1; every reader of the operand reads the copy from now on."""
     readers = list(operand.users)
-    behind = operand
-    while behind.next.op == "placeholder":
-        behind = behind.next
-    with graph.inserting_before(behind.next):
+    # Placeholders come first in a graph, so the copy of one goes behind the last of them.
+    last = operand
+    while last.next.op == "placeholder":
+        last = last.next
+    with graph.inserting_before(last.next):
         planes = operand if dims == 2 else graph.call_function(_aten.unsqueeze.default, (operand, 2))
         copied = graph.call_function(_aten.clone.default, (planes,), {"memory_format": torch.channels_last})
         read = copied if dims == 2 else graph.call_function(_aten.squeeze.dim, (copied, 2))
@@ -122,7 +124,7 @@ def rescaled(
     batch: int,
     pairing: str,
 ) -> Tensor:
-    """What :func:`deepshap_ext.ops.rescale` gives for a function of ``SLOPES``, of finite numbers."""
+    """What :func:`deepshap_ext.ops.rescale` computes, for a function of ``SLOPES`` and finite numbers."""
     inner = x.numel() // (outer * batch)
     baselines = r.reshape(outer, -1, inner)
     if pairing == "grid":
@@ -149,10 +151,10 @@ def _of_leaky_relu(x: Tensor, r: Tensor, slope: float) -> Tensor:
 
 
 def _slope(x: Tensor, r: Tensor, f_x: Tensor, f_r: Tensor, rises: Tensor) -> Tensor:
-    """The quotient of differences; where there is none, 1 or 0 as the function ``rises``. For functions whose values are exact."""
+    """The quotient of differences; at ``x = r``, where there is none, 1 where the function ``rises`` and 0 elsewhere."""
     apart = x - r
     return torch.where(apart == 0, rises.to(x.dtype), (f_x - f_r) / apart)
 
 
-#: Slopes between the sides, of functions whose plain quotient loses no digits.
+#: Slopes between ``x`` and ``r`` of functions whose values are exact, so that a plain quotient of differences loses no digits.
 SLOPES: dict[str, Callable[..., Tensor]] = {"relu": _of_relu, "hardtanh": _of_hardtanh, "leaky_relu": _of_leaky_relu}

@@ -1,4 +1,4 @@
-"""Graphs of ATen's operations as Python functions with as little as can be around each operation."""
+"""Graphs of ATen's operations as Python functions that spend as little time as possible around each operation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 _aten = torch.ops.aten
 
-#: Torch's own functions for ATen's most frequent operations, whose arguments they read in half of the time or less.
+#: Functions of torch for the most frequent ATen operations: they read their arguments in half of the time of ``torch.ops``, or less.
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **{
         getattr(_aten, name).default: getattr(torch, name)
@@ -44,6 +44,6 @@ def function_of(module: GraphModule) -> Callable[..., Sequence[Tensor]]:
         else:
             node.target = _FUNCTIONS.get(node.target, node.target)
     forward = type(GraphModule(module, graph)).forward
-    # The tensors as plain attributes: looking one up in a module takes a microsecond.
+    # Tensors are plain attributes of a namespace here, since looking one up in a module takes a microsecond.
     held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     return partial(forward, SimpleNamespace(**{name: getattr(module, name) for name in held}))

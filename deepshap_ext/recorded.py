@@ -1,4 +1,4 @@
-"""Stages of a trace as CUDA graphs: all kernels of a stage in one launch."""
+"""Stages of a trace as CUDA graphs, each of which launches all kernels of its stage at once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .errors import in_short
 from .memory import is_out_of_memory
 from .traced import NotTraceableError, Stage, Values
 
-#: How many bytes a trace's tensors may have in all, for its stages to be recorded: a CUDA graph keeps its memory as long as it lives.
-#: Kernels on larger tensors take longer than their launches, which are all that recording saves.
-MOST = 512 << 20
+#: A trace is recorded if its tensors have at most so many bytes in all, since a CUDA graph keeps its memory as long as it lives. Kernels on
+#: larger tensors take longer than their launches, which are all that recording saves.
+MOST_BYTES = 512 << 20
 
 
-def size(stages: Sequence[Stage]) -> int:
-    """Bytes of all the tensors that the stages' operations make."""
+def bytes_made(stages: Sequence[Stage]) -> int:
+    """How many bytes all the tensors have that the stages' operations make."""
     made = [node.meta.get("val") for stage in stages for node in stage.graph.graph.nodes if node.op == "call_function"]
     tensors = [one for value in made for one in (value if isinstance(value, (tuple, list)) else (value,))]
     return sum(one.numel() * one.element_size() for one in tensors if isinstance(one, Tensor))
@@ -29,14 +29,14 @@ def size(stages: Sequence[Stage]) -> int:
 def recorded(stages: Sequence[Stage], device: torch.device, tell: Callable[[str], None]) -> list[Stage]:
     """The stages as CUDA graphs, recorded when they first run. One that cannot be recorded stays as it is, and ``tell`` gets the reason.
 
-    What they give is written into by their next run.
+    The next run of a stage writes into the tensors that it returned before.
     """
     memory = _Memory(device)
     return [_recorded(stage, memory, tell) for stage in stages]
 
 
 class _Memory:
-    """Where the stages of a trace find their values, and leave them: graphs work on the tensors that they were recorded with."""
+    """The tensors that the stages of a trace read and write: a CUDA graph always works on those that it was recorded with."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -45,7 +45,7 @@ class _Memory:
         self._stream: Any = None
 
     def take(self, names: Sequence[str], values: Sequence[Tensor]) -> list[Tensor]:
-        """The values in this memory. On another stream than before, what is still to run there comes first."""
+        """The values, copied into this memory. If the last ones came on another stream, this one waits for what still runs there."""
         stream = torch.cuda.current_stream()
         if self._stream is not None and self._stream != stream:
             stream.wait_stream(self._stream)
@@ -88,16 +88,16 @@ def _recorded(stage: Stage, memory: _Memory, tell: Callable[[str], None]) -> Sta
 
 
 def _record(stage: Stage, given: Sequence[Tensor], pool: Any) -> tuple[Any, Sequence[Tensor]]:
-    """A graph of the stage that has run once, and what it gives."""
-    # What is compiled, and what libraries set up when they are first called, cannot be recorded.
+    """A graph of the stage, and the tensors that it writes into, which have the values for ``given``."""
+    # Run once before: what is compiled, or what libraries set up in their first call, cannot be recorded.
     expected = stage.run(*given)
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        # Other threads may go on with what a recording in their own would not allow.
+        # "thread_local": other threads may meanwhile do what is forbidden while recording, such as allocate memory.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             found = stage.run(*given)
     finally:
-        # Where recording fails, torch leaves the stream that it records on in force.
+        # A recording that fails leaves the stream that it was made on as the current one.
         torch.cuda.set_stream(stream)
     graph.replay()
     if not all(map(_alike, expected, found)):

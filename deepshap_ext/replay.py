@@ -45,14 +45,14 @@ _KEPT = 8
 
 
 def replay_of(compile: Any) -> Replay | None:
-    """The argument ``compile``."""
+    """What replays explanations as the argument ``compile`` asks for: None for False."""
     if not (isinstance(compile, bool) or compile == "replay"):
         raise ValueError(f"compile must be False, True or 'replay', got {shown(compile)}")
     return Replay(compile is True) if compile else None
 
 
 class Replay:
-    """Traces explanations and keeps the traces; ``compiled``: as torch.compile makes them."""
+    """Traces explanations and keeps the traces; ``compiled``: whether torch.compile makes their graphs."""
 
     def __init__(self, compiled: bool) -> None:
         self._compiled = compiled
@@ -62,7 +62,7 @@ class Replay:
 
     @contextmanager
     def replaying(self, explanation: Explanation, inputs: int) -> Iterator[Replaying | None]:
-        """What replays an explanation of so many inputs; None where there is no trace for it."""
+        """What replays the next ``inputs`` inputs of an explanation; None where there is no trace for them."""
         if not self._traces or _without_trace(explanation):
             yield None
             return
@@ -80,7 +80,7 @@ class Replay:
                 found.in_use = False
 
     def trace(self, explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained) -> bool:
-        """Trace a chunk that was explained as ``part``; returns whether those behind it can be replayed."""
+        """Trace the chunk ``here``, which was explained eagerly as ``part``; returns whether the chunks after it can be replayed."""
         if reason := _without_trace(explanation):
             self.tell(reason)
             return False
@@ -105,7 +105,7 @@ class Replay:
         return True
 
     def forget(self, trace: Trace) -> None:
-        """Let go of a trace."""
+        """Drop a trace, and with it the memory that its graphs hold."""
         self._traces.remove(trace)
 
     def tell(self, reason: str) -> None:
@@ -115,9 +115,10 @@ class Replay:
             warnings.warn(f"the explanation runs without replay: {reason}", stacklevel=2)
 
     def _find(self, explanation: Explanation, inputs: int) -> Trace | None:
+        """The trace for the next ``inputs`` inputs, which becomes the last to be dropped; one whose model has changed is dropped here."""
         kind = kind_of(explanation)
         for one in reversed(self._traces):
-            # One in use is that of an explanation which a function of the user's that it calls has begun this one in.
+            # A trace is in use where an explanation that it replays calls a function of the user's, and that begins this explanation.
             if not one.in_use and one.kind == kind and _suits(one, inputs, explanation.begun):
                 self._traces.remove(one)
                 if one.model:
@@ -143,7 +144,7 @@ class Replaying:
         return self._trace.sizes.inputs
 
     def try_chunk(self, here: slice) -> Explained | None:
-        """The chunk explained; None where it is to run eagerly: it takes other decisions, or does not fit into memory."""
+        """The chunk explained; None where it must run eagerly, because the model decides otherwise or memory does not suffice."""
         try:
             found = self.chunk(here)
         except Exception as error:
@@ -156,7 +157,7 @@ class Replaying:
         return found
 
     def chunk(self, here: slice) -> Explained | None:
-        """The chunk explained; None where the model decides otherwise for it than for its baselines."""
+        """The chunk explained; None where the model takes other decisions for one of its inputs than for that input's baselines."""
         explanation, trace, sizes = self._explanation, self._trace, self._trace.sizes
         theirs = explanation.baselines.of(here)
         inputs = self._given(INPUTS, [cycled(tensor[here], sizes.inputs) for tensor in explanation.inputs])
@@ -179,7 +180,7 @@ class Replaying:
         return self._trace.given(group, laid_out(tensors, self._trace.kind.formats[group]))
 
     def _references(self, theirs: Sequence[Tensor], own: bool, first: int, count: int) -> Values:
-        """What the reference pass gives; that for all shared baselines is kept."""
+        """What the reference pass gives for ``count`` baselines from number ``first`` on; that for all shared baselines is kept."""
         if self._reference is not None:
             return self._reference
         trace, sizes = self._trace, self._trace.sizes
@@ -195,7 +196,7 @@ class Replaying:
         return values
 
     def _in_one_backward(self, values: Values, here: slice) -> Explained:
-        """What the graph gives where one backward does for all: it has all of it then."""
+        """The chunk explained, all of it computed by the graph: one backward serves all baselines and outputs."""
         explanation, trace = self._explanation, self._trace
         inputs = here.stop - here.start
         targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
@@ -204,17 +205,17 @@ class Replaying:
         explanation.advance(targets.numel() * weights.shape[0])
         (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
         return Explained(
-            found,
-            trace.layers,
-            outputs[:inputs],
-            replace(found[0].totals, value=expected[:, :inputs]),
-            weights,
-            targets,
-            {},
-            trace.cuts,
-            trace.precision,
-            {},
-            [],
+            found=found,
+            layers=trace.layers,
+            outputs=outputs[:inputs],
+            baseline_outputs=replace(found[0].totals, value=expected[:, :inputs]),
+            weights=weights,
+            targets=targets,
+            inexact={},
+            cuts=trace.cuts,
+            precision=trace.precision,
+            integrals={},
+            activations=[],
         )
 
     def _passes(self, values: Values, here: slice) -> BlockPasses:
@@ -231,7 +232,7 @@ class Replaying:
         )
 
     def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
-        """What is found of every explained tensor, for baselines ``rows`` or for all; what the last stage gives is added to the values."""
+        """What the pair pass finds of every explained tensor, for the baselines ``rows``, None for all; its values go into ``values``."""
         trace, sizes = self._trace, self._trace.sizes
         outputs, number, total = chosen.shape[0], weights.shape[0], weights.sum()
         if number < sizes.baselines:
@@ -250,7 +251,7 @@ class Replaying:
 
 
 def _without_trace(explanation: Explanation) -> str | None:
-    """Why explanations of this kind run eagerly."""
+    """Why an explanation like this one always runs eagerly; None where it can be traced."""
     engine = explanation.engine
     if explanation.pairing == "aligned":
         return "pairing='aligned' runs every pair forward"
@@ -268,7 +269,11 @@ def _without_trace(explanation: Explanation) -> str | None:
 
 
 def _suits(trace: Trace, inputs: int, begun: bool) -> bool:
-    """Whether a trace does for so many inputs: no more than twice what it has, nor, unless they are the last ones, less than half of it."""
+    """Whether a trace suits so many inputs.
+
+    They may be up to twice as many as it takes at once, or any number where memory allowed no larger chunk; and at least half as many,
+    or fewer where they are the rest of an explanation that has begun.
+    """
     size = trace.sizes.inputs
     return (begun or size <= 2 * inputs) and (trace.partial or inputs <= 2 * size)
 

@@ -1,4 +1,4 @@
-"""A function of tensors traced into plain graphs of operations, by stages that can run again one without the other."""
+"""A function of tensors traced into plain graphs of operations, in stages each of which can run again without the others."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _aten = torch.ops.aten
 
 
 class NotTraceableError(Exception):
-    """What a function does depends on more than its graph would say."""
+    """A function cannot be traced: what it does depends on more than a graph of its operations can say."""
 
 
 @dataclass
 class Stage:
-    """A part of a graph: the names of the values that it takes, and of those that it gives; ``run`` does what its forward does."""
+    """A part of a traced function: the names of the values that it takes and gives, and its ``graph``; ``run`` computes what that does."""
 
     takes: list[str]
     gives: list[str]
@@ -56,8 +56,8 @@ def trace(
 ) -> Traced:
     """Trace ``function``, which takes the tensors of all groups and returns tensors by name.
 
-    ``needs``: of each stage the groups that its operations may depend on; the last stage's are all. ``read``: a list that the function
-    adds nodes to whose values it reads in Python.
+    ``needs``: for each stage the groups that its operations may depend on; the last stage has all of them. ``read``: a list to which the
+    function adds the nodes of those tensors whose values it reads in Python.
 
     The graph's operations are ATen's and this package's own, none in place. Parameters and buffers are its attributes: the tensors
     themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
@@ -101,6 +101,7 @@ def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
 
 
 def _check(graph: Graph) -> None:
+    """Refuse operations that are random, or give tensors whose shapes depend on values."""
     for node, operation in _operations(graph):
         if torch.Tag.dynamic_output_shape in operation.tags and not _is_by_integers(node):
             raise NotTraceableError(f"the shape of what {operation} returns depends on values")
@@ -109,6 +110,7 @@ def _check(graph: Graph) -> None:
 
 
 def _check_constant(read: Sequence[Node]) -> None:
+    """Refuse values read in Python that depend on what the function is given: the graph has those of this one call."""
     reached, waiting = set(read), list(read)
     while waiting:
         node = waiting.pop()
@@ -119,14 +121,14 @@ def _check_constant(read: Sequence[Node]) -> None:
 
 
 def node_of(tensor: Tensor) -> list[Node]:
-    """The node that made a tensor in the graph that is being traced; none for one that comes from elsewhere."""
+    """The node that made a tensor in the graph that is being traced, alone in a list; an empty list if the tensor comes from elsewhere."""
     mode = get_proxy_mode()
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
     return [] if slot is None else [slot.proxy.node]
 
 
 def _is_by_integers(node: Node) -> bool:
-    """Whether an indexing is by integers alone: by a mask, how many elements it takes depends on the mask."""
+    """Whether a node indexes by integers alone. An index that is a mask takes as many elements as the mask has true ones."""
     dtypes = {one.meta["val"].dtype for one in node.all_input_nodes[1:]}
     return node.target is _aten.index.Tensor and dtypes.isdisjoint({torch.bool, torch.uint8})
 
@@ -157,7 +159,10 @@ def _check_writes(graph: Graph) -> None:
 
 
 def _without_detours(graph: Graph) -> None:
-    """Take out what gives its operand unchanged: nothing writes into either. A result is not to be what is given, though."""
+    """Take out operations that return their operand unchanged, which is the same since nothing is written in place.
+
+    A clone that is a result stays: results must not share memory with what the function is given.
+    """
     for node, operation in _operations(graph):
         if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
             node.replace_all_uses_with(_source(node))
@@ -170,7 +175,10 @@ def _without_detours(graph: Graph) -> None:
 
 
 def _collapse(graph: Graph) -> None:
-    """One view in the place of several between contiguous tensors, and none where the shapes are the same; nothing writes into them."""
+    """Replace several views in a row between contiguous tensors by one, or by none where the shapes are the same.
+
+    Nothing is written in place, so nothing depends on which tensors share memory.
+    """
     for node, operation in _operations(graph):
         if operation not in _RESHAPING or not _is_contiguous(node):
             continue
@@ -187,7 +195,7 @@ def _collapse(graph: Graph) -> None:
 
 
 def _source(node: Node) -> Node:
-    """What a view, or a copy, is of."""
+    """The operand of a view or of a copy."""
     return node.all_input_nodes[0]
 
 
@@ -195,7 +203,7 @@ def _is_contiguous(node: Node) -> bool:
     return bool(node.meta["val"].is_contiguous())
 
 
-#: Views, which change the order of the elements in memory only where a contiguous tensor is made one that is not.
+#: Views that keep the order of the elements in memory wherever both the operand and the result are contiguous.
 _RESHAPING = frozenset(
     (
         *(_aten.view.default, _aten._unsafe_view.default, _aten.unsqueeze.default),
@@ -205,12 +213,12 @@ _RESHAPING = frozenset(
 )
 
 
-#: Up to how many elements a tensor that no other goes into is kept and not made anew.
+#: A tensor that an operation makes from no other tensor, as torch.zeros does, is made once and kept if it has at most so many elements.
 _SMALL = 4096
 
 
 def _fold(traced: GraphModule) -> None:
-    """Make attributes of views of attributes, which share their memory, and of small constants."""
+    """Compute views of attributes, which share their memory, and small constants now, and make them attributes themselves."""
     folded: dict[Node, Tensor] = {}
     for node, operation in _operations(traced.graph):
         arguments = operation._schema.arguments
@@ -231,13 +239,14 @@ def _fold(traced: GraphModule) -> None:
 def _stages(
     traced: GraphModule, groups: Sequence[Sequence[Node]], needs: Sequence[frozenset[int]], results: Sequence[Node]
 ) -> list[Stage]:
+    """The graph divided into stages: each operation into the first stage that may depend on the groups which the operation depends on."""
     depends: dict[Node, frozenset[int]] = {
         node: frozenset({number}) for number, group in enumerate(groups) for node in group
     }
     nodes: list[Node] = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
     for node in nodes:
         depends[node] = frozenset().union(*(depends[one] for one in node.all_input_nodes))
-    # What depends on nothing given belongs to whatever stage reads it: views of weights, most of it.
+    # What depends on no group, most of it views of weights, is copied into every stage that reads it.
     constant = [node for node in nodes if not depends[node]]
     stage_of = {
         node: next(stage for stage, allowed in enumerate(needs) if depends[node] <= allowed)
@@ -250,6 +259,7 @@ def _stages(
         mine = [node for node in nodes if stage_of.get(node) == stage]
         inside = set(mine)
         if stage == 0:
+            # Results that depend on no group are given by one stage only, the first.
             inside |= kept.intersection(constant)
         found.append(_stage(traced, constant, mine, inside, kept))
     return found
@@ -258,7 +268,11 @@ def _stages(
 def _stage(
     traced: nn.Module, constant: Sequence[Node], mine: Sequence[Node], inside: set[Node], kept: set[Node]
 ) -> Stage:
-    """The graph of the nodes that are ``mine``; ``kept`` are the whole's results."""
+    """The stage of the nodes that are ``mine``.
+
+    ``constant``: nodes that depend on no group; ``inside``: ``mine`` and the constants that this stage gives; ``kept``: the results of the
+    whole function.
+    """
     graph, new, takes = Graph(), dict[Node, Node](), list[Node]()
     fixed = set(constant)
     for node in mine:

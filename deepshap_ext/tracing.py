@@ -1,4 +1,4 @@
-"""From an explanation's chunk to graphs of its operations."""
+"""Traces of an explanation's chunk: graphs of all operations that explaining it runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .explained import Explained
 from .found import Against, Found, of_outputs
 from .pairs import Pairing, Pairs
 from .planner import Chunks
-from .recorded import MOST, recorded, size
+from .recorded import MOST_BYTES, bytes_made, recorded
 from .rules.linear import METADATA
 from .rules.registry import registered
 from .traced import NotTraceableError, Traced, Values, node_of, trace
@@ -46,9 +46,10 @@ _NEEDS = [{BASELINES}, {INPUTS}, {BASELINES, INPUTS}, {BASELINES, INPUTS, COTANG
 
 @dataclass(frozen=True)
 class Kind:
-    """What explanations have in common that one trace serves, whatever number of inputs they have.
+    """What explanations that one trace serves have in common; they may differ in their number of inputs.
 
-    ``baselines``: how many. ``formats``: the order of memory of the tensors of baselines and of inputs.
+    ``baselines`` and ``outputs``: how many of each. ``wanted``: whether variance, multipliers and the values for each baseline are.
+    ``formats``: the memory formats of the baselines' tensors and of the inputs'. ``rules``: those that are registered.
     """
 
     engine: Engine
@@ -62,6 +63,7 @@ class Kind:
 
 
 def kind_of(explanation: Explanation) -> Kind:
+    """The kind of an explanation, with the settings of torch and of the registry that hold now."""
     wanted, baselines = explanation.wanted, explanation.baselines
     return Kind(
         explanation.engine,
@@ -84,17 +86,17 @@ def _format(tensor: Tensor) -> torch.memory_format:
 
 
 def laid_out(tensors: Sequence[Tensor], formats: Sequence[torch.memory_format]) -> list[Tensor]:
-    """The tensors in their orders of memory: a graph is made for one."""
+    """The tensors in these memory formats: a graph is traced for one format of each."""
     return [tensor.contiguous(memory_format=one) for tensor, one in zip(tensors, formats, strict=True)]
 
 
 @dataclass
 class Trace:
-    """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` while the ``model`` is as it was.
+    """A chunk of ``sizes`` as graphs, for explanations of a ``kind`` as long as the ``model`` is unchanged.
 
-    ``partial``: whether memory did not allow a larger chunk; ``budget``: bytes that it may take. ``template``: the form of what is found
-    of each explained tensor. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`. ``in_use``: whether
-    an explanation is running them.
+    ``partial``: whether memory allowed no larger chunk; ``budget``: the bytes that a chunk may take. ``template``: what is found of each
+    explained tensor, without the values. ``layers``, ``cuts`` and ``precision``: as of :class:`deepshap_ext.explained.Explained`.
+    ``in_use``: whether an explanation is being replayed from it.
     """
 
     kind: Kind
@@ -117,7 +119,7 @@ class Trace:
     def record(self, tell: Callable[[str], None]) -> None:
         """Have CUDA record the graphs when they first run on its device, if that saves more than it costs."""
         device = self.kind.engine.device
-        if device.type == "cuda" and size(self.traced.stages) <= MOST:
+        if device.type == "cuda" and bytes_made(self.traced.stages) <= MOST_BYTES:
             self.traced.stages = recorded(self.traced.stages, device, tell)
             self._recorded = True
 
@@ -130,17 +132,18 @@ class Trace:
         values.update(self.traced.stages[stage](values))
 
     def result(self, name: str, values: Values) -> list[Tensor]:
-        """Tensors of the result that have been computed."""
+        """The tensors that the traced function returns as ``name``, once the stages that compute them have run."""
         found = [values[each] for each in self.traced.results[name]]
+        # The next run of a CUDA graph writes into what it returned.
         return [tensor.clone() for tensor in found] if self._recorded else found
 
 
 def trace_chunk(
     explanation: Explanation, hooks: ModelHooks, here: slice, plan: Chunks, part: Explained, kind: Kind
 ) -> Trace:
-    """Trace the chunk ``here`` of an explanation, which gave ``part``.
+    """Trace the chunk ``here`` of an explanation, which was explained eagerly as ``part``.
 
-    Raises :class:`NotTraceableError`, or whatever is raised where the model decides by values.
+    Raises :class:`NotTraceableError`, or whatever the model raises when it is run on the tensors of a trace.
     """
     engine, theirs = explanation.engine, explanation.baselines.of(here)
     layouts, wanted, pairing = engine.probed.layouts, explanation.wanted, explanation.pairing
@@ -167,7 +170,7 @@ def trace_chunk(
         separate(graph)
         pairs = Pairs(graph, reference, layouts, pairing)
         chosen, weights, *others = tensors[2 * number :]
-        # Where all baselines are taken at once no rows are given: they are always these.
+        # A backward over all baselines at once is given no rows, since these are always the same.
         rows = others[0] if others else torch.arange(sizes.baselines, device=device)
         found = of_outputs(wanted, pairs, chosen, layouts.explained, Against(rows, weights, sizes.inputs))
         outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
@@ -194,29 +197,29 @@ def trace_chunk(
     try:
         traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS], reads.nodes)
     except Exception as error:
-        said = next((said for sign, said in _SIGNS.items() if sign in str(error)), None)
-        raise (error if said is None else NotTraceableError(said)) from None
+        reason = next((reason for part_of_message, reason in _REASONS.items() if part_of_message in str(error)), None)
+        raise (error if reason is None else NotTraceableError(reason)) from None
     model = Unchanged(engine.model, hooks.state, reads.any)
     form = [one.map(lambda tensor: tensor.new_empty(0)) for one in template]
     partial = here.stop < len(explanation.inputs[0])
     return Trace(kind, sizes, partial, explanation.budget, model, traced, form, layers, part.cuts, part.precision)
 
 
-#: What torch raises where a function under a trace does what no trace says.
-_SIGNS = {
+#: Parts of the messages that torch raises where a function cannot be traced, each with the reason that users are told.
+_REASONS = {
     "value out of a tracing tensor": "it reads values of tensors in Python",
-    # The capture keeps what is in a storage before the model writes into it.
+    # The capture copies a storage before the model writes into it, which fails for the tensors of a trace.
     "UntypedStorage": "it writes into a tensor that the model holds or is given",
 }
 
 
 def is_one_backward(kind: Kind, sizes: Chunks) -> bool:
-    """Whether a chunk is all baselines and outputs at once."""
+    """Whether one backward of a chunk takes all baselines and all outputs."""
     return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
 
 
 def _balanced(plan: Chunks, inputs: int, baselines: int, outputs: int) -> Chunks:
-    """The sizes of a plan, so that what is left for the last chunk is about as much as for the others."""
+    """The sizes of a plan, lowered so that the last block of baselines or outputs is about as large as the others."""
 
     def even(total: int, most: int) -> int:
         return math.ceil(total / math.ceil(total / most))
@@ -237,7 +240,7 @@ def _swapped(
 
 
 def _check(graph: Pass) -> None:
-    """Refuse a pass whose operations may be others on other values."""
+    """Refuse a pass that may run other operations on other values."""
     if graph.record.dependence.has_random:
         raise NotTraceableError("it draws random numbers")
     for entry in graph.tape.entries:
@@ -246,9 +249,10 @@ def _check(graph: Pass) -> None:
 
 
 class _Reads(TorchFunctionMode):
-    """Lets the model read values of tensors in Python, and notes of which ones; below the capture, it sees what that runs.
+    """Lets the model read values of tensors in Python while it is traced, and notes which tensors these are.
 
-    ``any``: whether it did. ``nodes``: what made these tensors, where that is in the graph.
+    It is entered before the capture, and so sees the operations that the capture runs. ``any``: whether values were read. ``nodes``: the
+    nodes of the graph that made the tensors; a tensor from elsewhere, such as a parameter, has none.
     """
 
     def __init__(self) -> None:
