@@ -34,7 +34,7 @@ class CMakeBuild(build_ext):
         ):
             subprocess.run(command, check=True, env={**os.environ, "PATH": path})
 
-    # The libraries are where they belong already. Naming them here would make an editable install copy some and lose others.
+    # CMake has installed the libraries where they belong. If they were named here, an editable install would copy some and lose others.
     def get_outputs(self) -> list[str]:
         return []
 
@@ -42,4 +42,5 @@ class CMakeBuild(build_ext):
         return {}
 
 
+# An extension without sources: only where there is one does setuptools run build_ext and make a wheel for this platform.
 setup(ext_modules=[Extension("deepshap_ext._native", sources=[])], cmdclass={"build_ext": CMakeBuild})

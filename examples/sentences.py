@@ -58,14 +58,15 @@ class Similarity(nn.Module):
     def __init__(self, bert: nn.Module, other: Tensor) -> None:
         super().__init__()
         self.bert = bert
-        self.register_buffer("other", embedding(bert, other))
+        with torch.no_grad():
+            self.register_buffer("other", embedding(bert, other))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.cosine_similarity(self.bert(ids).last_hidden_state.mean(1), self.other)
+        return F.cosine_similarity(embedding(self.bert, ids), self.other)
 
 
-@torch.no_grad()
 def embedding(bert: nn.Module, ids: Tensor) -> Tensor:
+    """The mean of the last hidden states, ``[N, 384]``, of sentences ``[N, tokens]``."""
     return bert(ids).last_hidden_state.mean(1)
 
 
@@ -118,9 +119,8 @@ def explain(tokenizer: transformers.PreTrainedTokenizerFast, bert: nn.Module, se
     seconds = time.perf_counter() - started
 
     numbers = torch.tensor([-1 if word is None else word for word in tokens.word_ids()])
-    of_word = numbers == torch.arange(int(numbers.max()) + 1).unsqueeze(
-        1
-    )  # [words, tokens]: a word may be several tokens
+    # [words, tokens]: a word may be several tokens.
+    of_word = numbers == torch.arange(int(numbers.max()) + 1).unsqueeze(1)
     spans = [tokens.offset_mapping[0][places] for places in of_word]
     return Explained(
         [sentence[int(span[0, 0]) : int(span[-1, 1])] for span in spans],

@@ -17,7 +17,7 @@ TESTS = {
     path: (ROOT / path).read_text()
     for path in sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py"))
 }
-#: By the beginning of a changed file's path, the longest that there is.
+#: Tests by the beginning of a changed file's path; where several beginnings fit, the longest counts.
 FOLDERS = {
     "README.md": "tests/test_readme.py",
     "docs/": "tests/test_readme.py tests/test_packaging.py",
@@ -37,19 +37,20 @@ FOLDERS = {
 
 
 def git(*arguments: str) -> list[str]:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[
-        :-1
-    ]
+    """The lines that a git command prints."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 def base() -> str:
-    """Where this branch left main."""
+    """The commit to compare with, as this file's first lines say."""
     if len(sys.argv) > 1:
         return sys.argv[1]
     return git("merge-base", "HEAD", "main")[0] if git("branch", "--list", "main") else "HEAD"
 
 
 def near(changed: str) -> Iterator[str]:
+    """The test files near to a changed file, the nearest first; some more than once."""
     path = Path(changed)
     yield from (test for test in TESTS if test == changed)
     yield from (test for test in TESTS if re.fullmatch(rf"test_(\w+_)?{path.stem}", Path(test).stem))
@@ -68,7 +69,7 @@ def near(changed: str) -> Iterator[str]:
 
 def main() -> None:
     changed = git("diff", "--name-only", base()) + git("ls-files", "--others", "--exclude-standard")
-    # Of each changed file the nearest test, then of each the next, and so on.
+    # First the nearest test of each changed file, then the second nearest of each, and so on.
     ranked = [(place, test) for file in changed for place, test in enumerate(near(file))]
     print(*dict.fromkeys(test for _, test in sorted(ranked)), sep="\n")
 

@@ -24,7 +24,8 @@ no_gpu=0
 deadline=$((SECONDS + ${CHECK_SECONDS:-535}))
 : >"$work/parts"
 
-# judge NAME SECONDS COMMAND...: run it for at most so long, and note how it went. Runs where no package lies on the way.
+# judge NAME SECONDS COMMAND...: runs the command for at most so long and notes its exit status. It runs in a folder without a package, so that
+# Python imports the one that was built.
 judge() {
   local name=$1 limit=$2 left=$((deadline - SECONDS)) began=$SECONDS status
   shift 2
@@ -41,7 +42,8 @@ judge() {
   printf '%s\t%s\t%s\n' "$name" "$status" $((SECONDS - began)) >>"$work/parts"
 }
 
-# beside NAME SECONDS COMMAND...: the same beside what follows, until `finish`, which prints what it said. For what measures no times.
+# beside NAME SECONDS COMMAND...: judges in the background, for commands whose times do not matter; `finish` waits for all of them and prints
+# what they wrote.
 started=() pids=()
 beside() {
   judge "$@" >"$work/$1.said" 2>&1 &
@@ -92,8 +94,8 @@ networks=(resnet50 bpnet chrombpnet vit resnet18 bert mlp digits)
 [[ $device == cuda ]] || networks=(resnet18 bert)
 ours=(--precision tf32 --max-memory 4096)
 
-# What is right or wrong, all at once. Meanwhile torch compiles what the peers' rows run, and finds it in its cache there: the chunks are the
-# same, since the memory that they may take is.
+# Tests run at once, since their times do not matter. Beside them torch compiles the graphs that `peers` measures later, and keeps them in this
+# cache: --max-memory makes the chunks, and so the graphs, the same there.
 export TORCHINDUCTOR_CACHE_DIR=$work/inductor TORCHINDUCTOR_FX_GRAPH_CACHE=1
 if [[ $device == cuda ]]; then
   beside tests 170 "${pytest[@]}" "${parallel[@]}" -k cuda "$root"/tests/{test_cuda.py,ops,rules/test_linear.py}
@@ -125,7 +127,7 @@ judge replay 20 bash -c 'benchmark replay small'
 judge precision 25 bash -c 'benchmark precision mlp resnet18 bpnet'
 judge transposed 30 "$python" "$root/benchmarks/transposed.py" --device "$device" --precision tf32 --repeats 3
 judge startup 20 bash -c 'benchmark startup --repeats 2'
-deadline=$((deadline + 15)) # the page must come out
+deadline=$((deadline + 15)) # so that the page is written even when time is up
 judge report 15 "$python" "$root/benchmarks/report.py" --results "$out/results" --page "$out/benchmarks.md"
 judge bars 15 "$python" "$root/benchmarks/bars.py" --results "$results"
 

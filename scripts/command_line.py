@@ -52,7 +52,7 @@ def _called(action: argparse.Action) -> str:
 
 
 def _said(action: argparse.Action) -> str:
-    """An argument's help, as Markdown, and what it is where it is not given."""
+    """An argument's help as Markdown, with its default value in brackets."""
     text = re.sub(r"([*\[\]])", r"\\\1", action.help or "")
     if action.required and action.option_strings:
         return f"{text} (needed)"

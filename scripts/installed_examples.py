@@ -1,6 +1,8 @@
-"""Runs the examples of a page, or its first few, with the installed package where there is no compiler: do they print what the page says?
+"""Runs the examples of a page and compares what they print with what the page says, where no compiler can help the installed package.
 
-python installed_examples.py PAGE [FIRST]
+    python installed_examples.py PAGE [FIRST]
+
+FIRST: how many examples to run, from the first on; all if not given.
 """
 
 import contextlib

@@ -16,13 +16,13 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", help="where tests make the tensors that they name no device for")
+    parser.addoption("--device", help="the device of tensors that tests make without naming one")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if device := config.getoption("--device"):
         torch.set_default_device(device)
-        # The tests' tolerances are those of float32.
+        # TF32, torch's default on a GPU, would miss the tests' tolerances, which are those of float32.
         for backend in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
             backend.fp32_precision = "ieee"
 

@@ -1,4 +1,4 @@
-"""What there is for a GPU, without one: the CUDA kernels compiled for the host, and a CUDA device that is the host."""
+"""A GPU without one: the CUDA kernels compiled for the host, and a CUDA device for torch that is the host."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 class Emulated:
-    """The package in ``folder``, with the CUDA kernels for the host in place of the CPU's."""
+    """A copy of the package in ``folder``, with the CUDA kernels, compiled for the host, in place of the CPU's."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
 
 
 def test_cuda_kernels_compute_what_the_cpus_do(emulated: Emulated) -> None:
-    # Not the tests of errors: rows that name no baseline end a kernel, and with it the process.
+    # Tests of errors are left out: a row that names no baseline ends a kernel by a trap, which here ends the process.
     kept = "(oracle and (float32 or bfloat16) or long_lines and float32 or layouts or mpmath) and not cuda"
     assert emulated.passed("-k", kept, str(TESTS / "ops")) > 200
 
@@ -58,9 +58,9 @@ def test_cuda_kernels_compute_what_the_cpus_do(emulated: Emulated) -> None:
 def test_the_package_on_a_cuda_device(emulated: Emulated) -> None:
     """Tensors are where they should be, autograd's backward runs in the device's own thread, and replays are CUDA graphs."""
     device = {"EMULATED_GPU": str(build_device(emulated.folder))}
-    # The device has one stream, the host's memory and its hard gates.
-    missing = " and ".join(f"not {name}" for name in ("memory_halves", "stream", "hard_gates"))
-    plugin = ("-p", "emulation.gpu", "-k", missing)
+    # Parts of the names of tests that need a real GPU: its limited memory, several streams, or its own kernels of hard gates.
+    left_out = " and ".join(f"not {name}" for name in ("memory_halves", "stream", "hard_gates"))
+    plugin = ("-p", "emulation.gpu", "-k", left_out)
     assert emulated.passed(*plugin, str(TESTS / "test_cuda.py"), **device) > 40
     files = (str(TESTS / f"test_{name}.py") for name in ("replay", "layers", "options"))
     assert emulated.passed(*plugin, "--device", "cuda", *files, **device) > 150

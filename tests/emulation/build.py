@@ -1,5 +1,8 @@
-"""Compiles what stands in for a GPU: the CUDA kernels for the host, against cuda_runtime.h beside this file, as a library with the CPU's
-name and dispatch key; and device.cpp, a CUDA device for torch."""
+"""Compiles what stands in for a GPU.
+
+That is the CUDA kernels for the host, against cuda_runtime.h beside this file, as a library with the name and the dispatch key of the
+CPU's; and device.cpp, a CUDA device for torch.
+"""
 
 import re
 import subprocess
@@ -66,7 +69,7 @@ def build_device(folder: Path) -> Path:
 
 
 def _torch() -> Path:
-    """Where torch is, which is not imported."""
+    """Torch's folder, found without importing torch."""
     spec = find_spec("torch")
     assert spec is not None and spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0])
@@ -76,7 +79,7 @@ def build(folder: Path) -> Path:
     """The library of the kernels, built in ``folder``."""
     torch = _torch()
     sources = [CSRC / "library.cpp"]
-    # The device's headers are what the others include by relative paths.
+    # The kernels include each other's headers by relative paths, so the copies are in folders as in csrc.
     for header in (CSRC / "ops" / "cuda").glob("*.cuh"):
         text = header.read_text().replace("#include <torch/csrc/stable/macros.h>\n", "")
         text = text.replace("torch::stable::accelerator::DeviceGuard", "emulation::DeviceGuard")

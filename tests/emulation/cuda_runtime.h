@@ -55,14 +55,14 @@ inline void run_thread() {
   swapcontext(&threads[current].context, &scheduler);
 }
 
-// Hands over to the other threads until those that it waits for have come as far.
+// Hands over to the other threads until all that this one waits for are at the same place.
 inline void wait(State state) {
   threads[current].state = state;
   swapcontext(&threads[current].context, &scheduler);
   threadIdx = threads[current].index;
 }
 
-// Lets threads first .. last go on where all that are not done wait in `state`.
+// Lets threads first .. last - 1 go on if all of them that are not done wait in `state`; says whether there were any.
 inline bool release(unsigned first, unsigned last, State state) {
   bool waiting = false;
   for (unsigned i = first; i < last; ++i) {
@@ -175,7 +175,7 @@ inline int cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t)
   return 0;
 }
 
-// --- and of libtorch's CUDA half ---
+// --- as much as csrc/ops/cuda uses of libtorch's CUDA half ---
 #define STD_CUDA_CHECK(call) static_cast<void>(call)
 #define STD_CUDA_KERNEL_LAUNCH_CHECK() static_cast<void>(0)
 inline int aoti_torch_get_current_cuda_stream(int32_t, void** stream) {

@@ -2,7 +2,7 @@
 // insists on holds: all tensors of an operation are on one device, and a recorded graph runs again on the memory that
 // it was recorded with, and on nothing else.
 //
-// To be loaded before torch, into a torch without CUDA: the accelerator that torch looks for is found here.
+// It must be loaded before a torch without CUDA, which then finds this getAccelerator instead of its own.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -42,7 +42,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
 };
 C10_REGISTER_GUARD_IMPL(CUDA, Guard)
 
-// The name is the one that torch looks for.
+// torch looks the class up by this name.
 struct CUDAHooks final : at::CUDAHooksInterface {
   explicit CUDAHooks(at::CUDAHooksArgs) {}
   void init() const override {}
@@ -76,7 +76,7 @@ namespace {
 using Values = std::vector<c10::IValue>;
 using Names = std::unordered_set<std::string>;
 
-// Operations that may be given tensors of the host beside the device's.
+// Operations whose arguments may be on the host and on the device at once.
 const Names MIXING = {"aten::_to_copy", "aten::copy_", "aten::_copy_from", "aten::set_"};
 // Operations that may be given indices on the host.
 const Names INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"};
@@ -135,7 +135,7 @@ c10::IValue map(const c10::IValue& value, const Change& change) {
   return value;
 }
 
-// What ran while a graph was recorded: operations with their arguments and results on the host.
+// An operation that ran while a graph was recorded, with its arguments and results on the host.
 struct Call {
   c10::OperatorHandle operation;
   Values arguments, results;
@@ -164,7 +164,7 @@ void run_on_host(const c10::OperatorHandle& operation, torch::jit::Stack* stack)
   const Values given(stack->end() - number, stack->end());
   stack->erase(stack->end() - number, stack->end());
 
-  // Which of the devices the tensors are on, and which is asked for by name.
+  // Which devices the tensors are on, and which one an argument such as `device=` names.
   bool device_given = false, device_named = false, host_named = false;
   std::optional<int64_t> host_dimensions;
   Values arguments;
@@ -236,7 +236,7 @@ at::Tensor& set_tensor(at::Tensor& self, const at::Tensor& source) {
 TORCH_LIBRARY_IMPL(_, CUDA, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
-  // Torch's own is for all devices, and ends in a kernel that it looks for by the device.
+  // torch's own copy_ is for all devices and calls a kernel by the device, of which there is none for this one.
   library.impl("copy_", torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
   library.impl("set_.source_Storage", set_storage);
   library.impl("set_.source_Storage_storage_offset", set_storage_at);

@@ -1,6 +1,6 @@
 """A plugin of pytest: this process has the emulated CUDA device of device.cpp, built as the library ``EMULATED_GPU``.
 
-To be given with ``-p emulation.gpu``, so that it is imported before torch is.
+pytest is given it by ``-p emulation.gpu``, so that it is imported before torch.
 """
 
 import ctypes
@@ -55,6 +55,7 @@ class Recording:
         self._graph.number = library.emulated_graph_end()
 
 
+# Functions of torch.cuda that call CUDA's runtime, for which device.cpp does not stand in.
 GIBIBYTE = 1 << 30
 torch.cuda._lazy_init = lambda: None
 torch.cuda.is_available = torch.cuda.is_initialized = lambda: True
@@ -71,7 +72,7 @@ torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Recording  # type: ignore[assign
 torch.cuda.graph_pool_handle = lambda: (0, 0)
 torch.cuda.default_generators = (torch.default_generator,)
 torch._C._cuda_getDevice = torch.cuda.current_device  # type: ignore[attr-defined]
-# Inductor knows other devices.
+# Inductor would make kernels for a real GPU; this backend runs the same graphs by torch's operations.
 torch.compile = partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
 torch.backends.cudnn.is_acceptable = lambda _: False
 
@@ -83,7 +84,7 @@ def clone_storage(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 torch.UntypedStorage.clone = clone_storage  # type: ignore[method-assign]
 
 
-# What torch has for CUDA alone, with the CPU's functions.
+# Operations that torch has for CUDA alone, written in operations that it has for the CPU.
 
 
 def depthwise(x: Tensor, weight: Tensor, size: Any, bias: Tensor | None, *geometry: Any) -> Tensor:
