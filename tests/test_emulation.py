@@ -50,7 +50,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
 
 
 def test_cuda_kernels_compute_what_the_cpus_do(emulated: Emulated) -> None:
-    # Tests of errors are left out: a row that names no baseline ends a kernel by a trap, which here ends the process.
+    # Tests of errors are left out: a row that names no baseline may end the kernel, and with it this process.
     kept = "(oracle and (float32 or bfloat16) or long_lines and float32 or layouts or mpmath) and not cuda"
     assert emulated.passed("-k", kept, str(TESTS / "ops")) > 200
 
