@@ -102,6 +102,7 @@ class _Actors:
                     continue
                 except self._ray.exceptions.RayTaskError as error:
                     raise error.cause from error
+                self.todo.done(task.shard)
                 if task.shard is None:
                     self._free.extend([(task.actor, f"{task.name} on {result[0]}")] * _AT_ONCE)
                 else:

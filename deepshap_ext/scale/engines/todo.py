@@ -9,7 +9,7 @@ from ..store import StoreError
 
 logger = logging.getLogger("deepshap_ext.scale")
 
-#: How many workers may die at the same shard, or while they open the store, before the job is given up.
+#: How many workers may die at the same shard, or one after the other as they open the store, before the job is given up.
 _DEATHS = 10
 
 
@@ -19,6 +19,10 @@ class Todo(deque[int]):
     def __init__(self) -> None:
         super().__init__()
         self._deaths: Counter[int | None] = Counter()
+
+    def done(self, shard: int | None) -> None:
+        """A worker has done the ``shard``, or for None has opened the store."""
+        self._deaths.pop(shard, None)
 
     def again(self, shard: int | None, worker: str, error: Exception) -> None:
         """Have another worker do the ``shard`` at which this one died of ``error``; None: it died while it opened the store.
