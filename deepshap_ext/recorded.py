@@ -91,10 +91,14 @@ def _record(stage: Stage, given: Sequence[Tensor], pool: Any) -> tuple[Any, Sequ
     """A graph of the stage that has run once, and what it gives."""
     # What is compiled, and what libraries set up when they are first called, cannot be recorded.
     expected = stage.run(*given)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on with what a recording in their own would not allow.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        found = stage.run(*given)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # Other threads may go on with what a recording in their own would not allow.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            found = stage.run(*given)
+    finally:
+        # Where recording fails, torch leaves the stream that it records on in force.
+        torch.cuda.set_stream(stream)
     graph.replay()
     if not all(map(_alike, expected, found)):
         raise NotTraceableError("the graph gives other values")

@@ -345,3 +345,24 @@ def test_digits_by_shap_values(device: str) -> None:
     with float32_by("ieee"):
         values = DeepExplainer(model, background.to(device)).shap_values(x)  # the samples may lie anywhere
     assert values.shape == (3, 1, 9, 9, 5)
+
+
+@on_gpu
+def test_what_cuda_does_not_record_is_launched_kernel_by_kernel(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, baselines = (one.to(device) for one in job("pooled"))
+    expected = Explainer(model).attribute(-x, baselines=baselines).values
+    explainer = Explainer(model, compile="replay")
+    explainer.attribute(x, baselines=baselines)
+
+    class Recording(torch.cuda.graph):  # type: ignore[misc]
+        def __exit__(self, *raised: Any) -> None:
+            super().__exit__(*raised)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", Recording)
+    stream = torch.cuda.current_stream()
+    with pytest.warns(UserWarning, match="CUDA does not record it .RuntimeError: operation not permitted"):
+        found = explainer.attribute(-x, baselines=baselines).values
+    assert torch.cuda.current_stream() == stream
+    assert distance(found, expected) < 1e-12
+    assert distance(explainer.attribute(-x, baselines=baselines).values, expected) < 1e-12

@@ -66,6 +66,7 @@ torch.cuda.mem_get_info = lambda *_: (8 * GIBIBYTE, 8 * GIBIBYTE)
 torch.cuda.memory_reserved = torch.cuda.memory_allocated = lambda *_: 0
 torch.cuda.Stream = torch.cuda.current_stream = Stream  # type: ignore[assignment, misc]
 torch.cuda.stream = lambda _: nullcontext()  # type: ignore[assignment]
+torch.cuda.set_stream = lambda _: None  # type: ignore[assignment]
 torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Recording  # type: ignore[assignment, misc]
 torch.cuda.graph_pool_handle = lambda: (0, 0)
 torch.cuda.default_generators = (torch.default_generator,)
