@@ -36,9 +36,9 @@ from torch import nn
 from deepshap_ext.scale import Store, verify
 
 SHARD_SIZE = 2
-ROWS, ROWS_A_SHARD = 4000, 20
+ROWS, ROWS_A_SHARD = 20_000, 20
 #: Seconds that a process lives before it is killed, at most.
-LIFE = 6.0
+LIFE = 1.0
 LAUNCHERS = {
     "one process": ([], []),
     "torchrun": (["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1000", "-m"], []),

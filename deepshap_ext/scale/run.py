@@ -87,8 +87,8 @@ def explain_to(
         ``summary/values/mean``, ``mean_absolute``, ``mean_error`` and ``mean_absolute_error`` in the place of ``values``.
 
     Raises:
-        StoreError: the store is another explanation's, the error says what differs; or the disk is full, and once it is not the same call
-            continues.
+        StoreError: the store is another explanation's, the error says what differs; or it cannot be written, as on a full disk: once it
+            can be, the same call continues.
         ValueError, TypeError, ExplanationError: as :meth:`deepshap_ext.Explainer.attribute`.
     """
     zarr = import_zarr()

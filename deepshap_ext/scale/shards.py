@@ -35,7 +35,7 @@ def explain_shard(store: Store, job: Job, shard: int, turn: AbstractContextManag
         turn: held while it is explained: where threads have one in common, one explains while others write.
 
     Raises:
-        StoreError: the disk is full; what was done before stays.
+        StoreError: it cannot be written, as on a full disk; what was done before stays.
     """
     if store.is_done(shard):
         return False
@@ -54,7 +54,7 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
         shards: their numbers. They may be made as they are asked for, one ahead of what is given.
 
     Raises:
-        StoreError: the disk is full; what was done before stays.
+        StoreError: it cannot be written, as on a full disk; what was done before stays.
     """
     writing: tuple[int, Future[None]] | None = None
     with ThreadPoolExecutor(1) as writer:

@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,35 @@ FORMAT = 1
 CHECKSUMS = "checksums"
 
 
+#: Why something cannot be written, and what must be so that it can, by the system's number of the error.
+_UNWRITABLE = {
+    errno.ENOSPC: ("the disk is full", "there is room"),
+    errno.EDQUOT: ("the quota is used up", "there is room"),
+    errno.EFBIG: ("a file must not become so large", "the limit (ulimit -f) is raised"),
+    errno.EROFS: ("the file system is read-only", "it can be written to"),
+    errno.EACCES: ("this user has no permission", "it is given"),
+    errno.EPERM: ("this user has no permission", "it is given"),
+}
+
+
 class StoreError(RuntimeError):
     """The store cannot be used: it was made for something else, is not whole, or cannot be written."""
+
+
+@contextmanager
+def _writing(what: str, kept: Callable[[], str] = str) -> Iterator[None]:
+    """Where ``what`` is written.
+
+    Raises:
+        StoreError: it cannot be, for lack of room or permission: why, what to do, and what is ``kept`` of earlier work.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        why, cured = _UNWRITABLE[error.errno]
+        raise StoreError(f"{what} cannot be written, {why}: once {cured}, the same call continues{kept()}") from error
 
 
 def path_of(store: Any) -> Path:
@@ -115,7 +143,7 @@ class Store:
         the shard is done.
 
         Raises:
-            StoreError: the disk is full; what was done before stays.
+            StoreError: it cannot be written, as on a full disk; what was done before stays.
         """
         files: dict[Path, bytes] = {}
         sums = []
@@ -127,20 +155,15 @@ class Store:
         if warnings:
             files[self._warnings(shard)] = json.dumps(list(warnings)).encode()
         marker = _encoded(np.frombuffer(b"".join(sums), "<u4"), np.dtype(np.uint32))
+        what = f"shard {shard} of {self.path}, {sum(map(len, files.values()))} bytes,"
         try:
-            write_all(files)
-            write_all({self._marker(shard): marker})
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and self.is_done(shard):
-                # Another process has done it meanwhile, and cleaned up.
-                return
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            with _writing(what, self._how_much_is_done):
+                write_all(files)
+                write_all({self._marker(shard): marker})
+        except FileNotFoundError:
+            # Another process may have done it meanwhile, and cleaned up.
+            if not self.is_done(shard):
                 raise
-            done = self.shards - len(self.missing())
-            raise StoreError(
-                f"there is no room for shard {shard} of {self.path}, {sum(map(len, files.values()))} bytes: {done} of {self.shards} shards "
-                f"are done and stay, and once there is room the same call continues"
-            ) from error
 
     def read(self, name: str, shard: int) -> Array:
         """The rows ``[samples, ...]`` of the ``shard``, which must be done, of the array ``name``: ``values``, ``output`` and so on.
@@ -166,18 +189,24 @@ class Store:
         return {shard: found[shard] for shard in sorted(found) if self.is_done(shard)}
 
     def write_whole(self, arrays: Mapping[str, Array]) -> None:
-        """Write arrays that are no shard's, in one chunk each, in the place of what they were before."""
+        """Write arrays that are no shard's, in one chunk each, in the place of what they were before.
+
+        Raises:
+            StoreError: they cannot be written, as on a full disk; what was done before stays.
+        """
         zarr = import_zarr()
         group = zarr.open_group(self.path, mode="r+")
-        for name, array in arrays.items():
-            if name not in group:
-                _create(zarr, group, name, array.shape, array.shape, array.dtype, None)
-            key = ".".join(["c", *["0"] * array.ndim])
-            write_all({self.path / name / key: _encoded(array, array.dtype)})
+        with _writing(f"the summary of {self.path}", self._how_much_is_done):
+            for name, array in arrays.items():
+                if name not in group:
+                    _create(zarr, group, name, array.shape, array.shape, array.dtype, None)
+                key = ".".join(["c", *["0"] * array.ndim])
+                write_all({self.path / name / key: _encoded(array, array.dtype)})
 
     def forget(self, shard: int) -> None:
         """Have a shard count as missing."""
-        self._marker(shard).unlink(missing_ok=True)
+        with _writing(str(self.path)):
+            self._marker(shard).unlink(missing_ok=True)
 
     def damage(self, shard: int) -> list[str]:
         """What is wrong with the files of a shard that is done."""
@@ -198,12 +227,17 @@ class Store:
     def clean(self) -> None:
         """Remove what processes that were killed have left, of files in the store and of stores that were to lie here; only where none is
         at work."""
-        for path in self.path.rglob(f"*{PARTIAL}"):
-            path.unlink(missing_ok=True)
+        with _writing(str(self.path)):
+            for path in self.path.rglob(f"*{PARTIAL}"):
+                path.unlink(missing_ok=True)
         made_here = re.compile(re.escape(self.path.name) + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
         for path in self.path.absolute().parent.iterdir():
             if made_here.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _how_much_is_done(self) -> str:
+        """The end of a message."""
+        return f"; {self.shards - len(self.missing())} of {self.shards} shards are done and stay"
 
     def _chunk_path(self, column: Column, shard: int) -> Path:
         return self.path / column.name / ".".join(["c", str(shard), *["0"] * len(column.shape)])
@@ -226,27 +260,20 @@ def create(
     """A new store at ``path``, all of whose shards are missing; or the one that another process has made there meanwhile.
 
     ``made``: what is to be said of how it is made, as JSON has it.
+
+    Raises:
+        StoreError: it cannot be written there, as on a full disk.
     """
-    zarr = import_zarr()
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     root = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")
     described = [one.described() for one in columns]
     sizes = {"rows": rows, "shard_size": shard_size, "block_size": block_size}
     attributes = {KEY: {"format": FORMAT, **sizes, "columns": described, **made}}
     try:
-        group = zarr.create_group(root, attributes=attributes)
-
-        shards = -(-rows // shard_size)
-        for one in columns:
-            if one.by_shard:
-                _create(zarr, group, one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims])
-            else:
-                shape, chunks = (rows, *one.shape), (shard_size, *one.shape)
-                _create(zarr, group, one.name, shape, chunks, one.dtype, ["sample", *one.dims])
-        shape, chunks = (shards, len(columns)), (1, len(columns))
-        _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
-        publish(root, final)
+        with _writing(str(final)):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _lay_out(root, rows, shard_size, columns, attributes)
+            publish(root, final)
     except FileNotFoundError:
         # Another process may have made the store meanwhile, finished it and cleaned up.
         if not final.exists():
@@ -254,6 +281,21 @@ def create(
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return Store(final)
+
+
+def _lay_out(root: Path, rows: int, shard_size: int, columns: Sequence[Column], attributes: Mapping[str, Any]) -> None:
+    """A group at ``root`` with the arrays of a store, of which nothing is written yet."""
+    zarr = import_zarr()
+    group = zarr.create_group(root, attributes=attributes)
+    shards = -(-rows // shard_size)
+    for one in columns:
+        if one.by_shard:
+            _create(zarr, group, one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims])
+        else:
+            shape, chunks = (rows, *one.shape), (shard_size, *one.shape)
+            _create(zarr, group, one.name, shape, chunks, one.dtype, ["sample", *one.dims])
+    shape, chunks = (shards, len(columns)), (1, len(columns))
+    _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
 
 
 def _create(

@@ -14,6 +14,7 @@ import zarr
 
 from deepshap_ext import Explainer
 from deepshap_ext.scale import Store, StoreError, explain_to, verify
+from deepshap_ext.scale.engines.todo import Todo
 
 pytestmark = pytest.mark.slow
 N, SHARDS = 80, 20
@@ -116,6 +117,23 @@ def test_ray_from_python(tmp_path: Path, ray: Any) -> None:
         assert ray.is_initialized()
     finally:
         ray.shutdown()
+
+
+@pytest.mark.parametrize(("shard", "what"), [(3, "shard 3"), (None, "opening the store")])
+def test_a_job_is_given_up_where_workers_keep_dying(
+    shard: int | None, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    todo = Todo()
+    for number in range(18):
+        todo.again(shard, f"worker {number}", RuntimeError("killed"))
+        if number == 8:
+            todo.done(shard)
+    assert list(todo) == ([] if shard is None else [3] * 18)
+    assert caplog.messages[0] == f"worker 0 is lost at {what}, which another does: killed"
+    with pytest.raises(
+        StoreError, match=f"^10 workers died at {what}: what was done stays, and the same call continues$"
+    ):
+        todo.again(shard, "worker 18", RuntimeError("killed"))
 
 
 def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -410,7 +410,9 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = Explainer(network())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        StoreError, match=r"there is no room for shard \d of .*, \d+ bytes: \d of 5 shards are done and stay"
+        StoreError,
+        match=r"^shard \d of .*store, \d+ bytes, cannot be written, the disk is full: once there is room, the same call continues; "
+        r"\d of 5 shards are done and stay$",
     ):
         explain_to(store, explainer, X, 1, baselines=BASELINES, shard_size=5)
     assert verify(store) == [] and 0 < len(Store(store).missing()) < 5

@@ -21,8 +21,7 @@ def run_alone(opened: Open, progress: bool) -> Store:
     """Explain what is missing in the store of a job."""
     store, job = opened()
     missing = store.missing()
-    done = store.rows - sum(map(store.rows_of, missing))
-    with Bar(store.rows, done, job.baselines_a_sample(), progress) as bar:
+    with Bar(store, missing, job.baselines_a_sample(), progress) as bar:
         begun = time.monotonic()
         for shard in explain_shards(store, job, missing):
             bar.update(store.rows_of(shard))

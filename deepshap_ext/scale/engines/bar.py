@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
+from ..store import Store
+
 
 class Bar(tqdm):  # type: ignore[misc]
-    """Of ``total`` inputs, of which ``initial`` are done; each is explained against so many ``baselines``."""
+    """Of the inputs of a ``store``, of which those in ``missing`` shards are not done; each is explained against so many
+    ``baselines``."""
 
-    def __init__(self, total: int, initial: int, baselines: int, shown: bool) -> None:
+    def __init__(self, store: Store, missing: Iterable[int], baselines: int, shown: bool) -> None:
         self._baselines = baselines
         super().__init__(
-            total=total,
-            initial=initial,
+            total=store.rows,
+            initial=store.rows - sum(map(store.rows_of, missing)),
             unit="input",
             disable=not shown,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} inputs [{elapsed}<{remaining}, {rate_fmt}, {pairs}]",

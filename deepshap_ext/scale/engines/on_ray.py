@@ -7,8 +7,9 @@ Actors are started as the cluster has room for them, so that nodes may come and 
 from __future__ import annotations
 
 import logging
+import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import count, islice
@@ -16,16 +17,13 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from ..shards import explain_shard, finish
-from ..store import Store, StoreError
+from ..store import Store
 from .alone import Open, log_shard
 from .bar import Bar
-
-logger = logging.getLogger("deepshap_ext.scale")
+from .todo import Todo
 
 #: Shards that an actor has at once: one is written while the next is explained.
 _AT_ONCE = 2
-#: How many actors may die at the same shard, or while they open the store, before the job is given up.
-_DEATHS = 10
 #: Seconds between two looks at how large the cluster is.
 _LOOK = 1.0
 
@@ -41,9 +39,8 @@ def run_on_ray(opened: Open, progress: bool, cores: int = 1) -> Store:
         _, (_, store, baselines) = next(results)
         missing = store.missing()
         actors.todo.extend(missing)
-        initial = store.rows - sum(map(store.rows_of, missing))
         done = (shard for shard, _ in results if shard is not None)
-        with Bar(store.rows, initial, baselines, progress) as bar:
+        with Bar(store, missing, baselines, progress) as bar:
             for shard in islice(done, len(missing)):
                 bar.update(store.rows_of(shard))
     finish(store)
@@ -59,16 +56,17 @@ class Worker:
     def open(self, opened: Open) -> tuple[str, Store, int]:
         """The machine, the store, and how many baselines a sample has."""
         self._store, self._job = opened()
-        return _import_ray().util.get_node_ip_address(), self._store, self._job.baselines_a_sample()
+        return socket.gethostname(), self._store, self._job.baselines_a_sample()
 
     def explain(self, shard: int) -> None:
         explain_shard(self._store, self._job, shard, self._turn)
 
 
 class _Task(NamedTuple):
-    """What an ``actor`` is at: a shard, or None while it opens the store."""
+    """What an ``actor``, which messages call ``name``, is at: a shard, or None while it opens the store."""
 
     actor: Any
+    name: str
     shard: int | None
     begun: float
 
@@ -77,11 +75,11 @@ class _Actors:
     def __init__(self, ray: Any, opened: Open, cores: int) -> None:
         self._ray, self._opened, self._cores = ray, ray.put(opened), cores
         #: Shards that are to be given to actors.
-        self.todo: deque[int] = deque()
-        #: What messages call each actor.
-        self._names: dict[Any, str] = {}
+        self.todo = Todo()
+        self._alive: set[Any] = set()
+        #: Who can be given a shard, with its name; an actor is in it once for each that it can be given.
+        self._free: deque[tuple[Any, str]] = deque()
         self._tasks: dict[Any, _Task] = {}
-        self._deaths: Counter[int | None] = Counter()
         self._numbers = count()
         self._looked = float("-inf")
 
@@ -91,29 +89,29 @@ class _Actors:
         while True:
             self._grow()
             self._hand_out()
-            tasks = list(self._tasks)
-            done, _ = self._ray.wait(tasks, timeout=_LOOK)
-            if done:
-                done, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            # One at a time: of those that are done, Ray gives that which was begun first.
+            done, _ = self._ray.wait(list(self._tasks), timeout=_LOOK)
             for reference in done:
-                # What a lost actor was at has been taken from it.
-                if (task := self._tasks.pop(reference, None)) is None:
-                    continue
+                task = self._tasks.pop(reference)
                 try:
                     result = self._ray.get(reference)
                 except self._ray.exceptions.RayActorError as error:
-                    self._lose(task, error)
+                    # Each task that the actor had at once comes here by itself.
+                    self._alive.discard(task.actor)
+                    self.todo.again(task.shard, task.name, error)
                     continue
                 except self._ray.exceptions.RayTaskError as error:
                     raise error.cause from error
+                self.todo.done(task.shard)
                 if task.shard is None:
-                    self._names[task.actor] += f" on {result[0]}"
+                    self._free.extend([(task.actor, f"{task.name} on {result[0]}")] * _AT_ONCE)
                 else:
-                    log_shard(self._names[task.actor], task.shard, task.begun)
+                    log_shard(task.name, task.shard, task.begun)
+                    self._free.append((task.actor, task.name))
                 yield task.shard, result
 
     def close(self) -> None:
-        for actor in self._names:
+        for actor in self._alive:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor)
 
@@ -124,53 +122,32 @@ class _Actors:
         self._looked = time.monotonic()
         room = self._ray.cluster_resources()
         gpus = int(room.get("GPU", 0))
-        for _ in range((gpus or max(1, int(room.get("CPU", 0)) // self._cores)) - len(self._names)):
+        for _ in range((gpus or max(1, int(room.get("CPU", 0)) // self._cores)) - len(self._alive)):
             remote = self._ray.remote(num_cpus=self._cores, num_gpus=1 if gpus else 0, max_concurrency=_AT_ONCE)
             actor = remote(Worker).remote()
-            self._names[actor] = f"worker {next(self._numbers)}"
-            self._tasks[actor.open.remote(self._opened)] = _Task(actor, None, self._looked)
+            self._alive.add(actor)
+            self._tasks[actor.open.remote(self._opened)] = _Task(
+                actor, f"worker {next(self._numbers)}", None, self._looked
+            )
 
     def _hand_out(self) -> None:
         """Give shards to actors that have opened the store and are not busy."""
-        busy = Counter(task.actor for task in self._tasks.values())
-        opening = {task.actor for task in self._tasks.values() if task.shard is None}
-        for actor in self._names.keys() - opening:
-            for _ in range(min(_AT_ONCE - busy[actor], len(self.todo))):
+        while self.todo and self._free:
+            actor, name = self._free.popleft()
+            if actor in self._alive:
                 shard = self.todo.popleft()
-                self._tasks[actor.explain.remote(shard)] = _Task(actor, shard, time.monotonic())
-
-    def _lose(self, first: _Task, error: Exception) -> None:
-        """Have others do what an actor was at that died of this error: the ``first`` of its tasks, and the rest."""
-        rest = [reference for reference, task in self._tasks.items() if task.actor == first.actor]
-        name = self._names.pop(first.actor)
-        for shard in (first.shard, *(self._tasks.pop(reference).shard for reference in rest)):
-            what = "opening the store" if shard is None else f"shard {shard}"
-            logger.warning("%s is lost at %s, which another does: %s", name, what, error)
-            self._deaths[shard] += 1
-            if self._deaths[shard] == _DEATHS:
-                raise StoreError(f"{_DEATHS} workers died at {what}: what was done stays, and the same call continues")
-            if shard is not None:
-                self.todo.append(shard)
+                self._tasks[actor.explain.remote(shard)] = _Task(actor, name, shard, time.monotonic())
 
 
 @contextmanager
 def _cluster() -> Iterator[Any]:
     """Ray, connected to a cluster: the one that it is connected to already or knows of, or one of this machine alone."""
-    ray = _import_ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    ray.init(include_dashboard=False, logging_level=logging.WARNING)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _import_ray() -> Any:
     try:
         import ray
-        import ray.util
     except ImportError as error:
         raise ImportError("engine 'ray' needs Ray: pip install 'deepshap_ext[ray]'") from error
-    return ray
+    if ray.is_initialized():
+        yield ray
+    else:
+        with ray.init(include_dashboard=False, logging_level=logging.WARNING):
+            yield ray

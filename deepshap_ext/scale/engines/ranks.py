@@ -58,8 +58,8 @@ def run_ranks(opened: Open, progress: bool) -> Store:
     rank, queue = _rank_and_queue(store)
     name = f"rank {rank} on {socket.gethostname()}"
     shown = progress and rank == 0
-    initial = store.rows - sum(map(store.rows_of, store.missing())) if shown else 0
-    with Bar(store.rows, initial, job.baselines_a_sample(), shown) as bar, _following(bar, queue, initial):
+    missing = store.missing() if shown else []
+    with Bar(store, missing, job.baselines_a_sample(), shown) as bar, _following(bar, queue):
         begun = time.monotonic()
         for shard in explain_shards(store, job, _claims(queue, store)):
             queue.add("rows", store.rows_of(shard))
@@ -95,12 +95,12 @@ def _left(store: Store, patience: float) -> bool:
 
 
 @contextmanager
-def _following(bar: Bar, queue: Queue, initial: int) -> Iterator[None]:
+def _following(bar: Bar, queue: Queue) -> Iterator[None]:
     """Have the bar show what all ranks have done."""
 
     def follow() -> None:
         while not done.wait(_POLL):
-            bar.n = min(bar.total, initial + queue.add("rows", 0))
+            bar.n = min(bar.total, bar.initial + queue.add("rows", 0))
             bar.refresh()
 
     if bar.disable:
