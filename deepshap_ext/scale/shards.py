@@ -8,14 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from ..memory import give_back_freed_memory
+from ..memory import give_back_freed_memory, resident_memory
 from .job import Job
 from .store import Array, Store
 from .summary import summarize, summary_arrays
 
-#: After how many shards the free memory in the C library's heap is returned to the system. The passes write to more and more of its
-#: pages as their tensors come to lie elsewhere each time; returned after each shard, all pages would be fresh, which is slow to write to.
-CLEARED_AFTER = 8
+#: By how many bytes the resident memory may grow over the shards before the free memory in the C library's heap is returned to the system.
+#: The passes write to more and more of its pages as their tensors come to lie elsewhere; after each return all pages are fresh, which
+#: are slow to write to.
+GROWTH = 8 << 20
 
 
 class Computed(NamedTuple):
@@ -57,8 +58,9 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
         StoreError: it cannot be written, as on a full disk; what was done before stays.
     """
     writing: tuple[int, Future[None]] | None = None
+    heap = _Heap()
     with ThreadPoolExecutor(1) as writer:
-        for number, shard in enumerate(shards, 1):
+        for shard in shards:
             if store.is_done(shard):
                 yield shard
                 continue
@@ -67,11 +69,28 @@ def explain_shards(store: Store, job: Job, shards: Iterable[int]) -> Iterator[in
                 writing[1].result()
                 yield writing[0]
             writing = shard, writer.submit(store.write, shard, *computed)
-            if number % CLEARED_AFTER == 0:
-                give_back_freed_memory()
+            heap.clear_if_grown()
         if writing is not None:
             writing[1].result()
             yield writing[0]
+
+
+class _Heap:
+    """Keeps the resident memory near to what the first shard took."""
+
+    def __init__(self) -> None:
+        self._usual = 0
+        self._usual_is_known = False
+
+    def clear_if_grown(self) -> None:
+        """Return free memory to the system if the resident memory has grown; to be called after each shard."""
+        resident = resident_memory()
+        if not self._usual_is_known:
+            # What the first shard took, or the one behind a return, is in use.
+            self._usual, self._usual_is_known = max(self._usual, resident), True
+        elif resident > self._usual + GROWTH:
+            give_back_freed_memory()
+            self._usual_is_known = False
 
 
 def finish(store: Store) -> None:
