@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 
 def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
     """The stage, compiled by Inductor when it first runs. If that fails it stays as it is, and ``tell`` is given the reason."""
-    if not any(node.op == "call_function" for node in stage.graph.graph.nodes):
+    if not stage.operations:
         return stage
     graph = _for_inductor(stage.graph)
     made: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)

@@ -21,7 +21,7 @@ MOST_BYTES = 512 << 20
 
 def bytes_made(stages: Sequence[Stage]) -> int:
     """How many bytes all the tensors have that the stages' operations make."""
-    made = [node.meta.get("val") for stage in stages for node in stage.graph.graph.nodes if node.op == "call_function"]
+    made = [node.meta.get("val") for stage in stages for node in stage.operations]
     tensors = [one for value in made for one in (value if isinstance(value, (tuple, list)) else (value,))]
     return sum(one.numel() * one.element_size() for one in tensors if isinstance(one, Tensor))
 
@@ -59,7 +59,7 @@ class _Memory:
 
 
 def _recorded(stage: Stage, memory: _Memory, tell: Callable[[str], None]) -> Stage:
-    if not any(node.op == "call_function" for node in stage.graph.graph.nodes):
+    if not stage.operations:
         return stage
     graph: Any = None
     works = True

@@ -33,6 +33,11 @@ class Stage:
     graph: GraphModule
     run: Callable[..., Sequence[Tensor]]
 
+    @property
+    def operations(self) -> list[Node]:
+        """The calls in its graph; none where it only passes on what it is given."""
+        return [node for node in self.graph.graph.nodes if node.op == "call_function"]
+
     def __call__(self, values: Values) -> Values:
         return dict(zip(self.gives, self.run(*[values[name] for name in self.takes]), strict=True))
 
