@@ -31,6 +31,10 @@ class Baselines:
         return self.weights.shape[0]
 
     @property
+    def weigh_the_same(self) -> bool:
+        return bool(self.weights.min() == self.weights.max())
+
+    @property
     def degrees_of_freedom(self) -> float:
         """One less than the effective number of baselines, ``(sum w)^2 / sum w^2`` (Kish, Survey Sampling, 1965)."""
         # (sum w)^2 - sum w^2 as a sum of positive products, which does not cancel.

@@ -218,27 +218,29 @@ _RESHAPING = frozenset(
 )
 
 
-#: A tensor that an operation makes from no other tensor, as torch.zeros does, is made once and kept if it has at most so many elements.
+#: A tensor that operations make from no other tensor, as torch.zeros does, is made once and kept if it has at most so many elements.
 _SMALL = 4096
 
 
 def _fold(traced: GraphModule) -> None:
-    """Compute views of attributes, which share their memory, and small constants now, and make them attributes themselves."""
-    folded: dict[Node, Tensor] = {}
-    for node, operation in _operations(traced.graph):
-        arguments = operation._schema.arguments
-        views = any(argument.alias_info is not None for argument in arguments)
-        if any(one.op != "get_attr" for one in node.all_input_nodes) or not (views or not node.all_input_nodes):
+    """Compute small constants, and views of attributes, which share their memory, now, and make them attributes themselves."""
+    constants: set[Node] = set()
+    for node, operation in list(_operations(traced.graph)):
+        operands = node.all_input_nodes
+        constant = constants.issuperset(operands)
+        views = any(argument.alias_info is not None for argument in operation._schema.arguments)
+        if not constant and not (views and all(one.op == "get_attr" for one in operands)):
             continue
         given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, str(one.target)))
         with torch.no_grad():
             value = operation(*given[0], **given[1])
         if not isinstance(value, Tensor) or (not views and value.numel() > _SMALL):
             continue
-        name = f"_folded_{len(folded)}"
+        name = f"_folded_{node.name}"
         setattr(traced, name, value.detach())
-        folded[node] = value
         node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+        if constant:
+            constants.add(node)
 
 
 def _stages(

@@ -138,6 +138,16 @@ def test_what_is_asked_for(name: str) -> None:
     of_both(build(), sample, **OPTIONS[name])
 
 
+def test_each_call_has_its_own_options() -> None:
+    build, sample = MODELS["mlp"]
+    model, x, r = build(), sample(4), sample(5)
+    eager, replayed = Explainer(model), Explainer(model, compile="replay")
+    asked = [{}, OPTIONS["weights"], {"weights": [1, 2, 3, 2, 1]}, {"weights": [2] * 5}, OPTIONS["activations"]]
+    asked += [OPTIONS["chosen"], {"target": 2}, {"target": 1}]
+    for options in asked * 2:
+        same(eager.attribute(x, baselines=r, **options), replayed.attribute(x, baselines=r, **options))
+
+
 @pytest.mark.parametrize("at", ["input", "output"])
 def test_layers(at: Any) -> None:
     model = convolutional()
