@@ -33,17 +33,22 @@ from .recorded import MOST_BYTES, bytes_made, recorded
 from .rules.linear import METADATA
 from .rules.registry import registered
 from .targets import EveryOutput
-from .traced import NotTraceableError, Traced, Values, node_of, trace
+from .traced import NotTraceableError, Part, Traced, Values, node_of, trace
 
 if TYPE_CHECKING:
     from .explanation import Explanation
 
 #: The groups of tensors that a trace is given: baselines, inputs, and what makes the pairs of one backward.
 BASELINES, INPUTS, COTANGENTS = range(3)
-#: Its stages, and which groups each depends on. An operation is part of the first one that may depend on all that it depends on: so where
-#: all that makes the pairs is always the same, the pair pass runs with the decisions.
+#: Its stages, and what each computes. The reference pass runs once for many chunks. Decisions are the only part of what both sides take
+#: together that is known before the pair pass: what else its operations make of both sides takes too much memory to be there all at once.
 REFERENCE_PASS, INPUT_PASS, DECISIONS, PAIR_PASS = range(4)
-_NEEDS = [{BASELINES}, {INPUTS}, {BASELINES, INPUTS}, {BASELINES, INPUTS, COTANGENTS}]
+_PARTS = [
+    Part(frozenset({BASELINES})),
+    Part(frozenset({INPUTS})),
+    Part(frozenset({BASELINES, INPUTS}), "differs"),
+    Part(frozenset({BASELINES, INPUTS, COTANGENTS})),
+]
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ def trace_chunk(
 
     given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
     try:
-        traced = trace(chunk, [*given, cotangents.given], [frozenset(needs) for needs in _NEEDS], reads.nodes)
+        traced = trace(chunk, [*given, cotangents.given], _PARTS, reads.nodes)
     except Exception as error:
         reason = next((reason for part_of_message, reason in _REASONS.items() if part_of_message in str(error)), None)
         raise (error if reason is None else NotTraceableError(reason)) from None

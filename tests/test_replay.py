@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deepshap_ext import AdditivityError, DeepExplainer, Explainer, ops
 from deepshap_ext.compiled import rescaled
+from deepshap_ext.memory import MemoryMeter
 
 
 def mlp() -> nn.Module:
@@ -419,6 +420,23 @@ def test_traces_are_bounded_and_freed() -> None:
     del replayed, model
     gc.collect()
     assert [one() for one in gone] == [None, None]
+
+
+def test_it_takes_no_more_memory_than_eagerly() -> None:
+    """What a rule makes of both sides is made when it is needed, and not for all layers at once."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.Sequential(
+        nn.TransformerEncoder(layer, 6, enable_nested_tensor=False), nn.Flatten(), nn.Linear(128, 2)
+    ).eval()
+    x, r = torch.randn(3, 8, 16), torch.randn(5, 8, 16)
+    peaks = {}
+    for how in (False, "replay"):
+        explainer = Explainer(model, compile=how)
+        for _ in range(2):
+            with MemoryMeter() as meter:
+                explainer.attribute(x, 0, baselines=r)
+        peaks[how] = meter.peak
+    assert peaks["replay"] <= 1.1 * peaks[False]
 
 
 def test_the_model_is_left_as_it_was() -> None:
