@@ -22,7 +22,9 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
     if not stage.operations:
         return stage
     graph = _for_inductor(stage.graph)
-    made: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False)
+    # On a GPU the graph says in which layouts convolutions run.
+    options: Any = {"layout_optimization": False} if _on_gpu(graph.graph) else None
+    made: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
     works = False
 
     def run(*values: Tensor) -> Sequence[Tensor]:
@@ -45,7 +47,7 @@ def _for_inductor(module: GraphModule) -> GraphModule:
     """A copy of the graph in the operations that Inductor handles best, with tensors of its own that share the model's memory."""
     graph = copy.deepcopy(module.graph)
     _slopes_in_torch(graph)
-    if any(node.op == "placeholder" and node.meta["val"].device.type == "cuda" for node in graph.nodes):
+    if _on_gpu(graph):
         _convolutions_in_channels_last(graph)
     made = GraphModule(module, graph)
     # torch.compile sets attributes on the tensors of a module, and the model's own must not change: detached ones share their memory.
@@ -58,59 +60,104 @@ def _for_inductor(module: GraphModule) -> GraphModule:
     return made
 
 
+def _on_gpu(graph: Graph) -> bool:
+    return any(node.meta["val"].device.type == "cuda" for node in graph.find_nodes(op="placeholder"))
+
+
 def _slopes_in_torch(graph: Graph) -> None:
     """Write the multipliers of the functions in ``SLOPES`` in torch's operations, which Inductor fuses with those around them."""
     for node in graph.nodes:
         if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
             with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.call_function(rescaled, node.args))
+                made = graph.call_function(rescaled, node.args)
+            made.meta = node.meta
+            node.replace_all_uses_with(made)
             graph.erase_node(node)
 
 
 def _convolutions_in_channels_last(graph: Graph) -> None:
-    """Write convolutions of one dimension as those of two, and lay out the operands of both in channels-last, as cuDNN's kernels take them.
+    """Lay out the operands of convolutions in channels-last, as cuDNN's kernels take them; write those of one dimension as those of two.
 
-    Inductor by itself does that for convolutions of two dimensions only, and it first copies a view, as the pairs in one batch dimension
-    are, into a contiguous tensor. The copy in channels-last that is made here is fused with the operation that makes the operand, and every
-    reader of the operand reads the copy.
+    Inductor by itself does that for convolutions of two and three dimensions alone, and takes the pairs for the channels. The copy in
+    channels-last that is made here is fused with the operation that makes the operand, and whatever else reads that reads the copy, so that
+    nothing is written twice. Where groups of several channels are convolved, which is slower in channels-last, all stays as it is.
     """
-    laid_out: dict[Node, Node] = {}
-    for node in graph.find_nodes(op="call_function", target=_aten.convolution.default):
+    convolutions = graph.find_nodes(op="call_function", target=_aten.convolution.default)
+    if any(node.args[-1] not in (1, node.args[0].meta["val"].shape[1]) for node in convolutions):
+        return
+    copies: dict[Node, Node] = {}
+    for node in convolutions:
         operand, weight, bias, stride, padding, dilation, transposed, left_over, groups = node.args
         dims = len(stride)
-        if dims > 2 or node.meta["val"].dim() != dims + 2:
+        if node.meta["val"].dim() != dims + 2:
             continue
-        if operand not in laid_out:
-            laid_out[operand] = _in_channels_last(graph, operand, dims)
-        if dims == 2:
-            node.args = (laid_out[operand], *node.args[1:])
+        copied = _in_channels_last(graph, operand, dims, copies)
+        if dims > 1:
+            node.args = (copied, *node.args[1:])
             continue
         with graph.inserting_before(node):
             planes = graph.call_function(_aten.unsqueeze.default, (weight, 2))
             geometry = ([1, *stride], [0, *padding], [1, *dilation], transposed, [0, *left_over], groups)
-            made = graph.call_function(node.target, (laid_out[operand], planes, bias, *geometry))
-            node.replace_all_uses_with(graph.call_function(_aten.squeeze.dim, (made, 2)))
+            made = graph.call_function(node.target, (copied, planes, bias, *geometry))
+            squeezed = graph.call_function(_aten.squeeze.dim, (made, 2))
+        squeezed.meta = node.meta
+        node.replace_all_uses_with(squeezed)
         graph.erase_node(node)
-    if laid_out:
+    if copies:
         for node in graph.find_nodes(op="call_function", target=_aten.view.default):
             # A view needs the memory order that it was traced with; a reshape works in channels-last as well.
             node.target = _aten.reshape.default
+        graph.eliminate_dead_code()
 
 
-def _in_channels_last(graph: Graph, operand: Node, dims: int) -> Node:
-    """A copy of the operand in channels-last, as planes if ``dims`` is 1; every reader of the operand reads the copy from now on."""
-    readers = list(operand.users)
+def _in_channels_last(graph: Graph, operand: Node, dims: int, copies: dict[Node, Node]) -> Node:
+    """A copy of the operand in channels-last, as planes if ``dims`` is 1.
+
+    Every reader of the operand reads the copy from now on, and so does every reader of the tensor that the operand is a view of, with other
+    batch dimensions. ``copies``: those made so far, by the node in the operand's shape.
+    """
+    made = operand
+    while made not in copies and made.target is _aten.view.default:
+        (source,) = made.all_input_nodes
+        if not _same_behind_batch(source, made, dims):
+            break
+        made = source
+    if made in copies:
+        if made is not operand:
+            operand.replace_all_uses_with(made)
+        return copies[made]
+    readers = list(made.users)
     # Placeholders come first in a graph, so the copy of one goes behind the last of them.
-    last = operand
+    last = made
     while last.next.op == "placeholder":
         last = last.next
     with graph.inserting_before(last.next):
-        planes = operand if dims == 2 else graph.call_function(_aten.unsqueeze.default, (operand, 2))
-        copied = graph.call_function(_aten.clone.default, (planes,), {"memory_format": torch.channels_last})
-        read = copied if dims == 2 else graph.call_function(_aten.squeeze.dim, (copied, 2))
+        rows = made if made is operand else _viewed(graph, made, operand)
+        copied = rows if dims > 1 else graph.call_function(_aten.unsqueeze.default, (rows, 2))
+        # Inductor takes out a copy that in eager mode has the layout of what is copied, and then chooses another one for that.
+        for layout in (torch.contiguous_format, torch.channels_last_3d if dims == 3 else torch.channels_last):
+            copied = graph.call_function(_aten.clone.default, (copied,), {"memory_format": layout})
+        read = copied if dims > 1 else graph.call_function(_aten.squeeze.dim, (copied, 2))
+        read.meta = operand.meta
+        again = read if made is operand else _viewed(graph, read, made)
     for reader in readers:
-        reader.replace_input_with(operand, read)
+        reader.replace_input_with(made, again)
+    if made is not operand:
+        operand.replace_all_uses_with(read)
+    copies[read] = copied
     return copied
+
+
+def _same_behind_batch(one: Node, other: Node, dims: int) -> bool:
+    """Whether two tensors have the same channels and ``dims`` spatial dimensions, the last ones."""
+    return bool(one.meta["val"].shape[-dims - 1 :] == other.meta["val"].shape[-dims - 1 :])
+
+
+def _viewed(graph: Graph, node: Node, like: Node) -> Node:
+    """A view of the node's tensor in the shape of another's."""
+    view = graph.call_function(_aten.view.default, (node, list(like.meta["val"].shape)))
+    view.meta = like.meta
+    return view
 
 
 def rescaled(
@@ -135,7 +182,8 @@ def rescaled(
         theirs = baselines.unflatten(1, (batch, -1)).index_select(2, rows).movedim(2, 0)
     wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     slope = SLOPES[function](x.reshape(outer, batch, inner).to(wide), theirs.to(wide), *parameters)
-    return (grad.reshape(len(grad), outer, batch, inner).to(wide) * slope).to(grad.dtype).reshape(grad.shape)
+    # Not the grad is reshaped, which may lie in memory in an order of its own.
+    return (grad.to(wide) * slope.reshape(-1, *x.shape)).to(grad.dtype)
 
 
 def _of_relu(x: Tensor, r: Tensor) -> Tensor:
