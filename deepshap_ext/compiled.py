@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from .errors import in_short
-from .traced import Stage
+from .traced import RESHAPING, Stage
 
 _aten = torch.ops.aten
 
@@ -46,7 +46,8 @@ def compiled(stage: Stage, tell: Callable[[str], None]) -> Stage:
 def _for_inductor(module: GraphModule) -> GraphModule:
     """A copy of the graph in the operations that Inductor handles best, with tensors of its own that share the model's memory."""
     graph = copy.deepcopy(module.graph)
-    _slopes_in_torch(graph)
+    _slopes_in_torch(graph, module)
+    _factors_behind_products(graph)
     if _on_gpu(graph):
         _convolutions_in_channels_last(graph)
     made = GraphModule(module, graph)
@@ -64,15 +65,60 @@ def _on_gpu(graph: Graph) -> bool:
     return any(node.meta["val"].device.type == "cuda" for node in graph.find_nodes(op="placeholder"))
 
 
-def _slopes_in_torch(graph: Graph) -> None:
+def _slopes_in_torch(graph: Graph, module: GraphModule) -> None:
     """Write the multipliers of the functions in ``SLOPES`` in torch's operations, which Inductor fuses with those around them."""
     for node in graph.nodes:
         if node.target is torch.ops.deepshap_ext.rescale.default and node.args[4] in SLOPES:
+            grad, x, r, rows, *rest = node.args
+            if rows.op == "get_attr":
+                rows = _repeated(getattr(module, rows.target)) or rows
             with graph.inserting_before(node):
-                made = graph.call_function(rescaled, node.args)
+                made = graph.call_function(rescaled, (grad, x, r, rows, *rest))
             made.meta = node.meta
             node.replace_all_uses_with(made)
             graph.erase_node(node)
+
+
+def _repeated(rows: Tensor) -> int | None:
+    """How often each row stands in ``rows`` ``[V]`` if these are 0, 1, 2, ..., each as often as the others; else None."""
+    number = int(rows.max()) + 1
+    times = len(rows) // number
+    return times if torch.equal(rows.cpu(), torch.arange(number).repeat_interleave(times)) else None
+
+
+def _factors_behind_products(graph: Graph) -> None:
+    """Multiply or divide by a number what matrix products give, in place of an operand of theirs that has no fewer elements, as the
+    scores of attention often have: Inductor joins it with what reads the products."""
+    for node in graph.nodes:
+        if node.target not in (_aten.mul.Tensor, _aten.div.Tensor) or isinstance(node.args[1], Node):
+            continue
+        products = _products_of(node)
+        size, dtype = node.meta["val"].numel(), node.meta["val"].dtype
+        # The products of half precision might overflow.
+        if not products or dtype == torch.float16 or sum(one.meta["val"].numel() for one in products) > size:
+            continue
+        operand, number = node.args
+        node.replace_all_uses_with(operand)
+        for product in products:
+            with graph.inserting_after(product):
+                scaled = graph.call_function(node.target, (product, number))
+            scaled.meta = product.meta
+            product.replace_all_uses_with(scaled)
+            scaled.args = (product, number)
+        graph.erase_node(node)
+
+
+def _products_of(node: Node) -> list[Node]:
+    """The matrix products that the node, or a view of it, is one operand of; none where anything else reads it."""
+    found: list[Node] = []
+    for user in node.users:
+        if user.target in (_aten.mm.default, _aten.bmm.default):
+            found.append(user)
+        elif user.target in RESHAPING and (behind := _products_of(user)):
+            found += behind
+        else:
+            return []
+    return found if len(set(found)) == len(found) and all(len(one.all_input_nodes) == 2 for one in found) else []
 
 
 def _convolutions_in_channels_last(graph: Graph) -> None:
@@ -164,22 +210,27 @@ def rescaled(
     grad: Tensor,
     x: Tensor,
     r: Tensor,
-    rows: Tensor,
+    rows: Tensor | int,
     function: str,
     parameters: Sequence[float],
     outer: int,
     batch: int,
     pairing: str,
 ) -> Tensor:
-    """What :func:`deepshap_ext.ops.rescale` computes, for a function of ``SLOPES`` and finite numbers."""
+    """What :func:`deepshap_ext.ops.rescale` computes, for a function of ``SLOPES`` and finite numbers.
+
+    ``rows`` may also be how often each baseline stands in them, if all do, in their order: what is known when Inductor makes a kernel, the
+    kernel need not read.
+    """
     inner = x.numel() // (outer * batch)
     baselines = r.reshape(outer, -1, inner)
-    if pairing == "grid":
-        theirs = baselines.index_select(1, rows).movedim(1, 0).unsqueeze(2)
-    elif pairing == "aligned":
-        theirs = baselines.unsqueeze(0)
+    each = baselines.unflatten(1, (1 if pairing == "grid" else batch, -1)).movedim(2, 0)
+    if pairing == "aligned":
+        theirs = each
+    elif isinstance(rows, int):
+        theirs = each.unsqueeze(1).expand(-1, rows, -1, -1, -1).flatten(0, 1)
     else:
-        theirs = baselines.unflatten(1, (batch, -1)).index_select(2, rows).movedim(2, 0)
+        theirs = each.index_select(0, rows)
     wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     slope = SLOPES[function](x.reshape(outer, batch, inner).to(wide), theirs.to(wide), *parameters)
     # Not the grad is reshaped, which may lie in memory in an order of its own.
