@@ -43,11 +43,17 @@ class Attends(nn.Module):
         return self.head(nn.functional.gelu(x).flatten(1))
 
 
+class Sorted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x.sort(1).values)
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "mlp": (mlp, lambda n: torch.randn(n, 6)),
     "convolutional": (convolutional, digits),
     "functions": (lambda: spread(FunctionNet()), digits),
     "attention": (lambda: spread(Attends()), lambda n: torch.randn(n, 3, 4)),
+    "sorted": (lambda: spread(Sorted()), lambda n: torch.randn(n, 6)),
     "two_inputs": (lambda: spread(TwoInputs()), lambda n: [torch.randn(n, 2, 8), torch.randn(n, 4)]),
 }
 
