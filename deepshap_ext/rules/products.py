@@ -8,7 +8,6 @@ derivative at the midpoints of its factors, and for more than two factors the me
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -254,29 +253,6 @@ def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 
 @decomposition("lerp")
 def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
-
-
-@rule("prod")
-def _prod(
-    _: Context, input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
-) -> Application:
-    def product(x: Tensor) -> Tensor:
-        x = x.to(dtype) if dtype is not None else x
-        if dim is None:
-            return functools.reduce(torch.mul, x.reshape(-1).unbind())
-        found = functools.reduce(torch.mul, x.unbind(dim))
-        return found.unsqueeze(dim) if keepdim else found
-
-    return multilinear(product, (input,), [input], input.numel() if dim is None else input.shape[dim])
-
-
-@rule("cumprod")
-def _cumprod(_: Context, input: Tensor, dim: int, *, dtype: Any = None) -> Application:
-    def products(x: Tensor) -> Tensor:
-        x = x.to(dtype) if dtype is not None else x
-        return torch.stack([*itertools.accumulate(x.unbind(dim), torch.mul)], dim)
-
-    return multilinear(products, (input,), [input], input.shape[dim])
 
 
 @decomposition("cosine_similarity")
