@@ -184,8 +184,10 @@ def _number(entries: Tensor) -> Tensor:
 def _mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     # Which number is the most frequent is a decision.
     indices = torch.mode(input.detach(), dim, True).indices
-    found = input.gather(dim, indices), indices
-    return torch.return_types.mode(found if keepdim else [one.squeeze(dim) for one in found])
+    values = input.gather(dim, indices)
+    if not keepdim:
+        values, indices = values.squeeze(dim), indices.squeeze(dim)
+    return torch.return_types.mode((values, indices))
 
 
 def _neighbours(positions: Tensor, interpolation: str) -> tuple[Tensor, Tensor, Any]:

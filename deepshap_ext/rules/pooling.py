@@ -236,7 +236,8 @@ def _cummax(input: Tensor, dim: int) -> Any:
         return torch.return_types.cummax((input.clone(), torch.zeros_like(input, dtype=torch.int64)))
     last = input.movedim(dim, -1)
     found = running_maxima(last.reshape(-1, last.shape[-1]))
-    return torch.return_types.cummax(one.view(last.shape).movedim(-1, dim) for one in found)
+    values, indices = (one.view(last.shape).movedim(-1, dim) for one in found)
+    return torch.return_types.cummax((values, indices))
 
 
 @decomposition("cummin")
