@@ -219,15 +219,6 @@ def _matrix_power(input: Tensor, n: int) -> Tensor:
     return half @ half @ input if n % 2 else half @ half
 
 
-@decomposition("logcumsumexp")
-def _logcumsumexp(input: Tensor, dim: int) -> Tensor:
-    entries = input.movedim(dim, -1)
-    size = entries.shape[-1]
-    later = torch.ones(size, size, dtype=torch.bool, device=input.device).triu(1)
-    terms = entries.unsqueeze(-2).expand(*entries.shape[:-1], size, size).masked_fill(later, -math.inf)
-    return torch.logsumexp(terms, -1).movedim(-1, dim)
-
-
 @decomposition("embedding")
 def _embedding(one: Tensor, other: Tensor, *args: Any, **options: Any) -> Tensor:
     # torch.nn.functional has the indices first, torch the table.

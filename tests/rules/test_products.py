@@ -15,7 +15,7 @@ from rules.adding_up import check
 from rules.linear_samples import const, written
 from torch import Tensor
 
-from deepshap_ext import DeepExplainer
+from deepshap_ext import DeepExplainer, Explainer
 
 W, P = const(6, 6), const(6).abs() + 0.5
 Z = torch.zeros((), dtype=torch.float64)
@@ -172,3 +172,30 @@ def test_a_product_of_600_factors_takes_no_time(product: Callable[[Tensor], Tens
     exact = shapley_values(lambda five: five.prod(1, keepdim=True), x[0, players], r[0, players])
     torch.testing.assert_close(found[:, players], exact * product(others).unsqueeze(1), rtol=1e-10, atol=1e-13)
     assert not found.index_fill(1, torch.tensor(players), 0).any()
+
+
+def test_many_cumulative_sums_of_exponentials_have_the_values_of_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, r = (torch.randn(2, 150, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def masked(x: Tensor) -> Tensor:
+        return x.masked_fill(torch.arange(150) < 2, -math.inf)
+
+    def each(x: Tensor) -> Tensor:
+        return torch.stack([masked(x)[:, : n + 1].logsumexp(1) for n in range(2, 150, 7)], 1)
+
+    at_once, one_by_one = (
+        DeepExplainer(Function(model), r).attribute(x).values
+        for model in (lambda x: masked(x).logcumsumexp(1)[:, 2::7], each)
+    )
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-11, atol=1e-13)
+
+
+def test_2_000_cumulative_sums_of_exponentials_take_no_matrix_a_sample() -> None:
+    """A pass over 40 baselines would take 40 matrices of 2,000 x 2,000."""
+    explainer = Explainer(Function(lambda x: x.logcumsumexp(1)[:, -1]), max_memory=50 << 20)
+    x, r = torch.randn(1, 2000), torch.randn(40, 2000)
+    explainer.attribute(x, baselines=r[:2])
+    began = time.process_time()
+    explainer.attribute(x, baselines=r)
+    assert time.process_time() - began < 10
