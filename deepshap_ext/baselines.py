@@ -17,7 +17,7 @@ from .inputs import Columns, Given, check_columns, check_rows, given_tensors, li
 @dataclass(frozen=True)
 class Baselines:
     """Baselines ``[R, ...]`` that all inputs share, or each input's ``own`` ones ``[N, R, ...]``; ``weights``, ``[R]`` float64, positive,
-    on the CPU.
+    the largest 1, on the CPU.
 
     ``tensors`` are the model's inputs and behind them its further arguments that have a row a sample.
     """
@@ -29,6 +29,10 @@ class Baselines:
     @property
     def number(self) -> int:
         return self.weights.shape[0]
+
+    @property
+    def weigh_the_same(self) -> bool:
+        return bool((self.weights == 1).all())
 
     @property
     def degrees_of_freedom(self) -> float:

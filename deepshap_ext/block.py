@@ -117,6 +117,11 @@ def cycled(tensor: Tensor, rows: int, dim: int = 0) -> Tensor:
     return tensor if number == rows else tensor.index_select(dim, torch.arange(rows, device=tensor.device) % number)
 
 
+def trimmed(tensor: Tensor, rows: int, dim: int = 0) -> Tensor:
+    """The first ``rows`` of the tensor in dimension ``dim``: what :func:`cycled` repeated is left out again."""
+    return tensor if tensor.shape[dim] == rows else tensor.narrow(dim, 0, rows)
+
+
 def least_precise(tensors: Sequence[Tensor]) -> torch.dtype:
     """The dtype with the largest rounding error among those of floating-point tensors."""
     return max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).eps)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .arguments import shown
-from .block import Block, BlockPasses, cycled, explained_block
+from .block import Block, BlockPasses, cycled, explained_block, trimmed
 from .capture.hooks import ModelHooks, at_rest
 from .capture.probe import same_outputs
 from .errors import in_short
@@ -31,7 +30,7 @@ from .tracing import (
     REFERENCE_PASS,
     Kind,
     Trace,
-    is_one_backward,
+    in_one_backward,
     kind_of,
     laid_out,
     trace_chunk,
@@ -169,7 +168,7 @@ class Replaying:
             values = {**inputs, **self._references(theirs.tensors, theirs.own, first, count)}
             trace.run(DECISIONS, values)
             decided += trace.result("differs", values)
-            if is_one_backward(trace.kind, sizes) and not explanation.wanted.activations:
+            if in_one_backward(trace.kind, sizes):
                 part = self._in_one_backward(values, here)
             else:
                 part = explained_block(explanation, self._passes(values, here), Block(here, first, count), sizes)
@@ -198,17 +197,22 @@ class Replaying:
     def _in_one_backward(self, values: Values, here: slice) -> Explained:
         """The chunk explained, all of it computed by the graph: one backward serves all baselines and outputs."""
         explanation, trace = self._explanation, self._trace
-        inputs = here.stop - here.start
-        targets = explanation.choose(trace.result("outputs", values)[0][:inputs], here)
-        weights = explanation.baselines.weights
-        found = self._found(values, cycled(targets, trace.sizes.inputs).t(), None, weights, inputs)
-        explanation.advance(targets.numel() * weights.shape[0])
-        (outputs,), (expected,) = (trace.result(name, values) for name in ("explained_outputs", "baseline_outputs"))
+        inputs, weights = here.stop - here.start, explanation.baselines.weights
+        cotangents = []
+        if not trace.kind.every:
+            chosen = explanation.choose(trimmed(trace.result("outputs", values)[0], inputs), here)
+            cotangents.append(cycled(chosen, trace.sizes.inputs).t().contiguous())
+        if trace.kind.weighted:
+            cotangents.append(weights.to(explanation.engine.device))
+        found = self._found(values, cotangents, explanation.outputs, inputs)
+        explanation.advance(inputs * explanation.outputs * weights.shape[0])
+        outputs, targets = (trimmed(trace.result(name, values)[0], inputs) for name in ("explained_outputs", "targets"))
+        (expected,) = trace.result("baseline_outputs", values)
         return Explained(
             found=found,
             layers=trace.layers,
-            outputs=outputs[:inputs],
-            baseline_outputs=replace(found[0].totals, value=expected[:, :inputs]),
+            outputs=outputs,
+            baseline_outputs=found[0].totals.map(lambda _: trimmed(expected, inputs, 1)),
             weights=weights,
             targets=targets,
             inexact={},
@@ -219,35 +223,31 @@ class Replaying:
         )
 
     def _passes(self, values: Values, here: slice) -> BlockPasses:
-        trace = self._trace
+        trace, sizes = self._trace, self._trace.sizes
         (output,), (theirs,) = (trace.result(name, values) for name in ("output", "reference_output"))
         explained, reference_explained = (trace.result(name, values) for name in ("explained", "reference_explained"))
 
         def found(chosen: Tensor, rows: Tensor, weights: Tensor) -> list[Found]:
-            return self._found({**values}, chosen, rows, weights, here.stop - here.start)
+            number, total = len(weights), weights.sum()
+            # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
+            padded = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
+            cotangents = [cycled(chosen, sizes.outputs).contiguous(), padded.to(chosen.device)]
+            if sizes.baselines < sizes.taped:
+                cotangents.append(cycled(rows, sizes.baselines))
+            parts = self._found({**values}, cotangents, len(chosen), here.stop - here.start)
+            return [part.of_first(number, total) for part in parts]
 
-        baselines = trace.sizes.taped
         return BlockPasses(
-            output, theirs, explained, reference_explained, baselines, trace.layers, trace.cuts, {}, {}, found
+            output, theirs, explained, reference_explained, sizes.taped, trace.layers, trace.cuts, {}, {}, found
         )
 
-    def _found(self, values: Values, chosen: Tensor, rows: Tensor | None, weights: Tensor, inputs: int) -> list[Found]:
-        """What the pair pass finds of every explained tensor, for the baselines ``rows``, None for all; its values go into ``values``."""
-        trace, sizes = self._trace, self._trace.sizes
-        outputs, number, total = chosen.shape[0], weights.shape[0], weights.sum()
-        if number < sizes.baselines:
-            # Baselines are repeated to fill the trace's batch: the repeated ones have no weight.
-            weights = torch.cat([weights, weights.new_zeros(sizes.baselines - number)])
-        given = [cycled(chosen, sizes.outputs).contiguous(), weights.to(chosen.device)]
-        if rows is not None and sizes.baselines < sizes.taped:
-            given.append(cycled(rows, sizes.baselines))
-        values.update(trace.given(COTANGENTS, given))
+    def _found(self, values: Values, cotangents: Sequence[Tensor], outputs: int, inputs: int) -> list[Found]:
+        """What the pair pass finds of every explained tensor; what it gives goes into the ``values``."""
+        trace = self._trace
+        values.update(trace.given(COTANGENTS, cotangents))
         trace.run(PAIR_PASS, values)
-        tensors = trace.result("found", values)
-        if (outputs, inputs) != (sizes.outputs, sizes.inputs):
-            tensors = [tensor[:outputs, :inputs] for tensor in tensors]
-        each = iter(tensors)
-        return [one.map(lambda _: next(each)).of_first(number, total) for one in trace.template]
+        each = iter([trimmed(trimmed(tensor, outputs), inputs, 1) for tensor in trace.result("found", values)])
+        return [one.map(lambda _: next(each)) for one in trace.template]
 
 
 def _without_trace(explanation: Explanation) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ from .arguments import is_integer, one_of, shown
 
 #: Takes the flattened outputs ``[b, outputs]`` of a slice of the samples to the positions ``[b, K]`` of those to explain.
 Choose = Callable[[Tensor, slice], Tensor]
+
+
+@dataclass(frozen=True)
+class EveryOutput:
+    """Chooses all of a ``number`` of outputs."""
+
+    number: int
+
+    def __call__(self, outputs: Tensor, here: slice) -> Tensor:
+        return torch.arange(self.number, device=outputs.device).expand(outputs.shape[0], -1)
 
 
 def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None:
@@ -44,8 +55,7 @@ def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.de
     function from outputs ``[n, *shape]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: whatever it takes.
     """
     if target is None:
-        number = math.prod(shape)
-        return lambda outputs, here: torch.arange(number, device=outputs.device).expand(len(outputs), -1), shape
+        return EveryOutput(math.prod(shape)), shape
     if callable(target) and not isinstance(target, Tensor):
         return _by_function(shape, target, device)
     return _by_index(shape, target, samples, device)

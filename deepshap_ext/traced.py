@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,16 +53,25 @@ class Traced:
     results: dict[str, list[str]]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a stage computes: operations that depend on no other ``groups``, and were not computed before; where one of the function's
+    ``results`` is named, only what that takes."""
+
+    groups: frozenset[int]
+    result: str | None = None
+
+
 def trace(
     function: Callable[..., Mapping[str, Sequence[Tensor]]],
     groups: Sequence[Sequence[Tensor]],
-    needs: Sequence[frozenset[int]],
+    parts: Sequence[Part],
     read: Sequence[Node],
 ) -> Traced:
     """Trace ``function``, which takes the tensors of all groups and returns tensors by name.
 
-    ``needs``: for each stage the groups that its operations may depend on; the last stage has all of them. ``read``: a list to which the
-    function adds the nodes of those tensors whose values it reads in Python.
+    ``parts``: of each stage; that of the last one is the rest. ``read``: a list to which the function adds the nodes of those tensors
+    whose values it reads in Python.
 
     The graph's operations are ATen's and this package's own, none in place. Parameters and buffers are its attributes: the tensors
     themselves, so that it sees what is written into them. Raises :class:`NotTraceableError` where an operation is random, gives tensors
@@ -92,11 +101,17 @@ def trace(
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
     each = iter(placeholders)
     of_group = [[next(each) for _ in group] for group in groups]
-    results: Any = traced.graph.output_node().args[0]
-    names = [[node.name for node in group] for group in of_group]
-    stages = _stages(traced, of_group, needs, results)
-    following = (node.name for node in results)
-    return Traced(names, stages, {name: [next(following) for _ in range(number)] for name, number in numbers.items()})
+    following = iter(cast(Sequence[Node], traced.graph.output_node().args[0]))
+    results = {name: [next(following) for _ in range(number)] for name, number in numbers.items()}
+    return Traced(
+        [_names(group) for group in of_group],
+        _stages(traced, of_group, parts, results),
+        {name: _names(each) for name, each in results.items()},
+    )
+
+
+def _names(nodes: Sequence[Node]) -> list[str]:
+    return [node.name for node in nodes]
 
 
 def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:
@@ -116,13 +131,18 @@ def _check(graph: Graph) -> None:
 
 def _check_constant(read: Sequence[Node]) -> None:
     """Refuse values read in Python that depend on what the function is given: the graph has those of this one call."""
-    reached, waiting = set(read), list(read)
+    if any(node.op == "placeholder" for node in _leading_to(read)):
+        raise NotTraceableError("it reads values of tensors in Python")
+
+
+def _leading_to(nodes: Sequence[Node]) -> set[Node]:
+    """The nodes, and all that they are computed from."""
+    found, waiting = set(nodes), list(nodes)
     while waiting:
-        node = waiting.pop()
-        if node.op == "placeholder":
-            raise NotTraceableError("it reads values of tensors in Python")
-        waiting += [one for one in node.all_input_nodes if one not in reached]
-        reached.update(node.all_input_nodes)
+        before = [one for one in waiting.pop().all_input_nodes if one not in found]
+        found.update(before)
+        waiting += before
+    return found
 
 
 def node_of(tensor: Tensor) -> list[Node]:
@@ -169,7 +189,8 @@ def _without_detours(graph: Graph) -> None:
     A clone that is a result stays: results must not share memory with what the function is given.
     """
     for node, operation in _operations(graph):
-        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
+        same = operation is _aten.expand.default and node.meta["val"].shape == _source(node).meta["val"].shape
+        if same or operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
             node.replace_all_uses_with(_source(node))
     results = set(graph.output_node().all_input_nodes)
     for node, operation in _operations(graph):
@@ -185,10 +206,10 @@ def _collapse(graph: Graph) -> None:
     Nothing is written in place, so nothing depends on which tensors share memory.
     """
     for node, operation in _operations(graph):
-        if operation not in _RESHAPING or not _is_contiguous(node):
+        if operation not in RESHAPING or not _is_contiguous(node):
             continue
         source = _source(node)
-        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
+        while source.target in RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
             source = _source(source)
         if not _is_contiguous(source):
             continue
@@ -209,7 +230,7 @@ def _is_contiguous(node: Node) -> bool:
 
 
 #: Views that keep the order of the elements in memory wherever both the operand and the result are contiguous.
-_RESHAPING = frozenset(
+RESHAPING = frozenset(
     (
         *(_aten.view.default, _aten._unsafe_view.default, _aten.unsqueeze.default),
         *(_aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims),
@@ -218,33 +239,35 @@ _RESHAPING = frozenset(
 )
 
 
-#: A tensor that an operation makes from no other tensor, as torch.zeros does, is made once and kept if it has at most so many elements.
+#: A tensor that operations make from no other tensor, as torch.zeros does, is made once and kept if it has at most so many elements.
 _SMALL = 4096
 
 
 def _fold(traced: GraphModule) -> None:
-    """Compute views of attributes, which share their memory, and small constants now, and make them attributes themselves."""
-    folded: dict[Node, Tensor] = {}
-    for node, operation in _operations(traced.graph):
-        arguments = operation._schema.arguments
-        views = any(argument.alias_info is not None for argument in arguments)
-        if any(one.op != "get_attr" for one in node.all_input_nodes) or not (views or not node.all_input_nodes):
+    """Compute small constants, and views of attributes, which share their memory, now, and make them attributes themselves."""
+    constants: set[Node] = set()
+    for node, operation in list(_operations(traced.graph)):
+        operands = node.all_input_nodes
+        constant = constants.issuperset(operands)
+        views = any(argument.alias_info is not None for argument in operation._schema.arguments)
+        if not constant and not (views and all(one.op == "get_attr" for one in operands)):
             continue
         given = torch.fx.map_arg((node.args, node.kwargs), lambda one: getattr(traced, str(one.target)))
         with torch.no_grad():
             value = operation(*given[0], **given[1])
         if not isinstance(value, Tensor) or (not views and value.numel() > _SMALL):
             continue
-        name = f"_folded_{len(folded)}"
+        name = f"_folded_{node.name}"
         setattr(traced, name, value.detach())
-        folded[node] = value
         node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+        if constant:
+            constants.add(node)
 
 
 def _stages(
-    traced: GraphModule, groups: Sequence[Sequence[Node]], needs: Sequence[frozenset[int]], results: Sequence[Node]
+    traced: GraphModule, groups: Sequence[Sequence[Node]], parts: Sequence[Part], results: Mapping[str, Sequence[Node]]
 ) -> list[Stage]:
-    """The graph divided into stages: each operation into the first stage that may depend on the groups which the operation depends on."""
+    """The graph divided into stages: each operation is in the first whose part it is."""
     depends: dict[Node, frozenset[int]] = {
         node: frozenset({number}) for number, group in enumerate(groups) for node in group
     }
@@ -253,17 +276,15 @@ def _stages(
         depends[node] = frozenset().union(*(depends[one] for one in node.all_input_nodes))
     # What depends on no group, most of it views of weights, is copied into every stage that reads it.
     constant = [node for node in nodes if not depends[node]]
-    stage_of = {
-        node: next(stage for stage, allowed in enumerate(needs) if depends[node] <= allowed)
-        for node in nodes
-        if depends[node]
-    }
-    kept = set(results)
-    found = []
-    for stage in range(len(needs)):
-        mine = [node for node in nodes if stage_of.get(node) == stage]
+    left = [node for node in nodes if depends[node]]
+    kept = {node for each in results.values() for node in each}
+    found: list[Stage] = []
+    for part in parts:
+        wanted = None if part.result is None else _leading_to(results[part.result])
+        mine = [node for node in left if depends[node] <= part.groups and (wanted is None or node in wanted)]
         inside = set(mine)
-        if stage == 0:
+        left = [node for node in left if node not in inside]
+        if not found:
             # Results that depend on no group are given by one stage only, the first.
             inside |= kept.intersection(constant)
         found.append(_stage(traced, constant, mine, inside, kept))

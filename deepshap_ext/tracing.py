@@ -32,23 +32,31 @@ from .planner import Chunks
 from .recorded import MOST_BYTES, bytes_made, recorded
 from .rules.linear import METADATA
 from .rules.registry import registered
-from .traced import NotTraceableError, Traced, Values, node_of, trace
+from .targets import EveryOutput
+from .traced import NotTraceableError, Part, Traced, Values, node_of, trace
 
 if TYPE_CHECKING:
     from .explanation import Explanation
 
 #: The groups of tensors that a trace is given: baselines, inputs, and what makes the pairs of one backward.
 BASELINES, INPUTS, COTANGENTS = range(3)
-#: Its stages, and which groups each depends on.
+#: Its stages, and what each computes. The reference pass runs once for many chunks. Decisions are the only part of what both sides take
+#: together that is known before the pair pass: what else its operations make of both sides takes too much memory to be there all at once.
 REFERENCE_PASS, INPUT_PASS, DECISIONS, PAIR_PASS = range(4)
-_NEEDS = [{BASELINES}, {INPUTS}, {BASELINES, INPUTS}, {BASELINES, INPUTS, COTANGENTS}]
+_PARTS = [
+    Part(frozenset({BASELINES})),
+    Part(frozenset({INPUTS})),
+    Part(frozenset({BASELINES, INPUTS}), "differs"),
+    Part(frozenset({BASELINES, INPUTS, COTANGENTS})),
+]
 
 
 @dataclass(frozen=True)
 class Kind:
     """What explanations that one trace serves have in common; they may differ in their number of inputs.
 
-    ``baselines`` and ``outputs``: how many of each. ``wanted``: whether variance, multipliers and the values for each baseline are.
+    ``baselines`` and ``outputs``: how many of each; ``weighted``: whether baselines have different weights; ``every``: whether the outputs
+    are all that the model has. ``wanted``: whether variance, multipliers, the values for each baseline and activations are.
     ``formats``: the memory formats of the baselines' tensors and of the inputs'. ``rules``: those that are registered.
     """
 
@@ -56,6 +64,8 @@ class Kind:
     pairing: Pairing
     baselines: int
     outputs: int
+    weighted: bool
+    every: bool
     wanted: tuple[bool, ...]
     formats: tuple[tuple[torch.memory_format, ...], ...]
     dtype: torch.dtype
@@ -70,7 +80,9 @@ def kind_of(explanation: Explanation) -> Kind:
         explanation.pairing,
         baselines.number,
         explanation.outputs,
-        (wanted.variance, wanted.multipliers, wanted.each),
+        not baselines.weigh_the_same,
+        isinstance(explanation.choose, EveryOutput),
+        (wanted.variance, wanted.multipliers, wanted.each, wanted.activations),
         tuple(tuple(map(_format, tensors)) for tensors in (baselines.in_a_row(), explanation.inputs)),
         torch.get_default_dtype(),
         registered(),
@@ -150,13 +162,7 @@ def trace_chunk(
     rows = [tensor[here] for tensor in explanation.inputs]
     sizes = _balanced(plan, len(rows[0]) * engine.copies(hooks, rows), theirs.number, explanation.outputs)
     inputs, baselines = _swapped(rows, theirs.tensors, theirs.own, sizes)
-    device = inputs[0].device
-    cotangents = [
-        torch.zeros(sizes.outputs, sizes.inputs, dtype=torch.int64, device=device),
-        torch.ones(sizes.baselines, dtype=torch.float64, device=device),
-    ]
-    if sizes.baselines < sizes.taped:
-        cotangents.append(torch.arange(sizes.baselines, device=device))
+    cotangents = _Cotangents(kind, sizes, inputs[0].device)
     reads = _Reads()
     template: list[Found] = []
     layers: list[slice] = []
@@ -169,33 +175,36 @@ def trace_chunk(
         _check(graph)
         separate(graph)
         pairs = Pairs(graph, reference, layouts, pairing)
-        chosen, weights, *others = tensors[2 * number :]
-        # A backward over all baselines at once is given no rows, since these are always the same.
-        rows = others[0] if others else torch.arange(sizes.baselines, device=device)
+        chosen, weights, rows = cotangents.of(tensors[2 * number :])
         found = of_outputs(wanted, pairs, chosen, layouts.explained, Against(rows, weights, sizes.inputs))
-        outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
-        at_once: dict[str, Sequence[Tensor]] = {}
-        if is_one_backward(kind, sizes):
-            own = None if pairing == "grid" else sizes.taped
-            at_once["baseline_outputs"] = [expected_outputs(reference.output, targets, weights, wanted.each, own).value]
-            at_once["explained_outputs"] = [outputs.gather(1, targets)]
         if pairs.gaps:
             raise NotTraceableError("how an integral is divided depends on values")
         template[:], layers[:] = found, graph.layers
-        return {
-            "output": [graph.output],
-            "reference_output": [reference.output],
-            "explained": graph.explained,
-            "reference_explained": reference.explained,
+        results = {
             "differs": operands_differ(pairs, part.cuts),
             "found": [tensor for one in found for tensor in one.tensors()],
+        }
+        if not in_one_backward(kind, sizes):
+            return {
+                **results,
+                "output": [graph.output],
+                "reference_output": [reference.output],
+                "explained": graph.explained,
+                "reference_explained": reference.explained,
+            }
+        outputs, targets = wide(graph.output).reshape(sizes.inputs, -1), chosen.t()
+        own = None if pairing == "grid" else sizes.taped
+        return {
+            **results,
             "outputs": [outputs],
-            **at_once,
+            "targets": [targets],
+            "explained_outputs": [outputs if kind.every else outputs.gather(1, targets)],
+            "baseline_outputs": [expected_outputs(reference.output, targets, weights, wanted.each, own).value],
         }
 
     given = [laid_out(tensors, formats) for tensors, formats in zip((baselines, inputs), kind.formats, strict=True)]
     try:
-        traced = trace(chunk, [*given, cotangents], [frozenset(needs) for needs in _NEEDS], reads.nodes)
+        traced = trace(chunk, [*given, cotangents.given], _PARTS, reads.nodes)
     except Exception as error:
         reason = next((reason for part_of_message, reason in _REASONS.items() if part_of_message in str(error)), None)
         raise (error if reason is None else NotTraceableError(reason)) from None
@@ -213,9 +222,33 @@ _REASONS = {
 }
 
 
-def is_one_backward(kind: Kind, sizes: Chunks) -> bool:
-    """Whether one backward of a chunk takes all baselines and all outputs."""
-    return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs
+class _Cotangents:
+    """What makes the pairs of one backward: flattened outputs ``targets`` ``[K, inputs]``; and baselines, ``weights`` and ``rows`` ``[J]``.
+
+    ``given``: tensors for those of the three that differ from one backward to another. The others are made in the graph.
+    """
+
+    def __init__(self, kind: Kind, sizes: Chunks, device: torch.device) -> None:
+        self._makes: list[Callable[[], Tensor]] = [
+            lambda: torch.arange(sizes.outputs, device=device).unsqueeze(1).expand(-1, sizes.inputs),
+            lambda: torch.ones(sizes.baselines, dtype=torch.float64, device=device),
+            lambda: torch.arange(sizes.baselines, device=device),
+        ]
+        at_once = in_one_backward(kind, sizes)
+        self._differ = [not (at_once and kind.every), not at_once or kind.weighted, sizes.baselines < sizes.taped]
+        self.given = [make().contiguous() for make, differs in zip(self._makes, self._differ, strict=True) if differs]
+
+    def of(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """Targets, weights and rows, of which these are ``given``."""
+        each = iter(given)
+        return [next(each) if differs else make() for make, differs in zip(self._makes, self._differ, strict=True)]
+
+
+def in_one_backward(kind: Kind, sizes: Chunks) -> bool:
+    """Whether the graph computes all that is wanted of a chunk: one backward takes all baselines and outputs, and the explained tensors
+    themselves are not wanted."""
+    *_, activations = kind.wanted
+    return sizes.baselines == kind.baselines and sizes.outputs == kind.outputs and not activations
 
 
 def _balanced(plan: Chunks, inputs: int, baselines: int, outputs: int) -> Chunks:
