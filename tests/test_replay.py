@@ -54,6 +54,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "convolutional": (convolutional, digits),
     "functions": (lambda: spread(FunctionNet()), digits),
     "attention": (lambda: spread(Attends()), lambda n: torch.randn(n, 3, 4)),
+    "compiled": (lambda: torch.compile(mlp(), backend="eager"), lambda n: torch.randn(n, 6)),
+    "compiled inside": (
+        lambda: nn.Sequential(mlp(), torch.compile(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), backend="eager")),
+        lambda n: torch.randn(n, 6),
+    ),
     "sorted": (lambda: spread(Sorted()), lambda n: torch.randn(n, 6)),
     "two_inputs": (lambda: spread(TwoInputs()), lambda n: [torch.randn(n, 2, 8), torch.randn(n, 4)]),
 }
