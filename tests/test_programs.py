@@ -24,11 +24,12 @@ from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 pytestmark = pytest.mark.filterwarnings("ignore:index_reduce\\(\\) is in beta")
 TOLERANCE = 1e-9
 #: Not in the table: conversions that round or leave the device, reductions that need a tensor without a batch, deprecated spellings,
-#: attention under a compiler's operator, sparse factors, and packed sequences, which are samples by steps.
+#: attention under a compiler's operator, sparse factors, packed sequences, which are samples by steps, and products of groups of rows,
+#: which torch has in single precision only.
 ELSEWHERE = frozenset(
     """
     asarray bfloat16 cfloat cuda deepcopy float half diag diagflat dist dot pdist
-    chain_matmul cholesky frobenius_norm triangular_solve flex_attention _sparse_mm _sparse_addmm
+    chain_matmul cholesky frobenius_norm triangular_solve flex_attention _sparse_mm _sparse_addmm _grouped_mm
     _pack_padded_sequence _pad_packed_sequence
     """.split()
 )

@@ -199,3 +199,38 @@ def test_2_000_cumulative_sums_of_exponentials_take_no_matrix_a_sample() -> None
     began = time.process_time()
     explainer.attribute(x, baselines=r)
     assert time.process_time() - began < 10
+
+
+EXPERTS, HALVES = torch.randn(3, 8, 8), torch.tensor([4, 8], dtype=torch.int32)
+#: Products of groups of eight rows, and the same one by one.
+GROUPS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "rows": (
+        lambda h: F.grouped_mm(h, EXPERTS, offs=torch.tensor([2, 2, 8], dtype=torch.int32), out_dtype=h.dtype),
+        lambda h: torch.cat([h[:2] @ EXPERTS[0], h[2:] @ EXPERTS[2]]),
+    ),
+    "rows but the last ones": (
+        lambda h: F.grouped_mm(h, EXPERTS, offs=torch.tensor([2, 2, 6], dtype=torch.int32))[:6],
+        lambda h: torch.cat([h[:2] @ EXPERTS[0], h[2:6] @ EXPERTS[2]]),
+    ),
+    "columns": (
+        lambda h: F.grouped_mm(h.view(2, 4, 8), h.sin(), offs=HALVES),
+        lambda h: torch.cat([h[:4] @ h.sin()[:, :4], h[4:] @ h.sin()[:, 4:]], 1),
+    ),
+    "what is summed over": (
+        lambda h: F.grouped_mm(h, h.sin(), offs=HALVES).sum(0),
+        lambda h: h @ h.sin(),
+    ),
+    "matrices": (lambda h: F.grouped_mm(h.view(2, 4, 8), EXPERTS[:2]), lambda h: h.view(2, 4, 8) @ EXPERTS[:2]),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_products_of_groups(name: str) -> None:
+    grouped, one_by_one = (
+        lambda x, op=op: torch.stack([op(rows.tanh()).square().sum() for rows in x]) for op in GROUPS[name]
+    )
+    generator = torch.Generator().manual_seed(0)
+    x, r = (torch.randn(n, 8, 8, generator=generator) for n in (2, 3))
+    found, expected = (DeepExplainer(Function(model), r).attribute(x) for model in (grouped, one_by_one))
+    torch.testing.assert_close(found.output, expected.output)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-5)
