@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -86,7 +88,8 @@ def trace(
         return [tensor.detach() for each in results.values() for tensor in each]
 
     given = [tensor for group in groups for tensor in group]
-    traced = make_fx(flat)(*given)
+    with _compiled_as_written():
+        traced = make_fx(flat)(*given)
     _check(traced.graph)
     _check_constant(read)
     if any(_writes(node) for node in traced.graph.nodes):
@@ -112,6 +115,13 @@ def trace(
 
 def _names(nodes: Sequence[Node]) -> list[str]:
     return [node.name for node in nodes]
+
+
+def _compiled_as_written() -> AbstractContextManager[Any]:
+    """Compiled functions run as they are written while they are traced, which torch refuses by default."""
+    # Importing torch._dynamo takes seconds.
+    dynamo = sys.modules.get("torch._dynamo")
+    return nullcontext() if dynamo is None else dynamo.config.patch(error_on_nested_fx_trace=False)
 
 
 def _operations(graph: Graph) -> Iterator[tuple[Node, OpOverload]]:

@@ -24,11 +24,14 @@ from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 pytestmark = pytest.mark.filterwarnings("ignore:index_reduce\\(\\) is in beta")
 TOLERANCE = 1e-9
 #: Not in the table: conversions that round or leave the device, reductions that need a tensor without a batch, deprecated spellings,
-#: attention under a compiler's operator, sparse factors, and packed sequences, which are samples by steps.
+#: attention under a compiler's operator, sparse factors, packed sequences, which are samples by steps, and products of groups of rows,
+#: which torch has in single precision only; what exported graphs have in the place of a function; and what has no dimension for a batch.
 ELSEWHERE = frozenset(
     """
     asarray bfloat16 cfloat cuda deepcopy float half diag diagflat dist dot pdist
-    chain_matmul cholesky frobenius_norm triangular_solve flex_attention _sparse_mm _sparse_addmm
+    chain_matmul cholesky frobenius_norm triangular_solve flex_attention _sparse_mm _sparse_addmm _grouped_mm
+    reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
+    _safe_softmax _fused_rms_norm native_channel_shuffle pad_sequence combinations cartesian_prod vander linalg_vander
     _pack_padded_sequence _pad_packed_sequence
     """.split()
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -163,6 +164,41 @@ def test_packed_sequences_of_one_length_are_padded_ones(name: str, batch_first: 
     packed, padded = (explain(spread(Packed(one)).double(), x, background, tolerance=1e-11) for one in (True, False))
     torch.testing.assert_close(packed.output, padded.output, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(packed.values, padded.values, rtol=1e-12, atol=1e-14)
+
+
+SORTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sort": lambda lengths: lengths.sort(0, True)[1],
+    "argsort": lambda lengths: torch.argsort(lengths, descending=True),
+    "in aten": lambda lengths: torch.ops.aten.sort.default(lengths, 0, True)[1],
+}
+
+
+@pytest.mark.parametrize("order", SORTS.values(), ids=SORTS.keys())
+def test_samples_of_one_length_are_not_shuffled_by_a_sort_of_their_lengths(order: Callable[[Tensor], Tensor]) -> None:
+    """Torch's sort shuffles more than 16 equal elements, so that a batch of baselines would have another order than one of few samples."""
+
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(FEATURES, HIDDEN, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            lengths = torch.full((len(x),), LENGTH)
+            places = order(lengths)
+            packed = pack_padded_sequence(x[places], lengths[places], batch_first=True)
+            return self.layer(packed)[1][0][places.argsort()]
+
+    explain(spread(Sorted()).double(), numbers(3), numbers(40))
+
+
+def test_many_packed_sequences_of_one_length() -> None:
+    layer = nn.GRU(FEATURES, HIDDEN, batch_first=True)
+
+    def packed(_: Any, x: Tensor) -> Tensor:
+        lengths = torch.full((len(x),), LENGTH)
+        return layer(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][0]
+
+    explain(spread(Function(packed, layer=layer)).double(), numbers(3), numbers(40))
 
 
 def test_lengths_of_the_samples() -> None:

@@ -44,11 +44,22 @@ class Attends(nn.Module):
         return self.head(nn.functional.gelu(x).flatten(1))
 
 
+class Sorted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x.sort(1).values)
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "mlp": (mlp, lambda n: torch.randn(n, 6)),
     "convolutional": (convolutional, digits),
     "functions": (lambda: spread(FunctionNet()), digits),
     "attention": (lambda: spread(Attends()), lambda n: torch.randn(n, 3, 4)),
+    "compiled": (lambda: torch.compile(mlp(), backend="eager"), lambda n: torch.randn(n, 6)),
+    "compiled inside": (
+        lambda: nn.Sequential(mlp(), torch.compile(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), backend="eager")),
+        lambda n: torch.randn(n, 6),
+    ),
+    "sorted": (lambda: spread(Sorted()), lambda n: torch.randn(n, 6)),
     "two_inputs": (lambda: spread(TwoInputs()), lambda n: [torch.randn(n, 2, 8), torch.randn(n, 4)]),
 }
 

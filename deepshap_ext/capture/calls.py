@@ -41,6 +41,15 @@ def is_off(called: Operation, args: Any, kwargs: Any) -> bool:
     return not training or ("dropout" in called.name and kwargs.get("p", args[1] if len(args) > 1 else 0.5) == 0)
 
 
+def stable_sort(function: Any, args: Any, kwargs: Any) -> Any:
+    """The result of a sort that leaves equal elements in their order; torch's own shuffles more than 16 of them.
+
+    A model that sorts the samples of a batch by their lengths would permute samples of one length, and only in a large batch.
+    """
+    named = dict(zip(("dim", "descending"), args[1:], strict=False))
+    return getattr(function, "overloadpacket", function)(*args[:1], **{**named, **kwargs, "stable": True})
+
+
 def needs_rule(called: Operation, args: Any, kwargs: Any, dependence: Dependence) -> bool:
     """Whether an operation on tensors that carry multipliers is neither linear in them, as it is called, nor a step."""
     if called.name in LINEAR:

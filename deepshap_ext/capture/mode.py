@@ -18,7 +18,7 @@ from ..errors import UnsupportedOperationError
 from ..rules.integrate import integrate
 from ..rules.linear import METADATA, RANDOM, REFUSED_AT_ONCE, SHAPED_LIKE
 from ..rules.registry import DECOMPOSITIONS, Options, Rule
-from .calls import body_of, is_off, needs_rule, without_overrides, written_by
+from .calls import body_of, is_off, needs_rule, stable_sort, without_overrides, written_by
 from .codes import CONVERSIONS, DECIDED, keeps_codes
 from .dependence import is_wrapped, plain, tensors_in
 from .detach import ALIASES, SET_GRAD_MODE, as_identity
@@ -143,6 +143,8 @@ class Capture(TorchFunctionMode):
             random = f"{self.location.of(called)} is random"
             return self.runner.random(called, function, args, kwargs, dependent, random)
         if not dependent:
+            if called.name in ("sort", "argsort"):
+                return stable_sort(function, args, kwargs)
             # What is written through an alias without a gradient is to reach the tensor itself.
             alias = called.name in ALIASES and not (called.in_place or args[0].requires_grad)
             return (identity if alias else function)(*args, **kwargs)

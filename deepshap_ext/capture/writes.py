@@ -289,7 +289,9 @@ def _writes(function: Any) -> tuple[frozenset[int], frozenset[str]]:
     if isinstance(packet, OpOverload):
         schemas = [packet._schema]
     elif isinstance(packet, OpOverloadPacket):
-        schemas = [getattr(packet, name)._schema for name in packet.overloads()]
+        overloads = [getattr(packet, name) for name in packet.overloads()]
+        # Others are TorchScript's, such as the list method `sort`, which has the name of an operation on tensors.
+        schemas = [overload._schema for overload in overloads if torch._C._dispatch_has_kernel(overload.name())]
     else:
         schemas = []
     written = [

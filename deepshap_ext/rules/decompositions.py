@@ -167,6 +167,40 @@ def _conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tens
     return torch.conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad).permute(2, 0, 1)
 
 
+@decomposition("pad_sequence")
+def _pad_sequence(
+    sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
+) -> Tensor:
+    length, padded = max(len(sequence) for sequence in sequences), []
+    for sequence in sequences:
+        missing = length - len(sequence)
+        ends = (0, missing) if padding_side == "right" else (missing, 0)
+        padded.append(F.pad(sequence, (0, 0) * (sequence.dim() - 1) + ends, value=padding_value))
+    return torch.stack(padded, 0 if batch_first else 1)
+
+
+@decomposition("combinations")
+def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
+    return input[torch.combinations(torch.arange(len(input), device=input.device), r, with_replacement)]
+
+
+@decomposition("cartesian_prod")
+def _cartesian_prod(*tensors: Tensor) -> Tensor:
+    grids = torch.meshgrid(*tensors, indexing="ij")
+    return torch.stack([grid.reshape(-1) for grid in grids], -1) if len(tensors) > 1 else tensors[0]
+
+
+@decomposition("linalg_vander")
+def _powers(x: Tensor, *, N: int | None = None) -> Tensor:
+    return torch.stack([x**exponent for exponent in range(x.shape[-1] if N is None else N)], -1)
+
+
+@decomposition("vander")
+def _falling_powers(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    powers = torch.linalg.vander(x, N=len(x) if N is None else N)
+    return powers if increasing else powers.flip(-1)
+
+
 def _areas(y: Tensor, x: Tensor, dim: int) -> Tensor:
     """The area between each two neighbouring points along ``dim``, by the trapezoidal rule."""
     if x.dim() == 1:
@@ -217,15 +251,6 @@ def _matrix_power(input: Tensor, n: int) -> Tensor:
         return input.clone()
     half = torch.linalg.matrix_power(input, n // 2)
     return half @ half @ input if n % 2 else half @ half
-
-
-@decomposition("logcumsumexp")
-def _logcumsumexp(input: Tensor, dim: int) -> Tensor:
-    entries = input.movedim(dim, -1)
-    size = entries.shape[-1]
-    later = torch.ones(size, size, dtype=torch.bool, device=input.device).triu(1)
-    terms = entries.unsqueeze(-2).expand(*entries.shape[:-1], size, size).masked_fill(later, -math.inf)
-    return torch.logsumexp(terms, -1).movedim(-1, dim)
 
 
 @decomposition("embedding")
@@ -315,37 +340,3 @@ def _aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) ->
 def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     variance, mean = torch.var_mean(*args, **kwargs)
     return variance.sqrt(), mean
-
-
-# Exported and decomposed graphs have these in the place of functions of torch.nn.functional; they return their statistics as well.
-
-
-@decomposition("native_layer_norm")
-def _native_layer_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    _, mean, scale = torch.native_layer_norm(input.detach(), normalized_shape, weight, bias, eps)
-    return F.layer_norm(input, normalized_shape, weight, bias, eps), mean, scale
-
-
-@decomposition("native_group_norm")
-def _native_group_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hxw: int, group: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    _, mean, scale = torch.native_group_norm(input.detach(), weight, bias, n, c, hxw, group, eps)
-    return F.group_norm(input, group, weight, bias, eps), mean, scale
-
-
-@decomposition("_native_batch_norm_legit_no_training")
-def _native_batch_norm(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    # In eval mode there are no statistics to save.
-    none = input.new_empty(0)
-    return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps), none, none

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -17,6 +16,7 @@ from ..capture.writes import Contents
 from ..errors import UnsupportedOperationError
 from ..memory import is_out_of_memory
 from ..ops.batching import in_front
+from .prod import nodes
 from .registry import Application
 from .segment import Rows, Segment, mean_gradient
 from .whole import Whole
@@ -240,7 +240,6 @@ def multilinear(function: Callable[..., Any], args: Any, operands: Sequence[Tens
     1972). The derivative is a polynomial of a degree below ``factors``, which half as many Gauss-Legendre nodes integrate exactly; for two
     factors that is one node, the midpoint.
     """
-    places, weights = np.polynomial.legendre.leggauss((factors + 1) // 2)
     unique = list({id(operand): operand for operand in operands}.values())
 
     def run(*values: Tensor) -> Tensor:
@@ -251,9 +250,9 @@ def multilinear(function: Callable[..., Any], args: Any, operands: Sequence[Tens
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
         pairs = [sides.pair(position) for position in range(len(unique))]
         totals: list[Tensor] = []
-        for node, weight in zip((places + 1) / 2, weights / 2, strict=True):
-            points = [(r + float(node) * (x - r)).expand_as(x) for x, r in pairs]
-            parts = [float(weight) * part for part in torch.func.vjp(run, *points)[1](grad)]
+        for place, weight in nodes(factors):
+            points = [(r + place * (x - r)).expand_as(x) for x, r in pairs]
+            parts = [weight * part for part in torch.func.vjp(run, *points)[1](grad)]
             totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
         return totals
 

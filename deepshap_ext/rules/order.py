@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,8 @@ def _order_statistics(_: Context, input: Tensor, ranks: Sequence[int]) -> Applic
         return order_statistics(x, ranks), [x]
 
     def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
-        x, r = torch.broadcast_tensors(*sides.pair(0))
+        # A sort puts NaNs last, as if they were infinite.
+        x, r = torch.broadcast_tensors(*(side.nan_to_num(math.inf, math.inf, -math.inf) for side in sides.pair(0)))
         n = input.shape[-1]
         places = n - 1 - torch.tensor(ranks, dtype=torch.int64, device=grad.device)
         by_rank = torch.zeros(*grad.shape[:-1], n, dtype=torch.float64, device=grad.device)  # from the largest down
@@ -126,9 +128,9 @@ def _msort(input: Tensor) -> Tensor:
 
 @decomposition("topk")
 def _topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    indices = torch.topk(input.detach(), k, dim, largest, sorted).indices
-    if not sorted or input.dim() == 0:
-        # Unsorted results have an order of torch's own, so they are gathered at the places where torch found them.
+    # Without `sorted` torch promises no order, and its own one differs between a sample and a baseline; so it is the sorted one.
+    indices = torch.topk(input.detach(), k, dim, largest).indices
+    if input.dim() == 0:
         return torch.return_types.topk((input.gather(dim, indices), indices))
     n = input.shape[dim]
     values = _along(input, dim, range(n - 1, n - 1 - k, -1) if largest else range(k))
@@ -158,37 +160,34 @@ def _median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any
     return torch.return_types.median((_one(input, dim, keepdim, (size - 1) // 2), indices))
 
 
-def _selected(input: Tensor, indices: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """The elements at these places, which are constants where both sides have the same."""
-    values = input.gather(dim, indices)
-    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
-
-
 @decomposition("nanmedian")
 def _nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    entries = input.reshape(-1) if dim is None else input.movedim(dim, -1)
+    value = _ordered(entries).gather(-1, (_number(entries) - 1).clamp(min=0) // 2)
     if dim is None:
-        flat = input.reshape(-1)
-        return _selected(flat, torch.nanmedian(flat.detach(), 0, True).indices, 0, False)[0]
-    indices = torch.nanmedian(input.detach(), dim, True).indices
-    return torch.return_types.nanmedian(_selected(input, indices, dim, keepdim))
+        return value.squeeze(-1)
+    value, indices = value.movedim(-1, dim), torch.nanmedian(input.detach(), dim, keepdim).indices
+    return torch.return_types.nanmedian((value if keepdim else value.squeeze(dim), indices))
+
+
+def _ordered(entries: Tensor) -> Tensor:
+    """``[..., n]`` in ascending order, NaNs last."""
+    return order_statistics(entries, range(entries.shape[-1]))
+
+
+def _number(entries: Tensor) -> Tensor:
+    """``[..., 1]``: how many of ``[..., n]`` are no NaN."""
+    return entries.isnan().logical_not().sum(-1, keepdim=True)
 
 
 @decomposition("mode")
 def _mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    # Which number is the most frequent is a decision.
     indices = torch.mode(input.detach(), dim, True).indices
-    return torch.return_types.mode(_selected(input, indices, dim, keepdim))
-
-
-@decomposition("cummax")
-def _cummax(input: Tensor, dim: int) -> Any:
-    indices = torch.cummax(input.detach(), dim).indices
-    return torch.return_types.cummax((input.gather(dim, indices), indices))
-
-
-@decomposition("cummin")
-def _cummin(input: Tensor, dim: int) -> Any:
-    indices = torch.cummin(input.detach(), dim).indices
-    return torch.return_types.cummin((input.gather(dim, indices), indices))
+    values = input.gather(dim, indices)
+    if not keepdim:
+        values, indices = values.squeeze(dim), indices.squeeze(dim)
+    return torch.return_types.mode((values, indices))
 
 
 def _neighbours(positions: Tensor, interpolation: str) -> tuple[Tensor, Tensor, Any]:
@@ -226,9 +225,9 @@ def _nanquantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
     entries = input.reshape(-1) if dim is None else input.movedim(dim, -1)
-    count = entries.isnan().logical_not().sum(-1, keepdim=True)
-    positions = torch.as_tensor(q, dtype=input.dtype, device=input.device).reshape(-1) * (count - 1).clamp(min=0)
+    last = (_number(entries) - 1).clamp(min=0)
+    positions = torch.as_tensor(q, dtype=input.dtype, device=input.device).reshape(-1) * last
     below, above, share = _neighbours(positions, interpolation)
-    places = entries.detach().argsort(-1)  # NaNs come last
-    low, high = (entries.gather(-1, places.gather(-1, ranks)) for ranks in (below, above))
+    ordered = _ordered(entries)
+    low, high = (ordered.gather(-1, ranks) for ranks in (below, above))
     return _quantiles(low, high, share, q, dim, keepdim, input.dim())

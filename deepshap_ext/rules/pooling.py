@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .. import ops
 from ..errors import UnsupportedOperationError
@@ -210,6 +211,39 @@ def _min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor
         return torch.minimum(input, dim if other is None else other)
     values, indices = _largest(-input, dim, keepdim)
     return -values if dim is None else torch.return_types.min((-values, indices))
+
+
+def running_maxima(input: Tensor) -> tuple[Tensor, Tensor]:
+    """``[rows, n]`` to the maxima of the first elements of each row, one more in each column, and their positions."""
+    if has_torch_function_unary(input):
+        return handle_torch_function(running_maxima, (input,), input)
+    values, indices = input.cummax(1)
+    return values, indices
+
+
+@rule("running_maxima")
+def _running_maxima(context: Context, input: Tensor) -> Application:
+    def windows(_: int, size: int, count: int) -> Tensor:
+        places = torch.arange(size, device="cpu")
+        return torch.where(places <= torch.arange(count, device="cpu")[:, None], places, -1)
+
+    return maxpool(context, input, running_maxima, 1, True, windows)
+
+
+@decomposition("cummax")
+def _cummax(input: Tensor, dim: int) -> Any:
+    if input.dim() == 0:
+        return torch.return_types.cummax((input.clone(), torch.zeros_like(input, dtype=torch.int64)))
+    last = input.movedim(dim, -1)
+    found = running_maxima(last.reshape(-1, last.shape[-1]))
+    values, indices = (one.view(last.shape).movedim(-1, dim) for one in found)
+    return torch.return_types.cummax((values, indices))
+
+
+@decomposition("cummin")
+def _cummin(input: Tensor, dim: int) -> Any:
+    values, indices = torch.cummax(-input, dim)
+    return torch.return_types.cummin((-values, indices))
 
 
 def _register_maximum(name: str) -> None:

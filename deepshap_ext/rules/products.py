@@ -8,7 +8,6 @@ derivative at the midpoints of its factors, and for more than two factors the me
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -236,6 +235,30 @@ def _addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
     return _added(input, (batch1 @ batch2).sum(0), beta, alpha)
 
 
+@decomposition("_grouped_mm")
+def _grouped_mm(
+    mat_a: Tensor, mat_b: Tensor, *, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
+) -> Tensor:
+    """Products of the parts of matrices, as the experts of a mixture have them; ``offs``: where each part ends."""
+    if offs is None:
+        product = mat_a @ mat_b
+    else:
+        ends = [int(end) for end in offs]
+        parts = [slice(*part) for part in zip([0, *ends], ends, strict=False)]
+        if mat_a.dim() == mat_b.dim() == 2:
+            product = torch.stack([mat_a[:, part] @ mat_b[part] for part in parts])
+        elif mat_a.dim() == 2:
+            # Rows behind the last part have no product, and torch leaves theirs open.
+            rest = mat_a.new_zeros(len(mat_a) - ends[-1], mat_b.shape[-1])
+            product = torch.cat([*(mat_a[part] @ mat_b[number] for number, part in enumerate(parts)), rest])
+        else:
+            rest = mat_a.new_zeros(mat_a.shape[1], mat_b.shape[-1] - ends[-1])
+            columns = [mat_a[number] @ mat_b[:, part] for number, part in enumerate(parts)]
+            product = torch.cat([*columns, rest], -1)
+    product = product if bias is None else product + bias
+    return product if out_dtype is None else product.to(out_dtype)
+
+
 @decomposition("addr")
 def _addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     return _added(input, torch.outer(vec1, vec2), beta, alpha)
@@ -254,29 +277,6 @@ def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 
 @decomposition("lerp")
 def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
-
-
-@rule("prod")
-def _prod(
-    _: Context, input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
-) -> Application:
-    def product(x: Tensor) -> Tensor:
-        x = x.to(dtype) if dtype is not None else x
-        if dim is None:
-            return functools.reduce(torch.mul, x.reshape(-1).unbind())
-        found = functools.reduce(torch.mul, x.unbind(dim))
-        return found.unsqueeze(dim) if keepdim else found
-
-    return multilinear(product, (input,), [input], input.numel() if dim is None else input.shape[dim])
-
-
-@rule("cumprod")
-def _cumprod(_: Context, input: Tensor, dim: int, *, dtype: Any = None) -> Application:
-    def products(x: Tensor) -> Tensor:
-        x = x.to(dtype) if dtype is not None else x
-        return torch.stack([*itertools.accumulate(x.unbind(dim), torch.mul)], dim)
-
-    return multilinear(products, (input,), [input], input.shape[dim])
 
 
 @decomposition("cosine_similarity")

@@ -6,6 +6,7 @@ With ``L_k = (p_k(x) - p_k(r)) / (log p_k(x) - log p_k(r))`` the differences are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,45 @@ def _logsumexp(_: Context, input: Tensor, dim: Any, keepdim: bool = False) -> Ap
         return [g - taken.squeeze(0)]
 
     return Application([flat], forward, multipliers, stand_for=[input])
+
+
+#: How many sums of a cumulative one are done at once, which bounds the memory that their terms take.
+_SUMS = 64
+
+
+@rule("logcumsumexp")
+def _logcumsumexp(_: Context, input: Tensor, dim: int) -> Application:
+    """Each of the sums has the multipliers of logsumexp."""
+    last = input.reshape(1) if input.dim() == 0 else input.movedim(dim, -1)
+    size = last.shape[-1]
+
+    def forward(x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        sums = x.logcumsumexp(-1)
+        return sums.movedim(-1, dim).reshape(input.shape), [x, sums]
+
+    def multipliers(grad: Tensor, sides: Any) -> list[Tensor]:
+        grad = grad.reshape(1) if input.dim() == 0 else grad.movedim(dim, -1)
+        sides_and_sums = [*zip(sides.pair(0), sides.pair(1), strict=True)]
+        found = torch.zeros_like(grad)
+        for start in range(0, size, _SUMS):
+            here = slice(start, min(start + _SUMS, size))
+            later = torch.ones(here.stop - start, here.stop, dtype=torch.bool, device=grad.device).triu(start + 1)
+            logs = [a[..., None, : here.stop] - sums[..., here, None] for a, sums in sides_and_sums]
+            mean = _logarithmic_mean(*logs).masked_fill(later, 0)
+            total = mean.sum(-1, keepdim=True)
+            shares = mean / torch.where(total == 0, 1, total)
+            part = (grad[..., None, here] @ shares).squeeze(-2)
+            found = found + torch.nn.functional.pad(part, (0, size - here.stop))
+        return [found]
+
+    return Application([last], forward, multipliers, stand_for=[input])
+
+
+def _logarithmic_mean(one: Tensor, other: Tensor) -> Tensor:
+    """Of two positive numbers, given by their logarithms; 0 where one of them is 0."""
+    one, other = (log.nan_to_num(-math.inf, math.inf, -math.inf) for log in (one, other))
+    apart = (one - other).abs()
+    return torch.maximum(one, other).exp() * torch.where(apart > 0, -torch.expm1(-apart) / apart, 1)
 
 
 def _dtype(third: Any, dtype: Any) -> Any:

@@ -82,7 +82,7 @@ _UNLISTED = """
     _upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
     upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d col2im slice alias rmul vecdot logsigmoid as_tensor asarray flex_attention
-    order_statistics recurrent_layer
+    order_statistics reflected running_maxima recurrent_layer
     kaiming_uniform names has_names align_as const_data_ptr set_requires_grad deepcopy _unique
 """.split()
 
@@ -115,10 +115,6 @@ REFUSALS = {
     "torch.polygamma": lambda x: torch.polygamma(2, x.exp()),
     "torch.linalg.matrix_norm": lambda x: torch.linalg.matrix_norm(x, "nuc"),
     "torch.as_strided_scatter": lambda x: torch.as_strided_scatter(x, x[:, 0], (len(x), 4), (16, 1)),
-    "torch.grid_sampler": lambda x: nn.functional.grid_sample(x[:, None], x.view(-1, 4, 2, 2), align_corners=True),
-    "torch.grid_sampler ": lambda x: nn.functional.grid_sample(
-        torch.ones(len(x), 1, 4, 4).double(), x.view(-1, 4, 2, 2), align_corners=True
-    ),
 }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """Convolutions, norms, pooling, attention and gates."""
+    """Convolutions, paddings, norms, pooling, attention and gates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,9 +20,11 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.max_pool2d(F.relu(self.batch_norm(self.conv(x))), 2)
+        h = F.channel_shuffle(F.pad(h, (1, 0, 0, 1), "reflect") + F.pad(h, (1, 0, 0, 1), "replicate"), 2)
         h = F.gelu(F.interpolate(self.group_norm(self.up(h)), scale_factor=0.5, mode="bilinear"))
         t = h.flatten(2).transpose(1, 2)
         t = self.layer_norm(t + self.attention(t, t, t, need_weights=False)[0])
+        t = F.rms_norm(t + F.scaled_dot_product_attention(t, t, t, is_causal=True), (4,))
         t = F.silu(t) * torch.sigmoid(t[..., [1, 0, 2, 3]])
         return self.head(F.dropout(t.mean(1), 0.1, self.training))
 

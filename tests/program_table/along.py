@@ -113,8 +113,8 @@ from .operation import family, has_others, let, operations
     {x}.tile([1] * {x}.dim()) * 0.9
     {x}.repeat([1] * {x}.dim()) * 1.1
     {x}.index_put(({index}[..., :0].flatten()[:0],) * {x}.dim(), {x}.flatten()[:0]) * 0.8
+    torch.cummax({x}, {d})[0] - torch.cummin({x}, {d}).values
     # decisions that all rows take alike
-    torch.cummax({ordered}, {d})[0] - torch.cummin({ordered}, {d}).values
     torch.sort({ordered}, {d}).values - torch.sort({ordered}, {d}, descending=True)[0]
     {ordered}.topk({n}, {d})[0]
     {ordered}.topk(1, {d}, largest=False).values + {x}
@@ -235,7 +235,6 @@ DECISIONS = operations(
     {x}.gather({d}, {x}.argmin({d}, keepdim=True)) * {y}
     {x}.median({d}, keepdim=True).values * {y}
     {x}.kthvalue(1, {d}, keepdim=True)[0] - {x}
-    torch.cummax({x}, {d})[0]
     {x} * {x}.sign()
     {x} - {x}.round()
     torch.frac(2 * {x})

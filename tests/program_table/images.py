@@ -34,6 +34,8 @@ from .operation import family, let
     F.interpolate({x}, size=(3, 4), mode="area")
     F.grid_sample({x} * 1, {grid2}, align_corners=False)
     F.grid_sample({x} * 1, {affine}, align_corners=True)
+    F.grid_sample({x}, 2 * {x}.mean(1)[..., None].tanh() * torch.tensor([0.5, 1]).to({x}), "bicubic", "reflection", False)
+    F.grid_sample({x}, {x}.mean(1)[..., None] * torch.tensor([0.5, 1]).to({x}), padding_mode="border", align_corners=True)
     {x}.to(memory_format=torch.channels_last) * 0.9
     torch.softmax({x}.flatten(2), -1).view({x}.shape) * {x}
     {module:nn.Softmax2d()}({x})

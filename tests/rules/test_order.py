@@ -31,7 +31,7 @@ SPELLINGS: dict[str, Callable[[Tensor], Any]] = {
     "topk": lambda h: h.topk(3, 1).values,
     "topk, smallest": lambda h: torch.topk(h, 2, dim=1, largest=False)[0],
     "topk and sort of nothing": lambda h: torch.cat([h, h.topk(0, 1).values, h[:, :0].sort(1).values], 1),
-    "topk, unsorted, in one order": lambda h: torch.topk(h + SPREAD, 2, sorted=False).values,
+    "topk, unsorted": lambda h: torch.topk(h, 4, sorted=False).values.square().mean(1, keepdim=True),
     "kthvalue": lambda h: h.kthvalue(2, 1, True).values,
     "kthvalue without a dimension kept": lambda h: torch.kthvalue(h, 5, 1)[0],
     "median": lambda h: h.median(1, keepdim=True).values + h.median(1).values.unsqueeze(1),
@@ -49,12 +49,14 @@ SPELLINGS: dict[str, Callable[[Tensor], Any]] = {
     "quantile of all": lambda h: torch.stack(
         [torch.quantile(row.view(2, 3), torch.tensor([0.3]).double()) for row in h]
     ),
-    "nanmedian": lambda h: (h + SPREAD).masked_fill(HOLES, math.nan).nanmedian(1, keepdim=True).values,
-    "nanmedian of each": lambda h: torch.stack([(row + SPREAD).masked_fill(HOLES, math.nan).nanmedian() for row in h]),
-    "nanquantile": lambda h: torch.nanquantile((h + SPREAD).masked_fill(HOLES, math.nan), 0.3, 1, True),
+    "sort of missing numbers": lambda h: h.masked_fill(HOLES, math.nan).sort(1).values[:, :5],
+    "nanmedian": lambda h: h.masked_fill(HOLES, math.nan).nanmedian(1, keepdim=True).values,
+    "nanmedian of none": lambda h: h + h.masked_fill(h == h, math.nan).nanmedian(1, True).values.nan_to_num(),
+    "nanmedian of each": lambda h: torch.stack([row.masked_fill(HOLES, math.nan).nanmedian() for row in h]),
+    "nanquantile": lambda h: torch.nanquantile(h.masked_fill(HOLES, math.nan), 0.3, 1, True),
     "nanquantile, several": lambda h: (
         torch.nanquantile(
-            (h + SPREAD).masked_fill(HOLES, math.nan), torch.tensor([0.3, 1.0]).double(), dim=1, interpolation="higher"
+            h.masked_fill(HOLES, math.nan), torch.tensor([0.3, 1.0]).double(), dim=1, interpolation="higher"
         ).T
     ),
     "mode": lambda h: torch.mode(h + SPREAD, 1, True).values,

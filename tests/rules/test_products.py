@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from models import Function
+from reference.shapley import shapley_values
 from rules.adding_up import check
 from rules.linear_samples import const, written
 from torch import Tensor
+
+from deepshap_ext import DeepExplainer, Explainer
 
 W, P = const(6, 6), const(6).abs() + 0.5
 Z = torch.zeros((), dtype=torch.float64)
@@ -32,6 +37,9 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "divisor alone": lambda h: 2 / (h.square() + 1),
     "prod": lambda h: h.prod(1, keepdim=True),
     "cumprod": lambda h: h.cumprod(1),
+    "prod and cumprod of one number": lambda h: torch.stack([row[0].prod(0) + row[1].cumprod(0) for row in h])[:, None],
+    "prod and cumprod of none": lambda h: torch.cat([h * h[:, :0].prod(1, True), h[:, :0].cumprod(1)], 1),
+    "cumprod of an inner dimension": lambda h: torch.cumprod(h.view(-1, 3, 2), -2, dtype=torch.float64).flatten(1),
     "cosine_similarity": lambda h: F.cosine_similarity(h @ W, h.tanh())[:, None],
     "cdist": lambda h: torch.cdist(h[..., None], h.sin()[..., None]).flatten(1),
     "cdist, p=1": lambda h: torch.cdist(h[..., None], h.sin()[..., None], p=1).flatten(1),
@@ -144,3 +152,85 @@ def _embedded(h: Tensor, embed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
 def test_adds_up_whatever_the_pairing(operation: Callable[[Tensor], Tensor]) -> None:
     check(operation)
+
+
+@pytest.mark.parametrize("product", [lambda x: x.prod(1, keepdim=True), lambda x: x.cumprod(1)[:, 299::100]])
+def test_a_product_of_600_factors_takes_no_time(product: Callable[[Tensor], Tensor]) -> None:
+    """All but five factors are the same on both sides: they scale the Shapley values of the product of these five."""
+    generator = torch.Generator().manual_seed(0)
+    x = 1 + 0.1 * torch.randn(1, 600, generator=generator, dtype=torch.float64)
+    r, others, players = x.clone(), x.clone(), [3, 40, 170, 171, 298]
+    r[:, players] = 1 + torch.randn(1, 5, generator=generator, dtype=torch.float64)
+    others[:, players] = 1
+    explainer = DeepExplainer(Function(product), r)
+    explainer.attribute(x, target=0)
+    began = time.process_time()
+    found = explainer.attribute(x).values
+    assert (
+        time.process_time() - began < 3
+    )  # product after product, at all nodes of the quadrature, would take half a minute
+    exact = shapley_values(lambda five: five.prod(1, keepdim=True), x[0, players], r[0, players])
+    torch.testing.assert_close(found[:, players], exact * product(others).unsqueeze(1), rtol=1e-10, atol=1e-13)
+    assert not found.index_fill(1, torch.tensor(players), 0).any()
+
+
+def test_many_cumulative_sums_of_exponentials_have_the_values_of_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, r = (torch.randn(2, 150, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def masked(x: Tensor) -> Tensor:
+        return x.masked_fill(torch.arange(150) < 2, -math.inf)
+
+    def each(x: Tensor) -> Tensor:
+        return torch.stack([masked(x)[:, : n + 1].logsumexp(1) for n in range(2, 150, 7)], 1)
+
+    at_once, one_by_one = (
+        DeepExplainer(Function(model), r).attribute(x).values
+        for model in (lambda x: masked(x).logcumsumexp(1)[:, 2::7], each)
+    )
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-11, atol=1e-13)
+
+
+def test_2_000_cumulative_sums_of_exponentials_take_no_matrix_a_sample() -> None:
+    """A pass over 40 baselines would take 40 matrices of 2,000 x 2,000."""
+    explainer = Explainer(Function(lambda x: x.logcumsumexp(1)[:, -1]), max_memory=50 << 20)
+    x, r = torch.randn(1, 2000), torch.randn(40, 2000)
+    explainer.attribute(x, baselines=r[:2])
+    began = time.process_time()
+    explainer.attribute(x, baselines=r)
+    assert time.process_time() - began < 10
+
+
+EXPERTS, HALVES = torch.randn(3, 8, 8), torch.tensor([4, 8], dtype=torch.int32)
+#: Products of groups of eight rows, and the same one by one.
+GROUPS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "rows": (
+        lambda h: F.grouped_mm(h, EXPERTS, offs=torch.tensor([2, 2, 8], dtype=torch.int32), out_dtype=h.dtype),
+        lambda h: torch.cat([h[:2] @ EXPERTS[0], h[2:] @ EXPERTS[2]]),
+    ),
+    "rows but the last ones": (
+        lambda h: F.grouped_mm(h, EXPERTS, offs=torch.tensor([2, 2, 6], dtype=torch.int32))[:6],
+        lambda h: torch.cat([h[:2] @ EXPERTS[0], h[2:6] @ EXPERTS[2]]),
+    ),
+    "columns": (
+        lambda h: F.grouped_mm(h.view(2, 4, 8), h.sin(), offs=HALVES),
+        lambda h: torch.cat([h[:4] @ h.sin()[:, :4], h[4:] @ h.sin()[:, 4:]], 1),
+    ),
+    "what is summed over": (
+        lambda h: F.grouped_mm(h, h.sin(), offs=HALVES).sum(0),
+        lambda h: h @ h.sin(),
+    ),
+    "matrices": (lambda h: F.grouped_mm(h.view(2, 4, 8), EXPERTS[:2]), lambda h: h.view(2, 4, 8) @ EXPERTS[:2]),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_products_of_groups(name: str) -> None:
+    grouped, one_by_one = (
+        lambda x, op=op: torch.stack([op(rows.tanh()).square().sum() for rows in x]) for op in GROUPS[name]
+    )
+    generator = torch.Generator().manual_seed(0)
+    x, r = (torch.randn(n, 8, 8, generator=generator) for n in (2, 3))
+    found, expected = (DeepExplainer(Function(model), r).attribute(x) for model in (grouped, one_by_one))
+    torch.testing.assert_close(found.output, expected.output)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-5)

@@ -23,6 +23,7 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "three dimensions": lambda x: F.max_pool3d(x.unflatten(2, (3, 1)), (2, 1, 3), stride=1),
     "adaptive": lambda x: F.adaptive_max_pool2d(x, (2, 3)),
     "amax": lambda x: x.amax((2, 3)),
+    "cummax": lambda x: x.cummax(2).values,
     "maximum": lambda x: torch.maximum(x[..., :2], x[..., 2:]),
 }
 

@@ -5,6 +5,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .sample import Sample, at, batch_first, const, mask, real, written
 
@@ -25,7 +26,25 @@ def _index(x: Tensor, *places: int) -> Tensor:
     return at(*places).expand(x.shape[0], len(places))
 
 
+def _pads() -> dict[str, Sample]:
+    shapes = {1: (2, 4), 2: (2, 3, 4), 3: (1, 3, 2, 3)}
+    return {
+        f"{kind}_pad{dims}d": Sample(
+            shape, lambda x, kind=kind, n=dims: getattr(aten, f"{kind}_pad{n}d")(x, [1, 0] * n)
+        )
+        for kind in ("reflection", "replication")
+        for dims, shape in shapes.items()
+    }
+
+
 DECOMPOSED = {
+    **_pads(),
+    "pad_sequence": Sample(
+        (3, 2), lambda x: torch.stack([pad_sequence([row[:1], row], True, 0.5, padding_side="left") for row in x])
+    ),
+    "combinations": Sample((4,), lambda x: torch.stack([torch.combinations(row, 2) for row in x])),
+    "cartesian_prod": Sample((4,), lambda x: torch.stack([torch.cartesian_prod(row[:2], row[1:]) for row in x])),
+    "native_channel_shuffle": Sample((4, 3), lambda x: aten.native_channel_shuffle(x.unsqueeze(-1), 2)),
     "addmm": Sample((4,), lambda x: torch.addmm(const(3), x, const(4, 3), beta=2, alpha=0.5)),
     "addmv": Sample((4,), lambda x: torch.addmv(x[:, 0], x, const(4))),
     "addr": Sample((4,), lambda x: torch.addr(const(1, 3), x[:, 0], const(3), beta=2)),

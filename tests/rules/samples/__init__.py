@@ -5,11 +5,11 @@ from rules import linear_samples
 from deepshap_ext.rules.linear import FACTORS
 from deepshap_ext.rules.registry import DECOMPOSITIONS, RULES
 
-from . import elementwise, losses, matrices, maxima, norms, order, products, recurrent, softmax, special
+from . import elementwise, losses, matrices, maxima, norms, order, products, recurrent, sampling, softmax, special
 from .sample import Sample, linear
 
 SAMPLES: dict[str, Sample] = {}
-for _family in (elementwise, special, softmax, norms, products, matrices, maxima, order, recurrent, losses):
+for _family in (elementwise, special, softmax, norms, products, matrices, maxima, order, sampling, recurrent, losses):
     SAMPLES |= _family.samples()
 for _name, _sample in linear_samples.SAMPLES.items():
     # A product with a constant is not taken apart.

@@ -12,7 +12,7 @@ from reference.units import elementwise as rescaled
 from rules.linear_samples import const
 from torch import Tensor
 
-from .sample import Sample, positive, wide
+from .sample import Sample, by_sample, positive, wide
 
 
 def samples() -> dict[str, Sample]:
@@ -63,6 +63,12 @@ def samples() -> dict[str, Sample]:
             "pow": sample(lambda x: x**3, "pow", 3.0),
             "pow: root": sample(lambda x: x**0.3, "pow", 0.3),
             "pow: square": sample(lambda x: x**2, "square"),
+            "linalg_vander": Sample(
+                (3,), lambda x: torch.linalg.vander(x), lambda a: [p**n for p in a for n in range(3)]
+            ),
+            "vander": Sample(
+                (3,), by_sample(lambda x: torch.vander(x, 3)), lambda a: [p**n for p in a for n in (2, 1, 0)]
+            ),
             "float_power": sample(lambda x: torch.float_power(x, 1.5), "pow", 1.5),
         }
     )

@@ -70,11 +70,17 @@ def samples() -> dict[str, Sample]:
     def of_all(choose: Callable[..., Any]) -> Callable[..., np.ndarray]:
         return lambda a, shapley=False: one(choose(a, shapley))
 
+    def running(choose: Callable[..., Any]) -> Callable[..., list[Any]]:
+        return lambda a, shapley=False: [choose(a[: n + 1], shapley) for n in range(len(a))]
+
     found = {**_pools(1), **_pools(2), **_pools(3), **_fractional_pools()}
+    found |= with_both("running_maxima", (5,), lambda x: x.cummax(1), running(slow.largest), 0.6)
     for name, choose in (("max", slow.largest), ("min", slow.smallest)):
         function, reduced = getattr(torch, name), getattr(torch, f"a{name}")
         found |= with_both(name, (5,), lambda x, f=function: f(x, 1, True), of_all(choose), 0.6)
         found |= with_both(f"a{name}", (5,), lambda x, f=reduced: f(x, 1, True), of_all(choose), 0.6)
+        cumulative = getattr(torch, f"cum{name}")
+        found |= with_both(f"cum{name}", (5,), lambda x, f=cumulative: f(x, 1), running(choose), 0.6)
         found[f"{name}: of two"] = of_two(function, exactly(choose))
         found[f"{name}imum"] = of_two(getattr(torch, f"{name}imum"), exactly(choose))
         found[f"f{name}"] = of_two(getattr(torch, f"f{name}"), exactly(choose))

@@ -64,6 +64,7 @@ def samples() -> dict[str, Sample]:
                 (6,), lambda x: torch.native_layer_norm(x, (6,), weight, bias, 1e-5)[0], layer_norm, 0.1
             ),
             "rms_norm": Sample((6,), lambda x: F.rms_norm(x, (6,), weight, 1e-6), rms_norm, 0.07),
+            "_fused_rms_norm": Sample((6,), lambda x: aten._fused_rms_norm(x, [6], weight, 1e-6)[0], rms_norm, 0.07),
             "mul: with an rsqrt": Sample(
                 (6,), by_hand, lambda a: slow.rsqrt_product(a, (a**2).sum() * (1 / 6) + 1e-6), 0.07
             ),

@@ -20,9 +20,6 @@ def samples() -> dict[str, Sample]:
     def ordered(a: np.ndarray) -> np.ndarray:
         return a[np.argsort([unit.x for unit in a])]
 
-    def running(choose: Callable[..., int]) -> Callable[[np.ndarray], list[Any]]:
-        return lambda a: [a[choose(range(n + 1), key=lambda i: a[i].x)] for n in range(len(a))]
-
     def selected(op: Callable[[Tensor], Any], slowly: Callable[[np.ndarray], Any]) -> Sample:
         return Sample((5,), op, slowly, draw=alike)
 
@@ -40,8 +37,6 @@ def samples() -> dict[str, Sample]:
             "nanquantile": selected(lambda x: x.nanquantile(0.3, 1, True), lambda a: one(ordered(a)[1:3] @ [0.8, 0.2])),
             "nanmedian": selected(lambda x: x.nanmedian(1, True), lambda a: ordered(a)[2:3]),
             "mode": selected(lambda x: x.mode(1, True), lambda a: ordered(a)[:1]),
-            "cummax": selected(lambda x: x.cummax(1), running(max)),
-            "cummin": selected(lambda x: x.cummin(1), running(min)),
             "frac": selected(torch.frac, lambda a: [unit - int(unit.x) for unit in a]),
             "fmod": selected(lambda x: torch.fmod(-x, 2), lambda a: [-unit + 2 * int(unit.x / 2) for unit in a]),
             "remainder": selected(lambda x: x.remainder(2), lambda a: [unit - 2 * int(unit.x / 2) for unit in a]),

@@ -74,6 +74,15 @@ def samples() -> dict[str, Sample]:
         heads = x.unsqueeze(1)
         return flex_attention(heads, heads, heads, score_mod=causal)
 
+    def of_groups(op: Callable[..., Tensor]) -> Sample:
+        """Of the first row and of the two others, which torch multiplies in single precision: exact for numbers of few bits."""
+        weights, ends = torch.arange(32.0).view(2, 4, 4), torch.tensor([1, 3], dtype=torch.int32)
+
+        def each(x: Tensor) -> Tensor:
+            return torch.stack([op(row, weights, offs=ends) for row in x.float()]).double()
+
+        return linear((3, 4), each)._replace(draw=lambda x, r: ((x * 8).round() / 8, (r * 8).round() / 8))
+
     def sums(a: np.ndarray) -> np.ndarray:
         return np.array([slow.product(a[: n + 1]) for n in range(len(a))], dtype=object)
 
@@ -168,6 +177,7 @@ def samples() -> dict[str, Sample]:
                 positive,
             ),
             "lerp": Sample((3, 2), lambda x: torch.lerp(*x.unbind(1)), lambda a: a[0] + a[2] * (a[1] - a[0])),
+            "_grouped_mm": of_groups(torch.nn.functional.grouped_mm),
             "prod": Sample((5,), lambda x: x.prod(1, keepdim=True), lambda a: one(slow.product(a))),
             "prod: of two dimensions": Sample(
                 (3, 2), lambda x: x.prod(1), lambda a: [slow.product(column) for column in a.T]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reference import rules as slow
 from rules.samples.sample import (
     Sample,
+    aten,
     wide,
 )
 
@@ -29,6 +30,7 @@ def samples() -> dict[str, Sample]:
             "softmax: of an inner dimension": Sample(
                 (3, 2), lambda x: x.softmax(1), lambda a: slow.by_rows(slow.softmax, a.T).T, 0.1
             ),
+            "_safe_softmax": Sample(shape, lambda x: aten._safe_softmax(x, 1), slow.softmax, 0.05),
             "log_softmax": Sample(shape, lambda x: x.log_softmax(1), slow.log_softmax, 0.04),
             "logcumsumexp": Sample(
                 (4,), lambda x: x.logcumsumexp(1), lambda a: [slow.logsumexp(a[: n + 1])[0] for n in range(4)], 0.03
