@@ -357,6 +357,17 @@ def test_custom_functions_are_given_tuples_of_a_single_tensor() -> None:
     assert found.shape == (3, 2)
 
 
+@pytest.mark.parametrize("name", ["NeuronDeepLift", "NeuronDeepLiftShap"])
+@pytest.mark.parametrize("layer", ["middle", "branches"])
+def test_a_selector_may_return_one_number_for_all_that_it_is_given(name: str, layer: str) -> None:
+    def total(neurons: Any) -> Tensor:
+        return sum(one[:, 1:4].sum() for one in (neurons if isinstance(neurons, tuple) else (neurons,)))
+
+    given = (X, Y), total, baselines_for(name)
+    found = getattr(ours, name)(NET, getattr(NET, layer)).attribute(*given)
+    assert_same(found, captums(name, NET, getattr(NET, layer))(*given))
+
+
 def test_what_is_behind_a_neuron_does_not_matter() -> None:
     model = nn.Sequential(NET.one, nn.Tanh(), Called(lambda x: torch.polygamma(2, x + x.mean(0))))
     found = ours.NeuronDeepLift(model, model[1]).attribute(X, 2, OWN[0])
@@ -501,6 +512,11 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
         "NeuronDeepLiftShap",
         {"neuron_selector": lambda layer: layer},
         r"select one number a row, got numbers of shape \[6\]",
+    ),
+    "outputs": (
+        "DeepLift",
+        {"target": torch.tensor([[0], [1], [2], [0]])},
+        r"target must be one output for all samples, or one a sample, \[N\], got .*shape \[4, 1\]",
     ),
     "rows": (
         "NeuronDeepLift",

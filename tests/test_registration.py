@@ -15,7 +15,7 @@ from models import Function
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from deepshap_ext import Application, DeepExplainer, UnsupportedOperationError, register_rule
+from deepshap_ext import Application, DeepExplainer, Explainer, UnsupportedOperationError, register_rule
 
 X, BACKGROUND = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n)).double() for n in (3, 4))
 
@@ -255,6 +255,18 @@ def test_a_rule_that_returns_something_else_is_named() -> None:
         ),
     ):
         explainer_of(plain)
+
+
+def test_an_error_of_a_rules_own_multipliers_is_raised_as_it_is() -> None:
+    def fails(grad: Tensor, sides: Any) -> list[Tensor]:
+        raise KeyError("mine")
+
+    def rule(context: Any, module: nn.Module, x: Tensor) -> Application:
+        return Application([x], lambda x: (x**3, [x]), fails)
+
+    explainer = Explainer(nn.Sequential(nn.Linear(4, 3), nn.SiLU(), nn.Linear(3, 1)), rules={nn.SiLU: rule})
+    with pytest.raises(KeyError, match="mine"):
+        explainer.attribute(torch.randn(2, 4), 0, baselines=torch.randn(3, 4))
 
 
 def test_a_functions_apply_stands_for_the_function() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,12 @@ def explained_output(target: Any) -> Any:
     """The explainer's target: None is the only output that there is, and a tensor of one integer holds for all samples."""
     if target is None:
         return only_output("target must be an index into outputs of shape {}, got None")
-    return target.reshape(()) if isinstance(target, Tensor) and target.numel() == 1 else target
+    if isinstance(target, Tensor) and target.numel() == 1:
+        return target.reshape(())
+    several = isinstance(target, (Tensor, np.ndarray)) and target.ndim > 1
+    if several or (isinstance(target, list) and any(isinstance(one, list) for one in target)):
+        raise AssertionError(f"target must be one output for all samples, or one a sample, [N], got {shown(target)}")
+    return target
 
 
 def only_output(message: str) -> Callable[[Tensor], Tensor]:

@@ -69,6 +69,26 @@ def summed(index: tuple[Any, ...]) -> Callable[[Any], Tensor]:
     return lambda layer: _indexed(one_tensor(layer), index).flatten(1).sum(1)
 
 
+def of_rows(selector: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """From a layer's tensor, or tuple of tensors, to the number ``[rows]`` that the user's function selects of each row.
+
+    A function that gives one number for whatever it is given, such as the sum of all neurons, is called row by row.
+    """
+
+    def select(layer: Any) -> Any:
+        found = selector(layer)
+        parts = layer if isinstance(layer, tuple) else (layer,)
+        rows = len(parts[0])
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            return found
+        if rows == 1:
+            return found.reshape(1)
+        each = [tuple(part[row : row + 1] for part in parts) for row in range(rows)]
+        return torch.stack([selector(one if isinstance(layer, tuple) else one[0]).reshape(()) for one in each])
+
+    return select
+
+
 def one_tensor(layer: Any) -> Tensor:
     """A layer's tensor, which must be its only one."""
     if not isinstance(layer, Tensor):
