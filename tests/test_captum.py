@@ -513,6 +513,10 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"neuron_selector": lambda layer: layer},
         r"select one number a row, got numbers of shape \[6\]",
     ),
+    "no inputs": ("DeepLift", {"inputs": ()}, r"inputs must be a tensor or a tuple of tensors, got \(\)"),
+    "a number": ("DeepLift", {"inputs": torch.tensor(1.0)}, r"inputs must have shape \[N, \.\.\.\], got a single"),
+    "whether": ("DeepLift", {"return_convergence_delta": "no"}, "return_convergence_delta must be True or False, got"),
+    "which side": ("NeuronDeepLift", {"attribute_to_neuron_input": 1}, "attribute_to_neuron_input must be True or"),
     "outputs": (
         "DeepLift",
         {"target": torch.tensor([[0], [1], [2], [0]])},
@@ -537,6 +541,11 @@ def test_wrong_arguments_are_assertion_errors(name: str, wrong: dict[str, Any], 
 def test_an_index_needs_a_layer_of_one_tensor() -> None:
     with pytest.raises(AssertionError, match="neuron_selector must be a function for a layer of 2 tensors, got"):
         ours.NeuronDeepLift(NET, NET.branches).attribute((X, Y), 0)
+
+
+def test_a_layer_is_one_module() -> None:
+    with pytest.raises(AssertionError, match=r"layer must be a module of the model, or its name, got \[ReLU\(\)\]"):
+        ours.LayerDeepLift(NET, [NET.relu])
 
 
 def test_nothing_is_computed_as_a_future() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import shown
+from ..arguments import flag, shown
 from ..errors import ExplanationError
 
 #: How messages of the explainer about an argument begin, once X is called inputs, and how they begin with captum's names.
@@ -23,6 +23,8 @@ _WORDS = {
     "args": "additional_forward_args",
     "multipliers must be False": "multiply_by_inputs must be True",
     "combine": "custom_attribution_func",
+    "return_convergence_delta": "return_convergence_delta",
+    "attribute_to": "attribute_to",
 }
 
 
@@ -49,12 +51,22 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def asked(name: str, value: Any) -> bool:
+    """The argument ``name``, True or False."""
+    with raised_as_in_captum():
+        flag(name, value)
+    return bool(value)
+
+
 def tensors(name: str, value: Any) -> tuple[Tensor, ...]:
     """The tensor, or tuple of tensors, that the argument ``name`` is."""
-    for one in as_tuple(value):
+    found = as_tuple(value)
+    for one in found or ((),):
         if not isinstance(one, Tensor):
             raise AssertionError(f"{name} must be a tensor or a tuple of tensors, got {shown(one)}")
-    return as_tuple(value)
+        if one.dim() == 0:
+            raise AssertionError(f"{name} must have shape [N, ...], got a single number")
+    return found
 
 
 def each_samples_own(baselines: Any, inputs: Sequence[Tensor]) -> list[Tensor]:

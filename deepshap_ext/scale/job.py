@@ -14,8 +14,10 @@ from ..additivity import Check, numbered_from
 from ..arguments import is_integer, shown, size_or_none
 from ..attribution import Attribution
 from ..capture.dependence import tensors_in
+from ..dial import check_passes
 from ..errors import ExplanationError
 from ..explainer import Explainer
+from ..keywords import check_is_tuple, check_names
 from ..rules.registry import registered
 from ..shap import DeepExplainer
 from .backgrounds import Background
@@ -70,10 +72,13 @@ class Job:
             raise TypeError(
                 "baselines must be given for an Explainer: only a DeepExplainer has a background of its own"
             )
+        check_is_tuple(args)
+        check_names("sample_kwargs", sample_kwargs)
+        check_passes(options.get("passes", 1))
         self.explainer = explainer
         self.keep = Keep() if keep is None else keep
         self.inputs = Source("X", X)
-        self._seed = seed
+        self._seed = int(seed)
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
         self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
         self._check_players(options.get("players"))
@@ -229,7 +234,9 @@ def _targets(target: Any) -> str:
 
 
 def _named(value: Any) -> Any:
-    """A simple value itself, else what it is called and its fingerprint."""
+    """A simple value itself, also numpy's or a tensor's; else what it is called and its fingerprint."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if isinstance(value, tuple) and all(map(is_integer, value)):

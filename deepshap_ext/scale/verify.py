@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..arguments import flag
 from .store import Store
 
 
@@ -17,6 +18,7 @@ def verify(store: str | os.PathLike[str], *, forget: bool = False) -> list[str]:
     Raises:
         StoreError: there is no store.
     """
+    flag("forget", forget)
     found = Store(store)
     missing = set(found.missing())
     lines = []
