@@ -130,6 +130,8 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         _create(place, job, described, shard_size)
     store = Store(place)
+    if lost := next(iter(store.undescribed().values()), None):
+        raise StoreError(f"{place}: {lost}: verify({str(place)!r}, forget=True)")
     job.limit_memory(store.made["max_memory"])
     theirs = store.made["job"]
     differences = [name for name in described if described[name] != theirs.get(name)]

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -368,6 +369,30 @@ def test_numpys_integers_are_integers(tmp_path: Path) -> None:
     explain_to(tmp_path / "store", Explainer(network()), X, baselines=BASELINES, **numbers)
     assert Store(tmp_path / "store").shard_size == 9
     explain_to(tmp_path / "store", Explainer(network()), X, 1, baselines=BASELINES, shard_size=9, seed=3, passes=2)
+
+
+@pytest.mark.parametrize("lost", ["values", "values/zarr.json", "checksums", "output/zarr.json"])
+def test_an_array_that_lost_its_description_gets_it_back(tmp_path: Path, lost: str) -> None:
+    store, given = tmp_path / "store", {"X": X, "target": 1, "baselines": BASELINES, "shard_size": 9}
+    whole = explain_to(store, Explainer(network()), **given)["values"][:]
+    if (store / lost).is_dir():
+        shutil.rmtree(store / lost)
+    else:
+        (store / lost).write_text("{")
+    name = f"{lost.partition('/')[0]}/zarr.json"
+    with pytest.raises(StoreError, match=rf"{name} is (missing|corrupt): verify\(.*, forget=True\)"):
+        explain_to(store, Explainer(network()), **given)
+    assert verify(store)[0] in (f"{name} is missing", f"{name} is corrupt")
+    verify(store, forget=True)
+    assert verify(store) == []
+    np.testing.assert_array_equal(explain_to(store, Explainer(network()), **given)["values"][:], whole)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"attributes": {"deepshap_ext": {"format": 1}}}'])
+def test_a_group_that_says_too_little_is_no_store(tmp_path: Path, text: str) -> None:
+    (tmp_path / "zarr.json").write_text(text)
+    with pytest.raises(StoreError, match="is no store of attributions"):
+        Store(tmp_path)
 
 
 def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:
