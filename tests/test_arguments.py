@@ -191,7 +191,7 @@ def test_inside_a_transform_of_torch_func() -> None:
         return explainer.attribute(x[None], target=0).values.sum()
 
     for transform in (torch.func.vmap, torch.func.grad):
-        with pytest.raises(TypeError, match="X must be a plain tensor, got one inside a transform of torch.func"):
+        with pytest.raises(TypeError, match=r"X must be a plain tensor, got one inside a transform of torch\.func"):
             transform(summed)(BACKGROUND if transform is torch.func.vmap else BACKGROUND[0])
 
 
