@@ -582,6 +582,19 @@ def test_what_the_model_does_wrong_is_raised(function: Any, error: type[Exceptio
     assert type(raised.value) is error
 
 
+def test_advice_is_about_captums_classes() -> None:
+    with pytest.raises(
+        UnsupportedOperationError, match=r"explain a layer behind it with LayerDeepLift\(model, layer\)"
+    ):
+        ours.DeepLift(Called(lambda x: torch.polygamma(2, x))).attribute(X, target=0)
+    model, tokens = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 1)), torch.tensor([[1, 2]])
+    with pytest.raises(ExplanationError, match="explain what it returns with attribute_to_layer_input=False"):
+        ours.LayerDeepLift(model, model[0]).attribute(tokens, attribute_to_layer_input=True)
+    with pytest.raises(AssertionError, match=r"looks them up returns, with LayerDeepLift\(model, layer\)"):
+        ours.DeepLift(model, multiply_by_inputs=False).attribute(tokens)
+    assert ours.LayerDeepLift(model, model[0]).attribute(tokens).shape == (1, 2, 4)
+
+
 def test_values_that_do_not_add_up_are_a_warning() -> None:
     explainer = ours.DeepLift(Called(lambda x: torch.polygamma(2, x + 9)), on_unsupported="gradient")
     with pytest.warns(UserWarning, match="polygamma"), pytest.warns(UserWarning, match="attributions do not add up"):

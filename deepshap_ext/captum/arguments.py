@@ -26,6 +26,12 @@ _WORDS = {
     "return_convergence_delta": "return_convergence_delta",
     "attribute_to": "attribute_to",
 }
+#: What messages of the explainer advise, and what that is with captum's classes.
+_ADVICE = {
+    "(model, layer) with at='output'": "with LayerDeepLift(model, layer)",
+    "with at='output'": "with attribute_to_layer_input=False",
+    "with (model, layer)": "with LayerDeepLift(model, layer)",
+}
 
 
 @contextmanager
@@ -37,6 +43,8 @@ def raised_as_in_captum() -> Iterator[None]:
         if isinstance(error.__cause__, AssertionError):
             raise error.__cause__ from None
         message = re.sub(r"\bX\b", "inputs", str(error)).replace("inputs's", "inputs'")
+        for ours, theirs in _ADVICE.items():
+            message = message.replace(ours, theirs)
         if isinstance(error, ExplanationError):
             error.args = (message,)
             raise
