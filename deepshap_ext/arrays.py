@@ -145,6 +145,8 @@ def _advice(label: str, value: Any) -> str:
         )
     if type(value).__name__ == "DenseData":
         return f": pass its centres, {label}.data, and its weights as weights"
+    if type(value).__module__.startswith("shap.") and isinstance(getattr(value, "data", None), np.ndarray):
+        return f": pass {label}.data"
     if isinstance(value, torch.utils.data.DataLoader):
         return ": pass its samples as one tensor, torch.cat of its batches' inputs"
     if isinstance(value, torch.utils.data.Dataset):

@@ -93,6 +93,10 @@ def test_columns_are_those_of_the_background() -> None:
         ValueError, match=r"^X must have the background's columns in its order, \['a', .* got \['f', 'e'"
     ):
         explainer.shap_values(FRAME[FRAME.columns[::-1]])
+    with pytest.raises(ValueError, match=r"pass X\[list\(background\.columns\)\]$"):
+        explainer.shap_values(FRAME[FRAME.columns[::-1]])
+    with pytest.raises(ValueError, match=r"got \['A', 'b', 'c', 'd', 'e', 'f'\]$"):
+        explainer.shap_values(FRAME.rename(columns={"a": "A"}))
 
 
 @pytest.mark.parametrize("explainer", [Explainer(net()), DeepExplainer(net(), FRAME), DeepExplainer(net(), BACKGROUND)])
@@ -113,6 +117,16 @@ def test_centres_of_an_array_have_no_columns(shap: ModuleType) -> None:
     assert explainer(X).feature_names is None
     with pytest.raises(TypeError, match=r"^data\[1\] must be .* got DenseData: pass its centres, data\[1\]\.data, and"):
         DeepExplainer(net(), [BACKGROUND, shap.kmeans(BACKGROUND.numpy(), 2)])
+
+
+def test_shaps_maskers_and_explanations_hold_an_array(shap: ModuleType) -> None:
+    for value in (
+        shap.maskers.Independent(BACKGROUND.numpy()),
+        shap.Explanation(BACKGROUND.numpy(), data=BACKGROUND.numpy()),
+    ):
+        with pytest.raises(TypeError, match=r"got (Independent|Explanation): pass data\.data$"):
+            DeepExplainer(net(), value)
+        assert DeepExplainer(net(), value.data).shap_values(X).shape == (2, 6, 3)
 
 
 def test_an_explanation_keeps_the_names_of_columns(shap: ModuleType) -> None:
