@@ -189,7 +189,8 @@ def _without_detours(graph: Graph) -> None:
     A clone that is a result stays: results must not share memory with what the function is given.
     """
     for node, operation in _operations(graph):
-        if operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
+        same = operation is _aten.expand.default and node.meta["val"].shape == _source(node).meta["val"].shape
+        if same or operation in (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default):
             node.replace_all_uses_with(_source(node))
     results = set(graph.output_node().all_input_nodes)
     for node, operation in _operations(graph):
@@ -205,10 +206,10 @@ def _collapse(graph: Graph) -> None:
     Nothing is written in place, so nothing depends on which tensors share memory.
     """
     for node, operation in _operations(graph):
-        if operation not in _RESHAPING or not _is_contiguous(node):
+        if operation not in RESHAPING or not _is_contiguous(node):
             continue
         source = _source(node)
-        while source.target in _RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
+        while source.target in RESHAPING and _is_contiguous(source) and _is_contiguous(_source(source)):
             source = _source(source)
         if not _is_contiguous(source):
             continue
@@ -229,7 +230,7 @@ def _is_contiguous(node: Node) -> bool:
 
 
 #: Views that keep the order of the elements in memory wherever both the operand and the result are contiguous.
-_RESHAPING = frozenset(
+RESHAPING = frozenset(
     (
         *(_aten.view.default, _aten._unsafe_view.default, _aten.unsqueeze.default),
         *(_aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims),

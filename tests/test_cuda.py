@@ -66,11 +66,52 @@ class Dilated(nn.Module):
         return self.head(x.mean(2))
 
 
+class Branches(nn.Module):
+    """Convolutions of planes, two of which read the same tensor, as in a residual network; some of each channel by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(1, 6, 3), nn.Linear(12, 2)
+        self.each, self.wider, self.beside = nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 12, 1), nn.Conv2d(6, 12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = F.relu(self.wider(F.relu6(self.each(x))) + self.beside(x))
+        return self.head(x.mean((2, 3)))
+
+
+class Volumes(nn.Module):
+    """Convolutions of three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv3d(1, 4, 3), nn.Conv3d(4, 4, (1, 1, 2)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x.unflatten(2, (3, 3))))
+        return self.head(F.relu(self.second(x)).mean((2, 3, 4)))
+
+
+class Grouped(nn.Module):
+    """Convolutions of groups of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        return self.head(F.relu(self.second(x) + x[:, :, 1:-1, 1:-1]).mean((2, 3)))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "functions": (FunctionNet, (1, 9, 9)),
     "pooled": (Pooled, (1, 9, 9)),
     "recurrent": (Recurrent, (5, 3)),
     "dilated": (Dilated, (4, 24)),
+    "branches": (Branches, (1, 9, 9)),
+    "volumes": (Volumes, (1, 9, 9)),
+    "grouped": (Grouped, (1, 9, 9)),
 }
 
 
@@ -296,7 +337,7 @@ def test_replayed_values_are_the_eager_ones(device: str, name: str, own: bool, m
     assert len(replays) > len(set(replays)) >= 3
 
 
-@pytest.mark.parametrize("name", ["pooled", "dilated"])
+@pytest.mark.parametrize("name", ["pooled", "dilated", "branches", "volumes", "grouped"])
 @on_gpu
 def test_compiled_values_are_the_eager_ones(device: str, name: str) -> None:
     with warnings.catch_warnings():

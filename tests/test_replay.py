@@ -432,7 +432,7 @@ def test_it_takes_no_more_memory_than_eagerly() -> None:
     peaks = {}
     for how in (False, "replay"):
         explainer = Explainer(model, compile=how)
-        for _ in range(2):
+        for _ in range(3):
             with MemoryMeter() as meter:
                 explainer.attribute(x, 0, baselines=r)
         peaks[how] = meter.peak
@@ -517,6 +517,13 @@ def test_multipliers_in_operations_of_torch(
     found = rescaled(grad, x, r, rows, function, parameters, outer, batch, pairing)
     assert found.dtype == dtype
     torch.testing.assert_close(found, expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    if pairing == "aligned":
+        return
+    grad = torch.randn(2 * baselines, *x.shape).to(dtype)
+    each = torch.arange(baselines).repeat_interleave(2)
+    expected = ops.rescale(grad, x, r, each, function, parameters, outer, batch, pairing)
+    found = rescaled(grad, x, r, 2, function, parameters, outer, batch, pairing)
+    torch.testing.assert_close(found, expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
 
 def test_compiled() -> None:
@@ -531,6 +538,32 @@ def test_compiled() -> None:
     torch.testing.assert_close(found.values, Explainer(model).attribute(x, baselines=r).values)
     # torch.compile marks the tensors of what it compiles.
     assert not any(vars(tensor) for tensor in model.parameters())
+
+
+class Scores(nn.Module):
+    """Attention of more positions than features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.head = nn.Linear(2, 6), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.into(x).chunk(3, -1)
+        weights = (q @ k.transpose(1, 2) / 2**0.5).softmax(-1)
+        itself = (weights * 3) @ (weights * 3)
+        return self.head((weights @ v + itself @ v).flatten(1))
+
+
+@pytest.mark.parametrize("name", [*MODELS, "scores"])
+def test_the_graphs_that_are_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, sample = {**MODELS, "scores": (lambda: spread(Scores()), lambda n: torch.randn(n, 8, 2))}[name]
+    model = build()
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    eager, replayed = Explainer(model), Explainer(model, compile=True)
+    for _ in range(2):
+        x, r = sample(4), sample(5)
+        for target in (1, None):
+            same(eager.attribute(x, target, baselines=r), replayed.attribute(x, target, baselines=r))
 
 
 def test_what_does_not_compile_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

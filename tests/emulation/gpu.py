@@ -7,7 +7,6 @@ import ctypes
 import os
 import sys
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 assert "torch" not in sys.modules, "the emulated device must be loaded before torch"
@@ -72,8 +71,16 @@ torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Recording  # type: ignore[assign
 torch.cuda.graph_pool_handle = lambda: (0, 0)
 torch.cuda.default_generators = (torch.default_generator,)
 torch._C._cuda_getDevice = torch.cuda.current_device  # type: ignore[attr-defined]
-# Inductor would make kernels for a real GPU; this backend runs the same graphs by torch's operations.
-torch.compile = partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
+compile_with = torch.compile
+
+
+def by_operations(graph: Any, *, options: Any = None, **settings: Any) -> Any:
+    """In place of ``torch.compile``: Inductor, whose ``options`` these are, would make kernels for a real GPU; this backend runs the same
+    graphs by torch's operations."""
+    return compile_with(graph, backend="aot_eager", **settings)
+
+
+torch.compile = by_operations  # type: ignore[assignment]
 torch.backends.cudnn.is_acceptable = lambda _: False
 
 
@@ -88,8 +95,10 @@ torch.UntypedStorage.clone = clone_storage  # type: ignore[method-assign]
 
 
 def depthwise(x: Tensor, weight: Tensor, size: Any, bias: Tensor | None, *geometry: Any) -> Tensor:
-    x_, weight_, bias_ = (None if one is None else one.cpu() for one in (x, weight, bias))
-    return torch.nn.functional.conv2d(x_, weight_, bias_, *geometry, groups=x.shape[1]).to(x.device)  # type: ignore[arg-type]
+    weights = weight.chunk(x.shape[1])
+    biases = [None] * len(weights) if bias is None else bias.chunk(len(weights))
+    parts = zip(x.split(1, 1), weights, biases, strict=True)
+    return torch.cat([torch.nn.functional.conv2d(*part, *geometry) for part in parts], 1)
 
 
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, b_x: Any = None, b_h: Any = None) -> tuple[Tensor, Tensor, Tensor]:
