@@ -1,6 +1,7 @@
 """captum's classes: where captum is right the same values, in its forms; where it is wrong we add up."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 import warnings
@@ -355,6 +356,17 @@ def test_custom_functions_are_given_tuples_of_a_single_tensor() -> None:
 
     found = ours.DeepLiftShap(IMAGES).attribute(PIXELS, BLANKS, 0, custom_attribution_func=custom)
     assert found.shape == (3, 2)
+
+
+def second_neuron(layer: Tensor) -> Tensor:
+    return layer[:, 1]
+
+
+@pytest.mark.parametrize("selector", [2, (slice(1, 3),), second_neuron], ids=["index", "slice", "function"])
+def test_an_explainer_of_neurons_is_pickled(selector: Any) -> None:
+    explainer = ours.NeuronDeepLift(NET, NET.middle)
+    expected = explainer.attribute((X, Y), selector)
+    assert_same(pickle.loads(pickle.dumps(explainer)).attribute((X, Y), selector), expected)
 
 
 @pytest.mark.parametrize("name", ["NeuronDeepLift", "NeuronDeepLiftShap"])

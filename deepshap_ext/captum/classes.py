@@ -25,7 +25,7 @@ from .arguments import (
     tensors,
 )
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
-from .neuron import ONE_NUMBER, UpTo, of_rows, one_tensor, position, summed
+from .neuron import ONE_NUMBER, OfRows, Summed, UpTo, one_tensor, position
 
 Custom = Callable[..., tuple[Tensor, ...]] | None
 
@@ -329,7 +329,7 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
                 self._by_index[at] = Explainer(self._networks[at], output=one_tensor, **self._options)
             return self._by_index[at], position(index)
         if at not in self._by_selector or self._by_selector[at][0] != selector:
-            select = of_rows(selector) if callable(selector) else summed(index)
+            select = OfRows(selector) if callable(selector) else Summed(index)
             self._by_selector[at] = selector, Explainer(self._networks[at], output=select, **self._options)
         return self._by_selector[at][1], only_output(ONE_NUMBER)
 
