@@ -81,6 +81,16 @@ def test_refused_by_name(make: Callable[[], Any], error: type[Exception], messag
     assert str(raised.value).startswith("data")
 
 
+def test_targets_are_a_column() -> None:
+    explainer, frame = DeepExplainer(net(), FRAME), FRAME.assign(label=[2, 0, 1])
+    expected = explainer.attribute(FRAME, [2, 0, 1]).values
+    assert torch.equal(explainer.attribute(FRAME, frame.label).values, expected)
+    parts = [found.values for _, found in explainer.iterate(FRAME, frame.label.set_axis([7, 5, 3]), rows=2)]
+    torch.testing.assert_close(torch.cat(parts), expected)
+    with pytest.raises(TypeError, match="target must hold integers, got array of dtype float32"):
+        explainer.attribute(FRAME, frame.a)
+
+
 def test_a_frame_of_integers_for_a_model_of_numbers() -> None:
     model, frame = net(), pandas.DataFrame(np.arange(18).reshape(3, 6))
     expected = DeepExplainer(model, frame.astype(float)).shap_values(frame.astype(float))

@@ -80,6 +80,7 @@ class Job:
         self.inputs = Source("X", X)
         self._seed = int(seed)
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
+        target = target.to_numpy() if hasattr(target, "to_numpy") else target  # a column of a data frame
         self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
         self._check_players(options.get("players"))
         self._target_by_row = isinstance(target, list) or bool(leading(target))
@@ -115,9 +116,9 @@ class Job:
         if self._weights is not None:
             given["weights"] = self._weights
         if self._args:
-            given["args"] = [value.read(rows) if isinstance(value, Source) else value for value in self._args]
+            given["args"] = [_rows_of(value, rows) for value in self._args]
         if self._kwargs:
-            given["sample_kwargs"] = {name: value.read(rows) for name, value in self._kwargs.items()}
+            given["sample_kwargs"] = {name: _rows_of(value, rows) for name, value in self._kwargs.items()}
         given |= self.options
         target = self._target[rows] if self._target_by_row else self._target
         if self._target_by_row and not isinstance(target, (list, Tensor)):
@@ -242,6 +243,11 @@ def _named(value: Any) -> Any:
     if isinstance(value, tuple) and all(map(is_integer, value)):
         return str(value)
     return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
+
+
+def _rows_of(value: Any, rows: slice) -> Any:
+    """Some rows of a further argument; what has none as it is."""
+    return value.read(rows) if isinstance(value, Source) else value
 
 
 def _row_described(value: Any) -> Any:

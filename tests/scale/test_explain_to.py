@@ -350,6 +350,10 @@ def test_without_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"args": None}, "args must be a tuple of the model's arguments behind its inputs, got None"),
         ({"args": "ab"}, "args must be a tuple of the model's arguments behind its inputs, got 'ab'"),
         ({"sample_kwargs": [1]}, r"sample_kwargs must be a dict of the model's keyword arguments by name, got \[1\]"),
+        (
+            {"sample_kwargs": {"mask": [1]}},
+            r"sample_kwargs\['mask'\] must be a tensor or a numpy array, got \[1\]: pass",
+        ),
         ({"baselines": np.float64(0)}, "baselines must be a torch tensor or a numpy array, got float64"),
         ({"passes": "8"}, "passes must be a positive integer, got '8'"),
         ({"standard_error": "yes"}, "standard_error must be True or False, got 'yes'"),
