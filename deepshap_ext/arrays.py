@@ -67,6 +67,10 @@ def _from_tensor(label: str, tensor: Tensor) -> Tensor:
             f"{label} must be a plain tensor, got a {kind.__name__}, whose operations are its own: pass the tensor that it stands for, "
             f"such as full_tensor() of a DTensor or to_padded_tensor(0) of a nested one"
         )
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise TypeError(
+            f"{label} must be a plain tensor, got one inside a transform of torch.func (vmap, grad, jacrev): explain outside of it"
+        )
     if any(names := getattr(tensor, "names", ())):
         # torch before 2.13 has named tensors.
         raise TypeError(f"{label} must be a tensor without names, got {names}: pass {label}.rename(None)")
@@ -141,6 +145,8 @@ def _advice(label: str, value: Any) -> str:
         )
     if type(value).__name__ == "DenseData":
         return f": pass its centres, {label}.data, and its weights as weights"
+    if type(value).__module__.startswith("shap.") and isinstance(getattr(value, "data", None), np.ndarray):
+        return f": pass {label}.data"
     if isinstance(value, torch.utils.data.DataLoader):
         return ": pass its samples as one tensor, torch.cat of its batches' inputs"
     if isinstance(value, torch.utils.data.Dataset):

@@ -104,10 +104,7 @@ class Dial:
 
 def check_dial(passes: Any, players: Any, seed: Any, legs: Any, inputs: Sequence[Tensor], listed: bool) -> Dial:
     """The arguments ``passes``, ``players``, ``seed`` and ``legs``, checked; ``inputs`` are X, which was ``listed`` or a single tensor."""
-    if not is_integer(passes):
-        raise TypeError(f"passes must be a positive integer, got {shown(passes)}")
-    if passes < 1:
-        raise ValueError(f"passes must be a positive integer, got {passes}")
+    check_passes(passes)
     if not is_integer(seed):
         raise TypeError(f"seed must be an integer, got {shown(seed)}")
     if not -(2**63) <= seed < 2**63:
@@ -118,6 +115,14 @@ def check_dial(passes: Any, players: Any, seed: Any, legs: Any, inputs: Sequence
             f"legs must be None or from 2 to half of the passes, which an order and its reverse take, got {legs} for passes={passes}"
         )
     return Dial(int(passes), legs, int(seed), None if players is None else _labels(players, inputs, listed))
+
+
+def check_passes(passes: Any) -> None:
+    """Check the argument ``passes``."""
+    if not is_integer(passes):
+        raise TypeError(f"passes must be a positive integer, got {shown(passes)}")
+    if passes < 1:
+        raise ValueError(f"passes must be a positive integer, got {passes}")
 
 
 def _labels(players: Any, inputs: Sequence[Tensor], listed: bool) -> Tensor:

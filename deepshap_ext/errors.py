@@ -75,9 +75,10 @@ def integrate_instead(entry: str | None = None) -> str:
             "baselines that it treats alike there, not of padding"
         )
     module = "that module" if entry is None else entry.rpartition(" in ")[2].partition(" (")[0]
+    target = "the function of output=" if module == "the output selector" else f"type of {module}"
     return (
-        f"register_rule(type of {module}, 'integrate'), or of a module around it, explains the module as a whole by its mean gradient "
-        f"between them, whatever it decides inside"
+        f"register_rule({target}, 'integrate'), or of a module around it, explains the whole by its mean gradient between them, whatever "
+        f"it decides inside"
     )
 
 

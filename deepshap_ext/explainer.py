@@ -155,7 +155,7 @@ class Explainer:
                 Floating-point numbers are converted to the dtype of the model's parameters. Integers are codes where the model looks
                 them up, each with the value of what was looked up for it; where it does not run on integers they are numbers too.
             target: None for every output. An int for one output, a tuple of ints where outputs have several dimensions; last ones of size 1
-                may be left out. For one a sample, integers ``[N]`` as a list, an array or a tensor, or a list of ``N`` tuples. For ``K``
+                may be left out. For one a sample, integers ``[N]`` as a list, array, tensor or column, or a list of ``N`` tuples. For ``K``
                 a sample integers ``[N, K]``, with values ``[N, *features, K]``. Negative ones count from the end. Or a function from some
                 samples' outputs ``[n, *outputs]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs:
                 ``lambda outputs: outputs.argmax(1)`` explains the predicted class.

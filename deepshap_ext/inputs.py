@@ -149,9 +149,10 @@ def check_columns(other: str, given: Sequence[Given], others: Columns) -> None:
     """Check that data frames have the columns ``others`` of the argument ``other``, in its order, where that was a data frame too."""
     for one, columns in zip(given, others, strict=True):
         if one.columns is not None and columns is not None and one.columns != columns:
+            reordered = f": pass {one.label}[list({other}.columns)]" if sorted(one.columns) == sorted(columns) else ""
             raise ValueError(
-                f"{one.label} must have {'the ' * (other == 'background')}{other}'s columns in its order, {columns}, got {one.columns}: "
-                f"pass {one.label}[list({other}.columns)]"
+                f"{one.label} must have {'the ' * (other == 'background')}{other}'s columns in its order, {columns}, got {one.columns}"
+                f"{reordered}"
             )
 
 

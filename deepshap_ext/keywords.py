@@ -28,7 +28,7 @@ class Further:
 
 def check_kwargs(constants: Any) -> dict[str | int, Any]:
     """The argument ``kwargs``: keyword arguments that are the same for all samples."""
-    _check_names("kwargs", constants)
+    check_names("kwargs", constants)
     for name, value in (constants or {}).items():
         if isinstance(value, Tensor) and value.is_meta:
             raise ValueError(f"kwargs[{name!r}] is on the meta device and has no values")
@@ -39,7 +39,7 @@ def check_sample_kwargs(
     values: Any, constants: Container[str | int], samples: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str | int, Tensor]:
     """The argument ``sample_kwargs``: a tensor ``[samples, ...]`` by name, on ``device``; arrays of floats become ``dtype``."""
-    _check_names("sample_kwargs", values)
+    check_names("sample_kwargs", values)
     both = sorted(name for name in values or () if name in constants)
     if both:
         raise ValueError(f"kwargs and sample_kwargs must not name the same argument, got {', '.join(both)} in both")
@@ -56,8 +56,7 @@ def check_sample_kwargs(
 
 def check_args(values: Any, samples: int, dtype: torch.dtype, device: torch.device) -> Further:
     """The argument ``args``, by number: tensors and arrays ``[samples, ...]`` have a row a sample, anything else is a constant."""
-    if not isinstance(values, (list, tuple)):
-        raise TypeError(f"args must be a tuple of the model's arguments behind its inputs, got {shown(values)}")
+    check_is_tuple(values)
     found = Further({}, {})
     for number, value in enumerate(values):
         if isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0:
@@ -65,6 +64,12 @@ def check_args(values: Any, samples: int, dtype: torch.dtype, device: torch.devi
         else:
             found.constants[number] = value
     return found
+
+
+def check_is_tuple(args: Any) -> None:
+    """Check that the argument ``args`` is a tuple or a list."""
+    if not isinstance(args, (list, tuple)):
+        raise TypeError(f"args must be a tuple of the model's arguments behind its inputs, got {shown(args)}")
 
 
 def _by_row(label: str, value: Any, samples: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -79,7 +84,8 @@ def _by_row(label: str, value: Any, samples: int, dtype: torch.dtype, device: to
     return row.to(device)
 
 
-def _check_names(name: str, value: Any) -> None:
+def check_names(name: str, value: Any) -> None:
+    """Check that the argument ``name`` is None or a dict by the names of arguments."""
     if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
         raise TypeError(f"{name} must be a dict of the model's keyword arguments by name, got {shown(value)}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .arguments import shown
+from .arrays import as_tensor
 
 
 def check_one_hot(
@@ -30,6 +31,8 @@ def check_one_hot(
 
     if not (_is_packed(X) or isinstance(X, Tensor)):
         raise ValueError(f"{name} must be a tensor, got {shown(X)}")
+    if isinstance(X, Tensor) and as_tensor(name, X).is_complex():
+        raise TypeError(f"{name} must be real, got {X.dtype}")
     if len(X.shape) != len(shape) or any(a not in (None, b) for a, b in zip(shape, X.shape, strict=True)):
         wrong(f"have shape [{', '.join(str(size or '...') for size in shape)}]")
     if _is_packed(X):

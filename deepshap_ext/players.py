@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,12 +31,13 @@ def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Tensor:
     Raises:
         ValueError: the shape has fewer than two dimensions, or the size is not positive.
     """
-    height, width = size if isinstance(size, tuple) else (size, size)
-    if len(shape) < 2:
-        raise ValueError(f"shape must have two dimensions or more, got {tuple(shape)}")
-    for one in (height, width):
-        if not is_integer(one) or one < 1:
-            raise ValueError(f"size must be a positive integer or two, got {shown(size)}")
+    if not isinstance(shape, (list, tuple)) or not all(is_integer(one) and one > 0 for one in shape) or len(shape) < 2:
+        raise ValueError(f"shape must have two dimensions or more, positive integers, got {shown(shape)}")
+    sizes = size if isinstance(size, (list, tuple)) else (size, size)
+    if len(sizes) != 2 or not all(is_integer(one) and one > 0 for one in sizes):
+        raise ValueError(f"size must be a positive integer or two, got {shown(size)}")
+    # A patch is no larger than the image.
+    height, width = (min(one, whole) for one, whole in zip(sizes, shape[-2:], strict=True))
     rows, columns = torch.arange(shape[-2]) // height, torch.arange(shape[-1]) // width
     return (rows.unsqueeze(1) * (int(columns[-1]) + 1) + columns).expand(*shape).clone()
 
@@ -51,8 +53,10 @@ def words(word_ids: Sequence[Any]) -> Tensor:
         int64 ``[tokens]``, or ``[N, tokens]``.
 
     Raises:
-        ValueError: there is no token, or samples have different numbers of them.
+        ValueError, TypeError: it is no list, there is no token, or samples have different numbers of them.
     """
+    if not isinstance(word_ids, (list, tuple)):
+        raise TypeError(f"word_ids must be a list, as word_ids() of an encoding gives it, got {shown(word_ids)}")
     if not word_ids:
         raise ValueError("word_ids must have at least one token, got none")
     if all(isinstance(one, (list, tuple)) for one in word_ids):
@@ -74,11 +78,19 @@ def columns(frame: Any, group: Callable[[str], Any]) -> tuple[Tensor, list[str]]
         int64 ``[columns]``, and the players' names: what ``group`` returned, in their order.
 
     Raises:
-        ValueError: there is no column.
+        ValueError, TypeError: there is no column, or an argument is none of these.
     """
+    if (
+        columns_of(frame) is None
+        and not isinstance(frame, (list, tuple, np.ndarray))
+        and not hasattr(frame, "to_numpy")
+    ):
+        raise TypeError(f"frame must be a data frame or the names of its columns, got {shown(frame)}")
     names = columns_of(frame) or list(map(str, frame))
     if not names:
         raise ValueError("frame must have at least one column, got none")
+    if not callable(group):
+        raise TypeError(f"group must be a function of a column's name, got {shown(group)}")
     labels, groups = _numbered([group(name) for name in names])
     return labels, list(map(str, groups))
 

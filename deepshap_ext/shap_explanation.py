@@ -73,7 +73,8 @@ def beside(given: Given, columns: list[str] | None, names: Any, display: Any, ch
 
 def _names(value: Any) -> list[str]:
     """The names as strings; none where ``value`` is no list of names."""
-    return [str(name) for name in value] if isinstance(value, Iterable) and not isinstance(value, str) else []
+    listed = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) == 1
+    return [str(name) for name in value] if listed else []
 
 
 def one_each(argument: str, value: Any, inputs: int, listed: bool) -> Sequence[Any]:

@@ -16,10 +16,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .arguments import shown
+from .arguments import flag, shown, size_or_none
 from .explainer import Explainer
 from .one_hot import check_one_hot, packed_like, unpacked
-from .rules.hooked import Hook, Hooked
+from .rules.hooked import Hook
+from .tangermeme_arguments import (
+    check_args,
+    check_drawn,
+    check_model,
+    device_of,
+    dtype_of,
+    integer,
+    rules,
+    threshold,
+)
 
 __all__ = ["deep_lift_shap", "hypothetical_attributions"]
 
@@ -72,6 +82,8 @@ def hypothetical_attributions(multipliers: tuple[Tensor], X: tuple[Tensor], refe
             raise ValueError(
                 f"{name} must have the shape of multipliers, {list(multipliers[0].shape)}, got {list(value[0].shape)}"
             )
+        if value[0].dim() < 2:
+            raise ValueError(f"{name} must have shape [pairs, characters, ...], got {list(value[0].shape)}")
     (m,), (x,), (r,) = multipliers, X, references
     return ((m - (m * r).sum(1, keepdim=True)).to(x.dtype),)
 
@@ -81,7 +93,7 @@ def deep_lift_shap(
     X: Any,
     args: Sequence[Tensor] | None = None,
     target: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = 32,
     references: Any = dinucleotide_shuffle,
     n_shuffles: int = 20,
     return_references: bool = False,
@@ -103,7 +115,7 @@ def deep_lift_shap(
         X: sequences ``[N, characters, length]`` of any dtype; or a ``PackedSequence`` of tangermeme's.
         args: the model's further arguments, tensors ``[N, ...]``, which are converted to ``dtype``.
         target: the output to explain.
-        batch_size: how many pairs of a sequence and a reference are computed at once.
+        batch_size: how many pairs of a sequence and a reference are computed at once; None: as many as the memory allows.
         references: ``[N, n, characters, length]``, zero where a character is unknown; or a ``PackedSequence``; or a function
             ``references(X, n=1)``, with ``random_state=`` where that is given, that returns ``[len(X), 1, characters, length]``.
         n_shuffles: how many references a function draws for each sequence.
@@ -125,36 +137,41 @@ def deep_lift_shap(
         ``AttributionReferencesResult``, of this and the references.
 
     Raises:
-        ValueError: X, references or the model's output are not as described.
+        ValueError, TypeError: an argument, what references returned or the model's output are not as described.
         IndexError: the model has no output ``target``, or args have too few rows.
         ExplanationError: the model cannot be explained; its subclasses say why.
     """
+    check_model(model)
+    for name, value in (
+        ("return_references", return_references),
+        ("hypothetical", hypothetical),
+        ("print_convergence_deltas", print_convergence_deltas),
+        ("raw_outputs", raw_outputs),
+        ("only_warn", only_warn),
+        ("verbose", verbose),
+    ):
+        flag(name, value)
+    target, batch_size = integer("target", target), size_or_none("batch_size", batch_size)
+    random_state = None if random_state is None else integer("random_state", random_state)
+    warning_threshold, ops = threshold(warning_threshold), rules(additional_nonlinear_ops)
     drawn = callable(references)
     warn = TangermemeWarning if only_warn else None
     check_one_hot("X", X, (None, None, None), warn=warn)
     if not drawn:
         check_one_hot("references", references, (X.shape[0], None, *X.shape[1:]), unknown=True, warn=warn)
-    sequences, number = X.shape[0], n_shuffles if drawn else references.shape[1]
+    sequences, number = X.shape[0], integer("n_shuffles", n_shuffles) if drawn else references.shape[1]
     if sequences < 1 or number < 1:
         raise ValueError(f"X must be one or more sequences with one or more references, got {sequences} with {number}")
-    args = args or ()
-    for place, arg in enumerate(args):
-        if len(arg) < sequences:
-            raise IndexError(f"args[{place}] must have a row for each of {sequences} sequences, got {len(arg)}")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype is None:
-        dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    device, dtype = torch.device(device), getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    args = check_args(args, sequences)
+    device, dtype = device_of(device), dtype_of(dtype, model)
 
-    rules = {kind: Hooked(hook) for kind, hook in (additional_nonlinear_ops or {}).items()}
     found, kept, deltas, differences = [], [], [], []
-    step = max(1, batch_size // number, _NUMBERS_AT_ONCE // (number * math.prod(X.shape[1:])))
+    step = max(1, (batch_size or 0) // number, _NUMBERS_AT_ONCE // (number * math.prod(X.shape[1:])))
     with ExitStack() as stack:
         stack.enter_context(_on(device, model))
         bar = stack.enter_context(tqdm(total=sequences * number, unit="pair")) if verbose else None
         called = _Autocast(model, device, dtype) if dtype in (torch.half, torch.bfloat16) else model
-        explainer = Explainer(called, rules=rules, on_unsupported="integrate", batch_size=batch_size)
+        explainer = Explainer(called, rules=ops, on_unsupported="integrate", batch_size=batch_size)
         for first in range(0, sequences, step):
             some = slice(first, min(first + step, sequences))
             x = unpacked(X[some], device, dtype)
@@ -216,14 +233,17 @@ def _draw(references: Callable[..., Tensor], x: Tensor, number: int, random_stat
     """``[n, number, characters, length]``: the references that tangermeme draws for ``x`` ``[n, characters, length]``."""
     rows = x.repeat_interleave(number, 0)
     if random_state is None:
-        drawn = references(rows, n=1)
+        drawn = check_drawn(references(rows, n=1), rows.shape)
     else:
         seeds = [random_state + k for k in range(number)] * len(x)
         if references is dinucleotide_shuffle:
             drawn = references(rows, n=1, random_state=seeds)
         else:
             drawn = torch.cat(
-                [references(row, n=1, random_state=seed) for row, seed in zip(rows.split(1), seeds, strict=True)]
+                [
+                    check_drawn(references(row, n=1, random_state=seed), row.shape)
+                    for row, seed in zip(rows.split(1), seeds, strict=True)
+                ]
             )
     return drawn[:, 0].unflatten(0, (len(x), number))
 

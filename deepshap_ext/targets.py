@@ -50,7 +50,7 @@ def ranked(ranked_outputs: Any, order: Any) -> Callable[[Tensor], Tensor] | None
 def targeted(shape: tuple[int, ...], target: Any, samples: int, device: torch.device) -> tuple[Choose, tuple[int, ...]]:
     """The argument ``target``, checked, for outputs of this ``shape`` a sample; and the shape that a sample's explained outputs have.
 
-    None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array or tensor of
+    None: all of them. An integer, for outputs of several dimensions a tuple of integers: that one. A list, array, tensor or column of
     integers, or a list of tuples: one a sample; ``[samples, K]`` integers: ``K`` a sample. Negative integers count from the end. A
     function from outputs ``[n, *shape]`` to integers ``[n]`` or ``[n, K]``, positions in the flattened outputs: whatever it takes.
     """
@@ -84,6 +84,8 @@ def _by_index(
     shape: tuple[int, ...], target: Any, samples: int, device: torch.device
 ) -> tuple[Choose, tuple[int, ...]]:
     """:func:`targeted` for one index, or for one or several a sample."""
+    if hasattr(target, "to_numpy"):
+        target = target.to_numpy()  # a column of a data frame
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         integers = target.dtype.kind in "iu" if isinstance(target, np.ndarray) else _is_integer_dtype(target.dtype)
         if not integers:

@@ -37,6 +37,10 @@ def explainer() -> Explainer:
     return Explainer(make(), batch_size=7)
 
 
+def fails_for(x: Any, seeds: list[int]) -> Any:
+    raise KeyError("no such rows")
+
+
 def fails() -> nn.Module:
     raise KeyError("no such layer")
 

@@ -184,6 +184,17 @@ def test_named_tensors_are_refused() -> None:
         DeepExplainer(net(), BACKGROUND.refine_names("samples", "features"))
 
 
+def test_inside_a_transform_of_torch_func() -> None:
+    explainer = DeepExplainer(net(), BACKGROUND)
+
+    def summed(x: Tensor) -> Tensor:
+        return explainer.attribute(x[None], target=0).values.sum()
+
+    for transform in (torch.func.vmap, torch.func.grad):
+        with pytest.raises(TypeError, match=r"X must be a plain tensor, got one inside a transform of torch\.func"):
+            transform(summed)(BACKGROUND if transform is torch.func.vmap else BACKGROUND[0])
+
+
 def test_one_hot_rows_for_a_background_of_floats() -> None:
     explainer = DeepExplainer(net(), BACKGROUND)
     rows = torch.eye(6, dtype=torch.uint8)

@@ -1,6 +1,7 @@
 """captum's classes: where captum is right the same values, in its forms; where it is wrong we add up."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 import warnings
@@ -357,6 +358,28 @@ def test_custom_functions_are_given_tuples_of_a_single_tensor() -> None:
     assert found.shape == (3, 2)
 
 
+def second_neuron(layer: Tensor) -> Tensor:
+    return layer[:, 1]
+
+
+@pytest.mark.parametrize("selector", [2, (slice(1, 3),), second_neuron], ids=["index", "slice", "function"])
+def test_an_explainer_of_neurons_is_pickled(selector: Any) -> None:
+    explainer = ours.NeuronDeepLift(NET, NET.middle)
+    expected = explainer.attribute((X, Y), selector)
+    assert_same(pickle.loads(pickle.dumps(explainer)).attribute((X, Y), selector), expected)
+
+
+@pytest.mark.parametrize("name", ["NeuronDeepLift", "NeuronDeepLiftShap"])
+@pytest.mark.parametrize("layer", ["middle", "branches"])
+def test_a_selector_may_return_one_number_for_all_that_it_is_given(name: str, layer: str) -> None:
+    def total(neurons: Any) -> Tensor:
+        return sum(one[:, 1:4].sum() for one in (neurons if isinstance(neurons, tuple) else (neurons,)))
+
+    given = (X, Y), total, baselines_for(name)
+    found = getattr(ours, name)(NET, getattr(NET, layer)).attribute(*given)
+    assert_same(found, captums(name, NET, getattr(NET, layer))(*given))
+
+
 def test_what_is_behind_a_neuron_does_not_matter() -> None:
     model = nn.Sequential(NET.one, nn.Tanh(), Called(lambda x: torch.polygamma(2, x + x.mean(0))))
     found = ours.NeuronDeepLift(model, model[1]).attribute(X, 2, OWN[0])
@@ -502,6 +525,15 @@ ERRORS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"neuron_selector": lambda layer: layer},
         r"select one number a row, got numbers of shape \[6\]",
     ),
+    "no inputs": ("DeepLift", {"inputs": ()}, r"inputs must be a tensor or a tuple of tensors, got \(\)"),
+    "a number": ("DeepLift", {"inputs": torch.tensor(1.0)}, r"inputs must have shape \[N, \.\.\.\], got a single"),
+    "whether": ("DeepLift", {"return_convergence_delta": "no"}, "return_convergence_delta must be True or False, got"),
+    "which side": ("NeuronDeepLift", {"attribute_to_neuron_input": 1}, "attribute_to_neuron_input must be True or"),
+    "outputs": (
+        "DeepLift",
+        {"target": torch.tensor([[0], [1], [2], [0]])},
+        r"target must be one output for all samples, or one a sample, \[N\], got .*shape \[4, 1\]",
+    ),
     "rows": (
         "NeuronDeepLift",
         {"neuron_selector": (slice(1, 3), 0)},
@@ -521,6 +553,11 @@ def test_wrong_arguments_are_assertion_errors(name: str, wrong: dict[str, Any], 
 def test_an_index_needs_a_layer_of_one_tensor() -> None:
     with pytest.raises(AssertionError, match="neuron_selector must be a function for a layer of 2 tensors, got"):
         ours.NeuronDeepLift(NET, NET.branches).attribute((X, Y), 0)
+
+
+def test_a_layer_is_one_module() -> None:
+    with pytest.raises(AssertionError, match=r"layer must be a module of the model, or its name, got \[ReLU\(\)\]"):
+        ours.LayerDeepLift(NET, [NET.relu])
 
 
 def test_nothing_is_computed_as_a_future() -> None:
@@ -555,6 +592,19 @@ def test_what_the_model_does_wrong_is_raised(function: Any, error: type[Exceptio
     with pytest.raises(error, match=message) as raised:
         ours.DeepLift(Called(function)).attribute(X, target=0)
     assert type(raised.value) is error
+
+
+def test_advice_is_about_captums_classes() -> None:
+    with pytest.raises(
+        UnsupportedOperationError, match=r"explain a layer behind it with LayerDeepLift\(model, layer\)"
+    ):
+        ours.DeepLift(Called(lambda x: torch.polygamma(2, x))).attribute(X, target=0)
+    model, tokens = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 1)), torch.tensor([[1, 2]])
+    with pytest.raises(ExplanationError, match="explain what it returns with attribute_to_layer_input=False"):
+        ours.LayerDeepLift(model, model[0]).attribute(tokens, attribute_to_layer_input=True)
+    with pytest.raises(AssertionError, match=r"looks them up returns, with LayerDeepLift\(model, layer\)"):
+        ours.DeepLift(model, multiply_by_inputs=False).attribute(tokens)
+    assert ours.LayerDeepLift(model, model[0]).attribute(tokens).shape == (1, 2, 4)
 
 
 def test_values_that_do_not_add_up_are_a_warning() -> None:

@@ -226,6 +226,14 @@ MESSAGES = {
         given(weights="broken.safetensors"),
         r"--weights: broken\.safetensors .*is no such file: .*header",
     ),
+    "pickled weights": (
+        given(weights="module.pt"),
+        r"--weights: module\.pt holds more than weights, or is no such file: torch\.load\(weights_only=True\) refuses it$",
+    ),
+    "baselines fail": (
+        given(baselines="command_models:fails_for"),
+        r"error: KeyError: 'no such rows' \(-v shows where\)$",
+    ),
     "no part of flat weights": (given(weights="other.safetensors:net"), r"--weights: other\.safetensors has no net"),
     "no device": (given(device="gpu"), r"--device: "),
     "no such GPU": (given(device="cuda:99"), r"--device: "),
@@ -249,11 +257,13 @@ def test_what_is_wrong_is_said(case: str, capsys: pytest.CaptureFixture[str]) ->
     pandas.DataFrame({"a": [1.0], "b": [2.0], "name": ["x"]}).to_csv("table.csv", index=False)
     save_file({"x": torch.zeros(2)}, "other.safetensors")
     torch.save({"state": {}}, "state.pt")
+    torch.save(torch.nn.Linear(1, 1), "module.pt")
     Path("broken.safetensors").write_bytes(b"text")
     words, message = MESSAGES[case]
     assert explain(*words) == 1
     error = capsys.readouterr().err
     assert error.startswith("deepshap-ext: error: ") and "Traceback" not in error
+    assert len(error.splitlines()) == 1
     assert re.search(message, error, re.DOTALL), error
 
 

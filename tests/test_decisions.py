@@ -12,7 +12,7 @@ from checks import ADDITIVITY, explain, run
 from models import Body, spread
 from torch import Tensor, nn
 
-from deepshap_ext import AdditivityError, DeepExplainer, UnsupportedOperationError
+from deepshap_ext import AdditivityError, DeepExplainer, Explainer, UnsupportedOperationError
 
 
 class Net(nn.Module):
@@ -231,3 +231,16 @@ def test_scripted_functions_are_named() -> None:
 
 def _gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1.0 + torch.erf(x / 1.41421))
+
+
+def test_what_decides_in_the_output_selector_is_integrated_by_that_function() -> None:
+    def select(output: Tensor) -> Tensor:
+        return torch.where(output > 0, output**3, output).sum(1)
+
+    model = nn.Linear(4, 3).double()
+    x, baselines = torch.randn(5, 4).double(), torch.randn(3, 4).double()
+    advice = r"register_rule\(the function of output=, 'integrate'\)"
+    with pytest.raises(AdditivityError, match=advice):
+        Explainer(model, output=select).attribute(x, 0, baselines=baselines)
+    found = Explainer(model, output=select, rules={select: "integrate"}).attribute(x, 0, baselines=baselines)
+    assert float(found.convergence_delta.abs().max()) < 1e-9

@@ -509,9 +509,14 @@ def test_patches_words_and_columns() -> None:
     for call, message in (
         (lambda: players.patches((3,), 2), "shape must have two dimensions"),
         (lambda: players.patches((3, 3), 0), "size must be a positive integer"),
+        (lambda: players.patches(3, 2), "shape must have two dimensions or more, positive integers, got 3"),
+        (lambda: players.patches((3, 3), (2,)), r"size must be a positive integer or two, got \(2,\)"),
+        (lambda: players.words(3), r"word_ids must be a list, .* got 3"),
+        (lambda: players.columns(3, str), "frame must be a data frame or the names of its columns, got 3"),
+        (lambda: players.columns(["a"], "a"), "group must be a function of a column's name, got 'a'"),
         (lambda: players.words([[0, 1], [0]]), "as many tokens for each sample"),
         (lambda: players.words([]), "at least one token"),
         (lambda: players.columns([], str), "at least one column"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()

@@ -81,6 +81,16 @@ def test_refused_by_name(make: Callable[[], Any], error: type[Exception], messag
     assert str(raised.value).startswith("data")
 
 
+def test_targets_are_a_column() -> None:
+    explainer, frame = DeepExplainer(net(), FRAME), FRAME.assign(label=[2, 0, 1])
+    expected = explainer.attribute(FRAME, [2, 0, 1]).values
+    assert torch.equal(explainer.attribute(FRAME, frame.label).values, expected)
+    parts = [found.values for _, found in explainer.iterate(FRAME, frame.label.set_axis([7, 5, 3]), rows=2)]
+    torch.testing.assert_close(torch.cat(parts), expected)
+    with pytest.raises(TypeError, match="target must hold integers, got array of dtype float32"):
+        explainer.attribute(FRAME, frame.a)
+
+
 def test_a_frame_of_integers_for_a_model_of_numbers() -> None:
     model, frame = net(), pandas.DataFrame(np.arange(18).reshape(3, 6))
     expected = DeepExplainer(model, frame.astype(float)).shap_values(frame.astype(float))
@@ -93,6 +103,10 @@ def test_columns_are_those_of_the_background() -> None:
         ValueError, match=r"^X must have the background's columns in its order, \['a', .* got \['f', 'e'"
     ):
         explainer.shap_values(FRAME[FRAME.columns[::-1]])
+    with pytest.raises(ValueError, match=r"pass X\[list\(background\.columns\)\]$"):
+        explainer.shap_values(FRAME[FRAME.columns[::-1]])
+    with pytest.raises(ValueError, match=r"got \['A', 'b', 'c', 'd', 'e', 'f'\]$"):
+        explainer.shap_values(FRAME.rename(columns={"a": "A"}))
 
 
 @pytest.mark.parametrize("explainer", [Explainer(net()), DeepExplainer(net(), FRAME), DeepExplainer(net(), BACKGROUND)])
@@ -113,6 +127,16 @@ def test_centres_of_an_array_have_no_columns(shap: ModuleType) -> None:
     assert explainer(X).feature_names is None
     with pytest.raises(TypeError, match=r"^data\[1\] must be .* got DenseData: pass its centres, data\[1\]\.data, and"):
         DeepExplainer(net(), [BACKGROUND, shap.kmeans(BACKGROUND.numpy(), 2)])
+
+
+def test_shaps_maskers_and_explanations_hold_an_array(shap: ModuleType) -> None:
+    for value in (
+        shap.maskers.Independent(BACKGROUND.numpy()),
+        shap.Explanation(BACKGROUND.numpy(), data=BACKGROUND.numpy()),
+    ):
+        with pytest.raises(TypeError, match=r"got (Independent|Explanation): pass data\.data$"):
+            DeepExplainer(net(), value)
+        assert DeepExplainer(net(), value.data).shap_values(X).shape == (2, 6, 3)
 
 
 def test_an_explanation_keeps_the_names_of_columns(shap: ModuleType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 import threading
 from collections.abc import Callable
@@ -10,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from checks import explain
+from checks import explain, unchanged
 from models import Function
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from deepshap_ext import Application, DeepExplainer, UnsupportedOperationError, register_rule
+from deepshap_ext import Application, DeepExplainer, Explainer, UnsupportedOperationError, register_rule
 
 X, BACKGROUND = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n)).double() for n in (3, 4))
 
@@ -255,6 +256,68 @@ def test_a_rule_that_returns_something_else_is_named() -> None:
         ),
     ):
         explainer_of(plain)
+
+
+class Third(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x**3
+
+
+def _cubed(**parts: Any) -> Callable[..., Application]:
+    """A rule of ``x**3`` with these parts of its application replaced."""
+    whole: dict[str, Any] = {
+        "forward": lambda x: (x**3, [x]),
+        "multipliers": lambda grad, sides: [
+            grad * sum(a * b for a, b in itertools.combinations_with_replacement(sides.pair(), 2))
+        ],
+    }
+    return lambda context, module, x: Application(**{"operands": [x], **whole, **parts})
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"operands": [3]}, r"operands must be a list of tensors, got \[3\]"),
+        ({"forward": None}, "forward must be a function, got None"),
+        ({"multipliers": 3}, "multipliers must be a function, got 3"),
+        (
+            {"forward": lambda x: x**3},
+            "forward must return its result, a tensor or a tuple of tensors, and a list of ten",
+        ),
+        (
+            {"forward": lambda x: (x**3, x)},
+            "forward must return its result, a tensor or a tuple of tensors, and a list",
+        ),
+        ({"forward": lambda x: (3, [x])}, "forward must return its result, a tensor or a tuple of tensors, and a list"),
+        (
+            {"multipliers": lambda grad, sides: grad},
+            "multipliers must return a list of 1, a tensor of each operand's sha",
+        ),
+        (
+            {"multipliers": lambda grad, sides: [grad, grad]},
+            "multipliers must return a list of 1, a tensor of each opera",
+        ),
+        ({"multipliers": lambda grad, sides: [3.0]}, r"multipliers must return a list of 1, .* got \[3\.0\]"),
+    ],
+)
+def test_parts_of_a_rule_that_are_something_else_are_named(parts: dict[str, Any], message: str) -> None:
+    model = nn.Sequential(nn.Linear(5, 3), Third(), nn.Linear(3, 1)).double()
+    found = Explainer(model, rules={Third: _cubed()}).attribute(X, 0, baselines=BACKGROUND)
+    assert float(found.convergence_delta.abs().max()) < 1e-9
+    with unchanged(model), pytest.raises(TypeError, match=f"^the rule for Third: {message}"):
+        Explainer(model, rules={Third: _cubed(**parts)}).attribute(X, 0, baselines=BACKGROUND)
+
+
+def test_an_error_of_a_rules_own_multipliers_is_raised_as_it_is() -> None:
+    def fails(grad: Tensor, sides: Any) -> list[Tensor]:
+        raise KeyError("mine")
+
+    def rule(context: Any, module: nn.Module, x: Tensor) -> Application:
+        return Application([x], lambda x: (x**3, [x]), fails)
+
+    explainer = Explainer(nn.Sequential(nn.Linear(4, 3), nn.SiLU(), nn.Linear(3, 1)), rules={nn.SiLU: rule})
+    with pytest.raises(KeyError, match="mine"):
+        explainer.attribute(torch.randn(2, 4), 0, baselines=torch.randn(3, 4))
 
 
 def test_a_functions_apply_stands_for_the_function() -> None:

@@ -357,14 +357,89 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "few args": (X, {"args": (torch.ones(4), torch.ones(3))}, IndexError, r"args\[1\] must have a row .*4.*, got 3"),
     "target": (X, {"target": 3}, IndexError, "target must be an index into 3 outputs, got 3"),
     "batch size": (X, {"batch_size": 0}, ValueError, "batch_size must be None or a positive integer, got 0"),
+    "model": (X, {"model": len}, TypeError, "model must be a torch.nn.Module, got <built-in function len>"),
+    "complex": (X.to(torch.complex64), {}, TypeError, "X must be real, got torch.complex64"),
+    "sparse": (X.to_sparse(), {}, TypeError, "X must be a dense tensor, got layout torch.sparse_coo"),
+    "an index of no integer": (X, {"target": 1.0}, TypeError, r"target must be an integer, got 1\.0"),
+    "number of shuffles": (X, {"references": len, "n_shuffles": 2.5}, TypeError, "n_shuffles must be an integer"),
+    "seed": (X, {"random_state": [1, 2]}, TypeError, r"random_state must be an integer, got \[1, 2\]"),
+    "args": (X, {"args": torch.ones(4)}, TypeError, "args must be a tuple of tensors, got tensor"),
+    "a number in args": (
+        X,
+        {"args": (3,)},
+        TypeError,
+        r"args\[0\] must be a tensor with a row for each of 4 .*, got 3",
+    ),
+    "threshold": (X, {"warning_threshold": "low"}, TypeError, "warning_threshold must be a number, got 'low'"),
+    "flag": (X, {"hypothetical": "no"}, TypeError, "hypothetical must be True or False, got 'no'"),
+    "dtype": (X, {"dtype": torch.int8}, TypeError, "dtype must be None, or a floating-point dtype .*, got torch.int8"),
+    "name of a dtype": (X, {"dtype": "single"}, TypeError, "dtype must be None, .*, got 'single'"),
+    "device": (X, {"device": "nowhere"}, ValueError, "device must be one that this machine has, got 'nowhere'"),
+    "device of no values": (X, {"device": "meta"}, ValueError, "device must hold values, got 'meta'"),
+    "ops": (X, {"additional_nonlinear_ops": [nn.ReLU]}, TypeError, "additional_nonlinear_ops must be a dict of hooks"),
+    "class of ops": (
+        X,
+        {"additional_nonlinear_ops": {"ReLU": len}},
+        TypeError,
+        "a key must be a class of modules, got",
+    ),
+    "hook": (X, {"additional_nonlinear_ops": {nn.ReLU: 3}}, TypeError, r"ops\[ReLU\] must be a function hook\(.*got 3"),
+    "hook's result": (
+        X,
+        {"additional_nonlinear_ops": {nn.ReLU: lambda *hooked: (torch.ones(1),)}},
+        TypeError,
+        r"the hook of ReLU must return None, or multipliers of shape \[.*\] in a tuple of one, got",
+    ),
+    "drawn shape": (
+        X,
+        {"references": lambda x, n: x, "n_shuffles": 2},
+        ValueError,
+        r"references must return finite numbers, a tensor of shape \[8, 1, 4, 24\], got .*\[8, 4, 24\]",
+    ),
+    "drawn numbers": (
+        X,
+        {"references": lambda x, n: x[:, None] / 0, "n_shuffles": 2},
+        ValueError,
+        "references must return finite numbers, .* got (inf|nan) among them",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_arguments_are_named(name: str) -> None:
     x, options, error, message = WRONG[name]
-    with pytest.raises(error, match=message):
-        deep_lift_shap(head(SMOOTH["relu"]()), x, **{"references": REFERENCES, **options})
+    model = head(SMOOTH["relu"]())
+    with unchanged(model), pytest.raises(error, match=message):
+        deep_lift_shap(**{"model": model, "X": x, "references": REFERENCES, **options})
+
+
+def test_a_model_on_no_device_is_refused() -> None:
+    model = head(SMOOTH["relu"]())
+    model[-1].to("meta")
+    with pytest.raises(ValueError, match=r"model must have its parameters .*, got \['cpu', 'meta'\]"):
+        deep_lift_shap(model, X, references=REFERENCES)
+    assert model[0][0].weight.device.type == "cpu"
+
+
+def test_a_hook_that_returns_nothing_leaves_the_gradient() -> None:
+    model = head(SMOOTH["relu"]())
+    given = {"references": REFERENCES, "warning_threshold": 1e9}
+    with pytest.warns(RuntimeWarning, match="Convergence deltas"):
+        found = deep_lift_shap(model, X, additional_nonlinear_ops={nn.ReLU: lambda *hooked: None}, **given)
+    with pytest.warns(RuntimeWarning, match="Convergence deltas"):
+        expected = deep_lift_shap(model, X, additional_nonlinear_ops={nn.ReLU: gradient}, **given)
+    assert_same(found, expected, 1e-13)
+
+
+def test_an_error_of_a_hooks_own_is_raised_as_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        deep_lift_shap(
+            head(SMOOTH["relu"]()), X, references=REFERENCES, additional_nonlinear_ops={nn.ReLU: _raise_mine}
+        )
+
+
+def _raise_mine(*hooked: Any) -> None:
+    raise KeyError("mine")
 
 
 def test_outputs_of_several_dimensions_are_refused() -> None:

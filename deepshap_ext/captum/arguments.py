@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import shown
+from ..arguments import flag, shown
 from ..errors import ExplanationError
 
 #: How messages of the explainer about an argument begin, once X is called inputs, and how they begin with captum's names.
@@ -22,6 +23,14 @@ _WORDS = {
     "args": "additional_forward_args",
     "multipliers must be False": "multiply_by_inputs must be True",
     "combine": "custom_attribution_func",
+    "return_convergence_delta": "return_convergence_delta",
+    "attribute_to": "attribute_to",
+}
+#: What messages of the explainer advise, and what that is with captum's classes.
+_ADVICE = {
+    "(model, layer) with at='output'": "with LayerDeepLift(model, layer)",
+    "with at='output'": "with attribute_to_layer_input=False",
+    "with (model, layer)": "with LayerDeepLift(model, layer)",
 }
 
 
@@ -34,6 +43,8 @@ def raised_as_in_captum() -> Iterator[None]:
         if isinstance(error.__cause__, AssertionError):
             raise error.__cause__ from None
         message = re.sub(r"\bX\b", "inputs", str(error)).replace("inputs's", "inputs'")
+        for ours, theirs in _ADVICE.items():
+            message = message.replace(ours, theirs)
         if isinstance(error, ExplanationError):
             error.args = (message,)
             raise
@@ -48,12 +59,22 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def asked(name: str, value: Any) -> bool:
+    """The argument ``name``, True or False."""
+    with raised_as_in_captum():
+        flag(name, value)
+    return bool(value)
+
+
 def tensors(name: str, value: Any) -> tuple[Tensor, ...]:
     """The tensor, or tuple of tensors, that the argument ``name`` is."""
-    for one in as_tuple(value):
+    found = as_tuple(value)
+    for one in found or ((),):
         if not isinstance(one, Tensor):
             raise AssertionError(f"{name} must be a tensor or a tuple of tensors, got {shown(one)}")
-    return as_tuple(value)
+        if one.dim() == 0:
+            raise AssertionError(f"{name} must have shape [N, ...], got a single number")
+    return found
 
 
 def each_samples_own(baselines: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -94,7 +115,12 @@ def explained_output(target: Any) -> Any:
     """The explainer's target: None is the only output that there is, and a tensor of one integer holds for all samples."""
     if target is None:
         return only_output("target must be an index into outputs of shape {}, got None")
-    return target.reshape(()) if isinstance(target, Tensor) and target.numel() == 1 else target
+    if isinstance(target, Tensor) and target.numel() == 1:
+        return target.reshape(())
+    several = isinstance(target, (Tensor, np.ndarray)) and target.ndim > 1
+    if several or (isinstance(target, list) and any(isinstance(one, list) for one in target)):
+        raise AssertionError(f"target must be one output for all samples, or one a sample, [N], got {shown(target)}")
+    return target
 
 
 def only_output(message: str) -> Callable[[Tensor], Tensor]:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..arguments import flag, shown
 from ..attribution import Attribution
 from ..explainer import Explainer
 from .arguments import (
     as_tuple,
+    asked,
     combination,
     each_samples_own,
     explained_output,
@@ -23,7 +25,7 @@ from .arguments import (
     tensors,
 )
 from .bases import GradientAttribution, LayerAttribution, NeuronAttribution
-from .neuron import ONE_NUMBER, UpTo, one_tensor, position, summed
+from .neuron import ONE_NUMBER, OfRows, Summed, UpTo, one_tensor, position
 
 Custom = Callable[..., tuple[Tensor, ...]] | None
 
@@ -45,6 +47,7 @@ class _DeepLift(GradientAttribution):
     _all_baselines = False
 
     def __init__(self, model: nn.Module, multiply_by_inputs: bool) -> None:
+        flag("multiply_by_inputs", multiply_by_inputs)
         GradientAttribution.__init__(self, model)
         self.model = model
         self._multiply_by_inputs = multiply_by_inputs
@@ -126,7 +129,7 @@ class DeepLift(_DeepLift):
             AssertionError: an argument breaks its contract.
             deepshap_ext.ExplanationError: the model cannot be explained; its subclasses say why.
         """
-        delta, custom = return_convergence_delta, custom_attribution_func
+        delta, custom = asked("return_convergence_delta", return_convergence_delta), custom_attribution_func
         found = self._explain(self._explainer, inputs, baselines, target, additional_forward_args, custom, delta)
         values = like(inputs, found[0])
         return (values, found[1]) if delta else values
@@ -215,6 +218,8 @@ class LayerDeepLift(DeepLift, LayerAttribution):
 
     def _of(self, at: Literal["input", "output"]) -> Explainer:
         """The explainer of what the layer is given or returns."""
+        if not isinstance(self.layer, (nn.Module, str)):
+            raise AssertionError(f"layer must be a module of the model, or its name, got {shown(self.layer)}")
         key = self.layer, at
         if key not in self._explainers:
             self._explainers[key] = Explainer((self.model, self.layer), at=at, **self._options)
@@ -240,8 +245,8 @@ class LayerDeepLift(DeepLift, LayerAttribution):
             attribute_to_layer_input: whether the values are of what the layer is given, and not of what it returns.
             grad_kwargs: ignored: what is not used has zeros.
         """
-        delta, custom = return_convergence_delta, custom_attribution_func
-        explainer = self._of("input" if attribute_to_layer_input else "output")
+        delta, custom = asked("return_convergence_delta", return_convergence_delta), custom_attribution_func
+        explainer = self._of("input" if asked("attribute_to_layer_input", attribute_to_layer_input) else "output")
         found = self._explain(explainer, inputs, baselines, target, additional_forward_args, custom, delta)
         values = found[0] if len(found[0]) > 1 else found[0][0]
         return (values, found[1]) if delta else values
@@ -310,7 +315,7 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
                 a function from the tensor ``[rows, ...]``, a tuple where the layer has several, to the neuron ``[rows]``.
             attribute_to_neuron_input: whether the neuron is one of what the layer is given, and not of what it returns.
         """
-        at = "input" if attribute_to_neuron_input else "output"
+        at = "input" if asked("attribute_to_neuron_input", attribute_to_neuron_input) else "output"
         explainer, target = self._neuron(at, neuron_selector)
         further, custom = additional_forward_args, custom_attribution_func
         return like(inputs, self._explain(explainer, inputs, baselines, target, further, custom)[0])
@@ -324,7 +329,7 @@ class NeuronDeepLift(_DeepLift, NeuronAttribution):
                 self._by_index[at] = Explainer(self._networks[at], output=one_tensor, **self._options)
             return self._by_index[at], position(index)
         if at not in self._by_selector or self._by_selector[at][0] != selector:
-            select = selector if callable(selector) else summed(index)
+            select = OfRows(selector) if callable(selector) else Summed(index)
             self._by_selector[at] = selector, Explainer(self._networks[at], output=select, **self._options)
         return self._by_selector[at][1], only_output(ONE_NUMBER)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,9 +65,35 @@ def position(index: tuple[Any, ...]) -> Callable[[Tensor], Tensor]:
     return choose
 
 
-def summed(index: tuple[Any, ...]) -> Callable[[Any], Tensor]:
+@dataclass(frozen=True)
+class Summed:
     """From a layer's tensor to the sum ``[rows]`` of the neurons that an index with slices selects."""
-    return lambda layer: _indexed(one_tensor(layer), index).flatten(1).sum(1)
+
+    index: tuple[Any, ...]
+
+    def __call__(self, layer: Any) -> Tensor:
+        return _indexed(one_tensor(layer), self.index).flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class OfRows:
+    """From a layer's tensor, or tuple of tensors, to the number ``[rows]`` that the user's function selects of each row.
+
+    A function that gives one number for whatever it is given, such as the sum of all neurons, is called row by row.
+    """
+
+    selector: Callable[[Any], Any]
+
+    def __call__(self, layer: Any) -> Any:
+        found = self.selector(layer)
+        parts = layer if isinstance(layer, tuple) else (layer,)
+        rows = len(parts[0])
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            return found
+        if rows == 1:
+            return found.reshape(1)
+        each = [tuple(part[row : row + 1] for part in parts) for row in range(rows)]
+        return torch.stack([self.selector(one if isinstance(layer, tuple) else one[0]).reshape(()) for one in each])
 
 
 def one_tensor(layer: Any) -> Tensor:

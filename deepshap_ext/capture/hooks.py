@@ -16,8 +16,9 @@ from torch.autograd.graph import get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import ExplanationError
+from ..rules.checked import in_force
 from ..rules.lookup import TWIN
-from ..rules.registry import Options, Rule, in_force
+from ..rules.registry import Options, Rule
 from . import torch_state
 from .detach import staying_out_of_inference_mode
 from .draws import Draws, ProgramGenerators

@@ -149,10 +149,20 @@ def _of_any_size(
             raise
         # The model's own error, where there is one for the inputs too.
         hooks.run(inputs)
+        if _runs(hooks, _batch(inputs, count)):
+            raise  # what only the way back calls, such as the multipliers of a user's rule
         raise ExplanationError(
             f"the model runs on a batch of {len(inputs[0])} samples but not on one of {count} ({error}): one that is made for a single "
             f"batch size (as by torch.export without dynamic_shapes) cannot be explained"
         ) from error
+
+
+def _runs(hooks: ModelHooks, inputs: Sequence[Tensor]) -> bool:
+    try:
+        hooks.run(inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _try(

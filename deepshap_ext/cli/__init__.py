@@ -40,12 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has what it wanted; the interpreter must not write there again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (CommandError, StoreError, ExplanationError, ValueError, TypeError, OSError, ImportError) as error:
+    except Exception as error:
         if arguments.verbose:
             traceback.print_exc()
-        _say(f"error: {error}")
+        said = str(error) if isinstance(error, _OWN) else f"{type(error).__name__}: {error} (-v shows where)"
+        _say(f"error: {said}")
         return FAILED
 
 
+#: Errors whose messages say what they are about; others come from functions of the user's.
+_OWN = (CommandError, StoreError, ExplanationError, ValueError, TypeError, OSError, ImportError)
+
+
 def _say(message: str) -> None:
-    print(f"deepshap-ext: {message}", file=sys.stderr)
+    """Print a message in one line."""
+    print(f"deepshap-ext: {' '.join(message.split())}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -114,7 +115,9 @@ def _load(module: nn.Module, weights: str) -> None:
     except CommandError:
         raise
     except Exception as error:
-        raise CommandError(f"--weights: {file} holds more than weights, or is no such file: {error}") from error
+        # torch's message is about arguments of torch.load, which the command has none of.
+        why = "torch.load(weights_only=True) refuses it" if isinstance(error, pickle.UnpicklingError) else error
+        raise CommandError(f"--weights: {file} holds more than weights, or is no such file: {why}") from error
     for part in key.split(".") if key else []:
         if not isinstance(state, dict) or part not in state:
             raise CommandError(f"--weights: {file} has no {key}")

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import shown
 from ..errors import UnsupportedOperationError
 from ..ops.batching import in_front
 from .registry import Application, Context
 
-#: From the module, and the gradients at its input and at its output, to the multipliers at its input, in a tuple of one.
-Hook = Callable[[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor, ...]]
+#: From the module, and the gradients at its input and at its output, to the multipliers at its input, in a tuple of one; to None where the
+#: gradient is the multiplier, as in torch's ``register_full_backward_hook``.
+Hook = Callable[[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor, ...] | Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class _OfPairs(torch.autograd.Function):
         # A copy, so that the user's module keeps no tensors.
         module = copy.copy(module)
         module.__dict__.update(input=both.detach(), output=output.detach())
-        return hook(module, grad_input, (grad_output,))[0].chunk(2)[0]
+        found = hook(module, grad_input, (grad_output,))
+        return _multiplier(type(module).__name__, grad_input if found is None else found, both).chunk(2)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -72,3 +75,13 @@ class _OfPairs(torch.autograd.Function):
         ]
         found: Tensor = _OfPairs.apply(hook, module, *rows)  # type: ignore[no-untyped-call]
         return found.unflatten(0, (info.batch_size, -1)), 0
+
+
+def _multiplier(kind: str, returned: Any, both: Tensor) -> Tensor:
+    """The tensor of rows like ``both`` that a hook of modules of this kind returned, in a tuple or by itself."""
+    found = returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned
+    if not isinstance(found, Tensor) or found.shape != both.shape:
+        raise TypeError(
+            f"the hook of {kind} must return None, or multipliers of shape {list(both.shape)} in a tuple of one, got {shown(returned)}"
+        )
+    return found

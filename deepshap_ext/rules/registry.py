@@ -159,8 +159,3 @@ def unregister(entry: Registered) -> None:
 def registered() -> tuple[Registered, ...]:
     """All rules that the user has registered for every explainer, in the order of registration."""
     return _registered
-
-
-def in_force(options: Options) -> dict[Any, Rule]:
-    """The rule for each key at this moment: the explainer's own, or else the last registered one, or else the built-in one."""
-    return {**RULES, **{entry.key: entry.rule for entry in (*_registered, *options.own)}}

@@ -96,7 +96,7 @@ def _read(baselines: Any) -> Any:
     if isinstance(baselines, (list, tuple)):
         return [_read(part) for part in baselines]
     kept = (
-        leading(baselines) is None
+        not leading(baselines)
         or isinstance(baselines, np.ndarray)
         or hasattr(baselines, "dim")
         or hasattr(baselines, "iloc")

@@ -14,8 +14,10 @@ from ..additivity import Check, numbered_from
 from ..arguments import is_integer, shown, size_or_none
 from ..attribution import Attribution
 from ..capture.dependence import tensors_in
+from ..dial import check_passes
 from ..errors import ExplanationError
 from ..explainer import Explainer
+from ..keywords import check_is_tuple, check_names
 from ..rules.registry import registered
 from ..shap import DeepExplainer
 from .backgrounds import Background
@@ -70,11 +72,15 @@ class Job:
             raise TypeError(
                 "baselines must be given for an Explainer: only a DeepExplainer has a background of its own"
             )
+        check_is_tuple(args)
+        check_names("sample_kwargs", sample_kwargs)
+        check_passes(options.get("passes", 1))
         self.explainer = explainer
         self.keep = Keep() if keep is None else keep
         self.inputs = Source("X", X)
-        self._seed = seed
+        self._seed = int(seed)
         self.background = None if baselines is None else Background(baselines, self.inputs, seed)
+        target = target.to_numpy() if hasattr(target, "to_numpy") else target  # a column of a data frame
         self._target, self._weights, self._check, self.options = target, weights, check_additivity, options
         self._check_players(options.get("players"))
         self._target_by_row = isinstance(target, list) or bool(leading(target))
@@ -110,9 +116,9 @@ class Job:
         if self._weights is not None:
             given["weights"] = self._weights
         if self._args:
-            given["args"] = [value.read(rows) if isinstance(value, Source) else value for value in self._args]
+            given["args"] = [_rows_of(value, rows) for value in self._args]
         if self._kwargs:
-            given["sample_kwargs"] = {name: value.read(rows) for name, value in self._kwargs.items()}
+            given["sample_kwargs"] = {name: _rows_of(value, rows) for name, value in self._kwargs.items()}
         given |= self.options
         target = self._target[rows] if self._target_by_row else self._target
         if self._target_by_row and not isinstance(target, (list, Tensor)):
@@ -229,12 +235,19 @@ def _targets(target: Any) -> str:
 
 
 def _named(value: Any) -> Any:
-    """A simple value itself, else what it is called and its fingerprint."""
+    """A simple value itself, also numpy's or a tensor's; else what it is called and its fingerprint."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if isinstance(value, tuple) and all(map(is_integer, value)):
         return str(value)
     return f"{getattr(value, '__qualname__', type(value).__qualname__)} {fingerprint(value)}"
+
+
+def _rows_of(value: Any, rows: slice) -> Any:
+    """Some rows of a further argument; what has none as it is."""
+    return value.read(rows) if isinstance(value, Source) else value
 
 
 def _row_described(value: Any) -> Any:

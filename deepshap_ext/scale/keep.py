@@ -42,14 +42,14 @@ class Keep:
         if self.dtype not in (None, "float32", "float16"):
             raise ValueError(f"dtype must be None, 'float32' or 'float16', got {shown(self.dtype)}")
         flag("summary", self.summary)
-        if isinstance(self.sum_over, str):
-            object.__setattr__(self, "sum_over", (self.sum_over,))
-        if isinstance(self.axes, str):
-            object.__setattr__(self, "axes", (self.axes,))
+        object.__setattr__(self, "sum_over", _names("sum_over", self.sum_over))
+        if self.axes is not None:
+            object.__setattr__(self, "axes", _names("axes", self.axes))
 
     def check(self, options: dict[str, Any]) -> None:
         """Refuse options of an explanation that do not go with what is kept."""
         for name in ("standard_error", "multipliers"):
+            flag(name, options.get(name, False))
             if options.get(name) and self.summary:
                 raise ValueError(f"{name} must be False with summary=True, which keeps no sample's own")
             if options.get(name) and self.sum_over:
@@ -118,7 +118,9 @@ class Keep:
         axes = self.axes[number] if inputs > 1 and len(self.axes) == inputs else self.axes
         names = (axes,) if isinstance(axes, str) else tuple(axes)
         if len(names) != dims or not all(isinstance(name, str) for name in names) or len(set(names)) != dims:
-            raise ValueError(f"axes must name the {dims} dimension(s) of a sample's values, got {shown(self.axes)}")
+            raise ValueError(
+                f"axes must name the {dims} dimension(s) of a sample's values, got {shown(list(self.axes))}"
+            )
         return names
 
     def _converted(self, name: str, array: Array) -> Array:
@@ -129,6 +131,16 @@ class Keep:
         if not np.array_equal(np.isinf(found), np.isinf(array)):
             raise ValueError(f"dtype must be wide enough for {name}: {self.dtype} holds no {np.abs(array).max():.3g}")
         return found
+
+
+def _names(argument: str, value: Any) -> tuple[Any, ...]:
+    """One name, or a list of names and of lists of these, as a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    array = isinstance(value, np.ndarray) and value.ndim > 0
+    if not (array or isinstance(value, (list, tuple, set, frozenset))):
+        raise TypeError(f"{argument} must be a name or a list of names, got {shown(value)}")
+    return tuple(value)
 
 
 def bytes_a_sample(columns: Sequence[Column]) -> int:

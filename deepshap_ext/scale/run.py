@@ -14,7 +14,7 @@ import torch
 
 from .. import __version__
 from ..additivity import Check
-from ..arguments import size_or_none
+from ..arguments import flag, size_or_none
 from ..explainer import Explainer
 from ..memory import available_memory
 from .engines import Engine, run, speaks
@@ -92,6 +92,7 @@ def explain_to(
         ValueError, TypeError, ExplanationError: as :meth:`deepshap_ext.Explainer.attribute`.
     """
     zarr = import_zarr()
+    flag("progress", progress)
     job = Job(
         explainer,
         X,
@@ -122,13 +123,15 @@ def open_store(path: str | os.PathLike[str], job: Job, shard_size: int | None = 
     Raises:
         StoreError: there is a store of another job, or something else.
     """
-    size_or_none("shard_size", shard_size)
+    shard_size = size_or_none("shard_size", shard_size)
     job.keep.check(job.options)
     described = job.described()
     place = path_of(path)
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         _create(place, job, described, shard_size)
     store = Store(place)
+    if lost := next(iter(store.undescribed().values()), None):
+        raise StoreError(f"{place}: {lost}: verify({str(place)!r}, forget=True)")
     job.limit_memory(store.made["max_memory"])
     theirs = store.made["job"]
     differences = [name for name in described if described[name] != theirs.get(name)]

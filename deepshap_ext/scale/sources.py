@@ -28,6 +28,8 @@ class Source:
         self._name = name
         self._dataset = value if _is_dataset(value) else None
         if self._dataset is not None:
+            if not hasattr(self._dataset, "__len__"):
+                raise TypeError(f"{name} must be a dataset with a length and items by index, got {shown(value)}")
             item = self._dataset[0] if len(self._dataset) else ()
             # A TensorDataset of one tensor has items that are tuples of one.
             self.listed = isinstance(item, (list, tuple)) and len(item) != 1
@@ -37,7 +39,7 @@ class Source:
             self.listed = isinstance(value, (list, tuple))
             self._parts = list(value) if self.listed else [value]
             for number, part in enumerate(self._parts):
-                if len(getattr(part, "shape", ())) == 0:
+                if not leading(part):
                     label = f"{name}[{number}]" if self.listed else name
                     raise TypeError(f"{label} must have a shape [samples, ...] and slices, got {shown(part)}")
             lengths = [part.shape[0] for part in self._parts]
@@ -62,12 +64,28 @@ class Source:
         if self._dataset is not None:
             items = [self._dataset[row] for row in range(*rows.indices(self._length))]
             each = [item if isinstance(item, (list, tuple)) else (item,) for item in items]
-            parts: list[Any] = [
-                torch.stack([as_tensor(self._name, one) for one in column]) for column in zip(*each, strict=True)
-            ]
+            parts: list[Any] = [self._stacked(column) for column in zip(*each, strict=True)]
         else:
-            parts = [_rows_of(part, rows) for part in self._parts]
+            parts = [self._rows_of(part, rows) for part in self._parts]
         return parts if self.listed else parts[0]
+
+    def _rows_of(self, part: Any, rows: slice) -> Any:
+        """Some rows of an input."""
+        if hasattr(part, "iloc"):
+            return part.iloc[rows]
+        try:
+            found = part[rows]
+        except OSError as error:
+            raise ValueError(f"{self._name} must be open for reading, got {shown(part)}: {error}") from error
+        return found if isinstance(found, Tensor) else np.asarray(found)
+
+    def _stacked(self, items: Sequence[Any]) -> Tensor:
+        """Items of the dataset as rows of a tensor."""
+        tensors = [as_tensor(self._name, one) for one in items]
+        shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+        if len(shapes) > 1:
+            raise ValueError(f"{self._name} must have items of one shape, got {' and '.join(map(str, shapes))}")
+        return torch.stack(tensors)
 
     def tensors(self, rows: slice) -> list[Tensor]:
         """These rows as tensors in their own dtypes, one an input."""
@@ -88,14 +106,10 @@ def _is_dataset(value: Any) -> bool:
     return isinstance(value, torch.utils.data.Dataset)
 
 
-def _rows_of(part: Any, rows: slice) -> Any:
-    if hasattr(part, "iloc"):
-        return part.iloc[rows]
-    found = part[rows]
-    return found if isinstance(found, Tensor) else np.asarray(found)
-
-
 def leading(value: Any) -> Sequence[int] | None:
     """The shape of what has one, be it an array or not."""
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+    except Exception:
+        return None  # of a file that is closed
     return None if shape is None else tuple(shape)

@@ -51,13 +51,15 @@ def _writing(what: str, kept: Callable[[], str] = str) -> Iterator[None]:
     """Where ``what`` is written.
 
     Raises:
-        StoreError: it cannot be, for lack of room or permission: why, what to do, and what is ``kept`` of earlier work.
+        StoreError: it cannot be: why, what to do for lack of room or permission, and what is ``kept`` of earlier work.
     """
     try:
         yield
+    except FileNotFoundError:
+        raise  # another process may have made the store meanwhile
     except OSError as error:
         if error.errno not in _UNWRITABLE:
-            raise
+            raise StoreError(f"{what} cannot be written: {error.strerror}{kept()}") from error
         why, cured = _UNWRITABLE[error.errno]
         raise StoreError(f"{what} cannot be written, {why}: once {cured}, the same call continues{kept()}") from error
 
@@ -102,18 +104,18 @@ class Store:
         try:
             #: What the store says of how it was made.
             self.made: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"][KEY]
-        except (OSError, ValueError, KeyError) as error:
+            if self.made["format"] != FORMAT:
+                raise StoreError(f"{self.path} has format {self.made['format']}, where this version reads {FORMAT}")
+            self.rows: int = self.made["rows"]
+            self.shard_size: int = self.made["shard_size"]
+            #: How many samples are explained at once.
+            self.block_size: int = self.made["block_size"]
+            self.columns = [
+                Column(one["name"], tuple(one["shape"]), np.dtype(one["dtype"]), tuple(one["dims"]), one["by_shard"])
+                for one in self.made["columns"]
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self.path} is no store of attributions") from error
-        if self.made["format"] != FORMAT:
-            raise StoreError(f"{self.path} has format {self.made['format']}, where this version reads {FORMAT}")
-        self.rows: int = self.made["rows"]
-        self.shard_size: int = self.made["shard_size"]
-        #: How many samples are explained at once.
-        self.block_size: int = self.made["block_size"]
-        self.columns = [
-            Column(one["name"], tuple(one["shape"]), np.dtype(one["dtype"]), tuple(one["dims"]), one["by_shard"])
-            for one in self.made["columns"]
-        ]
 
     @property
     def shards(self) -> int:
@@ -135,7 +137,8 @@ class Store:
 
     def missing(self) -> list[int]:
         """The shards that are not done, in their order."""
-        names = {entry.name for entry in os.scandir(self.path / CHECKSUMS)}
+        folder = self.path / CHECKSUMS
+        names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
         return [shard for shard in range(self.shards) if self._marker(shard).name not in names]
 
     def write(self, shard: int, arrays: Mapping[str, Array], warnings: Sequence[str] = ()) -> None:
@@ -203,6 +206,35 @@ class Store:
                 key = ".".join(["c", *["0"] * array.ndim])
                 write_all({self.path / name / key: _encoded(array, array.dtype)})
 
+    def undescribed(self) -> dict[str, str]:
+        """The arrays without a file that says what they are, and what is wrong with it: ``values/zarr.json is missing``."""
+        found = {}
+        for name, *_ in _arrays(self.rows, self.shard_size, self.columns):
+            path = self.path / name / "zarr.json"
+            try:
+                json.loads(path.read_text())
+            except (OSError, ValueError):
+                found[name] = f"{path.relative_to(self.path)} is {'corrupt' if path.exists() else 'missing'}"
+        return found
+
+    def describe(self) -> None:
+        """Write anew what says what an array is, where it is missing or corrupt.
+
+        Raises:
+            StoreError: it cannot be written, as on a full disk.
+        """
+        lost = self.undescribed()
+        if not lost:
+            return
+        zarr = import_zarr()
+        with _writing(str(self.path)):
+            for name in lost:
+                (self.path / name / "zarr.json").unlink(missing_ok=True)
+            group = zarr.open_group(self.path, mode="r+")
+            for name, shape, chunks, dtype, dims in _arrays(self.rows, self.shard_size, self.columns):
+                if name in lost:
+                    _create(zarr, group, name, shape, chunks, dtype, dims)
+
     def forget(self, shard: int) -> None:
         """Have a shard count as missing."""
         with _writing(str(self.path)):
@@ -265,6 +297,8 @@ def create(
         StoreError: it cannot be written there, as on a full disk.
     """
     final = Path(path)
+    if final.name in ("", ".."):
+        raise ValueError(f"store must be a path that ends in a name, got {str(path)!r}")
     root = final.with_name(f"{final.name}.{uuid.uuid4().hex}{PARTIAL}")
     described = [one.described() for one in columns]
     sizes = {"rows": rows, "shard_size": shard_size, "block_size": block_size}
@@ -274,10 +308,10 @@ def create(
             final.parent.mkdir(parents=True, exist_ok=True)
             _lay_out(root, rows, shard_size, columns, attributes)
             publish(root, final)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         # Another process may have made the store meanwhile, finished it and cleaned up.
         if not final.exists():
-            raise
+            raise StoreError(f"{final} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return Store(final)
@@ -287,15 +321,21 @@ def _lay_out(root: Path, rows: int, shard_size: int, columns: Sequence[Column], 
     """A group at ``root`` with the arrays of a store, of which nothing is written yet."""
     zarr = import_zarr()
     group = zarr.create_group(root, attributes=attributes)
+    for one in _arrays(rows, shard_size, columns):
+        _create(zarr, group, *one)
+
+
+def _arrays(
+    rows: int, shard_size: int, columns: Sequence[Column]
+) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...], np.dtype[Any], list[str]]]:
+    """Name, shape, shape of a chunk, dtype and names of dimensions of the arrays of a store."""
     shards = -(-rows // shard_size)
     for one in columns:
         if one.by_shard:
-            _create(zarr, group, one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims])
+            yield one.name, (shards, *one.shape), (1, *one.shape), one.dtype, ["shard", *one.dims]
         else:
-            shape, chunks = (rows, *one.shape), (shard_size, *one.shape)
-            _create(zarr, group, one.name, shape, chunks, one.dtype, ["sample", *one.dims])
-    shape, chunks = (shards, len(columns)), (1, len(columns))
-    _create(zarr, group, CHECKSUMS, shape, chunks, np.dtype(np.uint32), ["shard", "array"])
+            yield one.name, (rows, *one.shape), (shard_size, *one.shape), one.dtype, ["sample", *one.dims]
+    yield CHECKSUMS, (shards, len(columns)), (1, len(columns)), np.dtype(np.uint32), ["shard", "array"]
 
 
 def _create(

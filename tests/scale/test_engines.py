@@ -153,3 +153,4 @@ def test_engines_that_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             explain_to(tmp_path / "store", explainer, inputs(), 0, baselines=inputs()[:2], **options)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -341,6 +342,61 @@ def test_without_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ImportError, match=re.escape("a store needs zarr 3: pip install 'deepshap_ext[scale]'")):
         explain_to(tmp_path / "store", Explainer(network()), X, 0, baselines=BASELINES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"args": None}, "args must be a tuple of the model's arguments behind its inputs, got None"),
+        ({"args": "ab"}, "args must be a tuple of the model's arguments behind its inputs, got 'ab'"),
+        ({"sample_kwargs": [1]}, r"sample_kwargs must be a dict of the model's keyword arguments by name, got \[1\]"),
+        (
+            {"sample_kwargs": {"mask": [1]}},
+            r"sample_kwargs\['mask'\] must be a tensor or a numpy array, got \[1\]: pass",
+        ),
+        ({"baselines": np.float64(0)}, "baselines must be a torch tensor or a numpy array, got float64"),
+        ({"passes": "8"}, "passes must be a positive integer, got '8'"),
+        ({"standard_error": "yes"}, "standard_error must be True or False, got 'yes'"),
+        ({"axes": 3}, "axes must be a name or a list of names, got 3"),
+        ({"sum_over": None}, "sum_over must be a name or a list of names, got None"),
+        ({"progress": "bar"}, "progress must be True or False, got 'bar'"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        explain_to(tmp_path / "store", Explainer(network()), **{"X": X, "target": 0, "baselines": BASELINES, **wrong})
+    assert not list(tmp_path.iterdir())
+
+
+def test_numpys_integers_are_integers(tmp_path: Path) -> None:
+    numbers = {"target": np.int64(1), "shard_size": np.int64(9), "seed": np.int64(3), "passes": np.int64(2)}
+    explain_to(tmp_path / "store", Explainer(network()), X, baselines=BASELINES, **numbers)
+    assert Store(tmp_path / "store").shard_size == 9
+    explain_to(tmp_path / "store", Explainer(network()), X, 1, baselines=BASELINES, shard_size=9, seed=3, passes=2)
+
+
+@pytest.mark.parametrize("lost", ["values", "values/zarr.json", "checksums", "output/zarr.json"])
+def test_an_array_that_lost_its_description_gets_it_back(tmp_path: Path, lost: str) -> None:
+    store, given = tmp_path / "store", {"X": X, "target": 1, "baselines": BASELINES, "shard_size": 9}
+    whole = explain_to(store, Explainer(network()), **given)["values"][:]
+    if (store / lost).is_dir():
+        shutil.rmtree(store / lost)
+    else:
+        (store / lost).write_text("{")
+    name = f"{lost.partition('/')[0]}/zarr.json"
+    with pytest.raises(StoreError, match=rf"{name} is (missing|corrupt): verify\(.*, forget=True\)"):
+        explain_to(store, Explainer(network()), **given)
+    assert verify(store)[0] in (f"{name} is missing", f"{name} is corrupt")
+    verify(store, forget=True)
+    assert verify(store) == []
+    np.testing.assert_array_equal(explain_to(store, Explainer(network()), **given)["values"][:], whole)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"attributes": {"deepshap_ext": {"format": 1}}}'])
+def test_a_group_that_says_too_little_is_no_store(tmp_path: Path, text: str) -> None:
+    (tmp_path / "zarr.json").write_text(text)
+    with pytest.raises(StoreError, match="is no store of attributions"):
+        Store(tmp_path)
 
 
 def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:

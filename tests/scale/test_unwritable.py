@@ -41,6 +41,28 @@ def test_a_store_that_cannot_be_made(
     assert not store.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("file/store", "cannot be written: (File exists|Not a directory)"),
+        ("link", "cannot be written: Not a directory"),
+    ],
+)
+def test_a_path_on_which_no_folder_can_be_made(name: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(StoreError, match=f"{name} {why}"):
+        explain_to(tmp_path / name, Explainer(nn.Linear(3, 1)), np.ones((4, 3)), 0, baselines=np.zeros((1, 3)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_folder_without_a_name_is_no_place_for_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"store must be a path that ends in a name, got '\.'"):
+        explain_to(".", Explainer(nn.Linear(3, 1)), np.ones((4, 3)), 0, baselines=np.zeros((1, 3)))
+    assert not list(tmp_path.iterdir())
+
+
 #: Prints what is wrong under three limits of files' sizes: the second is one that a store's descriptions keep, and its values do not.
 UNDER_LIMITS = """
 import resource

@@ -54,6 +54,10 @@ def run_ranks(opened: Open, progress: bool) -> Store:
     Raises:
         ValueError: there are no ranks.
     """
+    if not started_as_rank():
+        raise ValueError(
+            "engine 'ranks' must be in processes that torchrun, srun or a SLURM array has started, got a process alone"
+        )
     store, job = opened()
     rank, queue = _rank_and_queue(store)
     name = f"rank {rank} on {socket.gethostname()}"
@@ -127,10 +131,7 @@ def _rank_and_queue(store: Store) -> tuple[int, Queue]:
         shared, rank, _ = next(rendezvous("env://"))
         return rank, PrefixStore(f"deepshap_ext/{attempt}/{call}", shared)
     slurm = _slurm_job()
-    if slurm is None:
-        raise ValueError(
-            "engine 'ranks' must be in processes that torchrun, srun or a SLURM array has started, got a process alone"
-        )
+    assert slurm is not None  # run_ranks has looked
     job, rank, number = slurm
     file = store.path.with_name(f"{store.path.name}.{job}.queue")
     return rank, PrefixStore(str(call), FileStore(str(file), number))
