@@ -4,16 +4,17 @@
     python benchmarks/inductor.py [NETWORK ...] [--kernels]
 
 The explanation runs on the emulated device of tests/emulation, and Inductor writes its code as for an H100. That code is run, but for
-Triton's kernels: of each the tensors are counted that it is given. (Values are then wrong, and nothing looks at them.) Bytes are ``a + b
-inputs + c rows of baselines + d pairs``; four small jobs give the numbers, and these the bytes of the benchmark's job on a GPU. Prints
-launches, MiB a pair, by what moves them, GiB of the job, and the seconds that these take at 85 % of an H100's 3.35 TB/s (NVIDIA's data
-sheet of the SXM5 module): what the job takes at least, unless what it computes takes longer.
+Triton's kernels: of each the tensors are counted that it is given. (Values are then wrong, and nothing looks at them; layouts are those
+that the code asserts.) Bytes are ``a + b inputs + c rows of baselines + d pairs``; four small jobs give the numbers, and these the bytes
+of the benchmark's job on a GPU. Prints launches, MiB a pair, by what moves them, GiB of the job, and the seconds that these take at 85 %
+of an H100's 3.35 TB/s (NVIDIA's data sheet of the SXM5 module): what the job takes at least, unless what it computes takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -112,21 +113,30 @@ def generated(path: Path, launched: Job) -> ModuleType:
         return values[-1]
 
     class Kernels:
-        def triton(self, name: str, *_: Any, **__: Any) -> Any:
-            return SimpleNamespace(run=lambda *given, **__: note(name, *given))
+        def triton(self, name: str, body: str, *_: Any, **__: Any) -> Any:
+            parameters = re.findall(r"\w+", body[body.index(f"def {name}(") + len(f"def {name}(") :].split(")")[0])
+
+            def run(*given: Any, **_: Any) -> None:
+                both = [one for name, one in zip(parameters, given, strict=False) if name.startswith("in_out")]
+                note(name, *given, both)
+
+            return SimpleNamespace(run=run)
 
         def wait(self, scope: Any) -> None:
             pass
+
+    def convolution(x: Tensor, weight: Tensor, **more: Any) -> Tensor:
+        order = ("bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups")
+        found = torch.ops.aten.convolution(x, weight, *(more[one] for one in order))
+        laid_out: Tensor = note("convolution", x, weight, found.contiguous(memory_format=layout_of_cudnn(x, weight)))
+        return laid_out
 
     class Libraries:
         """Of matrix products and convolutions, by name."""
 
         def __getattr__(self, name: str) -> Callable[..., Any]:
             if name == "convolution":
-                order = ("bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups")
-                return lambda x, w, **more: note(
-                    name, x, w, torch.ops.aten.convolution(x, w, *(more[one] for one in order))
-                )
+                return convolution
             return lambda *given, out, **_: note(name, *given, out)
 
     class Ours:
@@ -141,8 +151,6 @@ def generated(path: Path, launched: Job) -> ModuleType:
             size, stride, one.storage_offset() + offset
         ),
         "get_raw_stream": lambda device: 0,
-        "assert_size_stride": lambda *_: None,
-        "assert_alignment": lambda *_: None,
     }
     code = path.read_text()
     replaced = {
@@ -198,7 +206,7 @@ def pretend_h100() -> None:
     cuda.get_rng_state, cuda.set_rng_state = lambda *_: torch.zeros(16, dtype=torch.uint8), lambda *_: None
     core: Any = torch._C
     core._cuda_getCurrentRawStream = lambda device: 0
-    core._conv_determine_backend_memory_format = layout_of_cudnn
+    core._conv_determine_backend_memory_format = lambda x, weight, _: layout_of_cudnn(x, weight)
     driver.set_active(
         SimpleNamespace(
             get_current_target=lambda: GPUTarget("cuda", 90, 32),
@@ -218,7 +226,7 @@ def pretend_h100() -> None:
     tracing.MOST_BYTES = 0
 
 
-def layout_of_cudnn(x: Tensor, weight: Tensor, backend: Any) -> torch.memory_format:
+def layout_of_cudnn(x: Tensor, weight: Tensor) -> torch.memory_format:
     """As torch decides it for cuDNN."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
     if last and (x.is_contiguous(memory_format=last) or weight.is_contiguous(memory_format=last)):
