@@ -70,7 +70,7 @@ wheel: $(INSTALLED)
 # Three quarters of an hour on two idle cores.
 bench: $(BUILT)
 	$(BIN)/python benchmarks/peers_bugs.py
-	for question in startup kernels scaling floor peers replay; do \
+	for question in startup kernels scaling floor peers replay calls; do \
 		$(BIN)/python benchmarks/$$question.py --results benchmarks/results/cpu; done
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/readme.py

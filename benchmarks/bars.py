@@ -45,8 +45,15 @@ JOBS = {
 }
 #: The largest time that is allowed, as a multiple of the pairs' floor.
 RECURRENT = {"lstm": 1.0, "gru": 1.0, "rnn": 1.0, "lstm-bidirectional": 1.0, "gru-2": 1.0}
-#: The least ratio of eager to replayed time. "small": the MLP with 10 inputs and 20 baselines.
-REPLAY = {"small": 5.0, "digits": 1.0, "bert": 1.0, "bpnet": 1.0, "resnet18": 1.0}
+#: The least ratio of eager to replayed time.
+REPLAY = {"digits": 1.0, "bert": 1.0, "bpnet": 1.0, "resnet18": 1.0}
+#: Of small calls the seconds that they may take, and the least ratio of the eager call's time to theirs.
+SMALL_CALLS = {
+    "1 x 1, eager": (2e-3, None),
+    "1 x 1, replayed": (0.5e-3, None),
+    "10 x 20, replayed": (None, 5.0),
+    "an explainer of a new model": (8e-3, None),
+}
 
 
 def main() -> None:
@@ -60,7 +67,7 @@ def main() -> None:
     judged += (
         [*kernels(measured.get("kernels", [])), *jobs(measured.get("peers", []))]
         if on_gpu
-        else replay(measured.get("replay", []))
+        else [*replay(measured.get("replay", [])), *small_calls(measured.get("calls", []))]
     )
     lines = [
         [what, bar, number(found) or "unjudged", "" if found is None else "yes" if met else "NO"]
@@ -119,6 +126,18 @@ def replay(measured: Sequence[Record]) -> Iterator[Judged]:
     for name, bar in REPLAY.items():
         found = over(rows[name][0], rows[name][1]) if name in rows else None
         yield f"{name}, eager over replayed", f"at least {bar}", found, found is not None and found >= bar
+
+
+def small_calls(measured: Sequence[Record]) -> Iterator[Judged]:
+    by_name = {one["name"]: one for one in measured}
+    for name, (most, least) in SMALL_CALLS.items():
+        one = by_name.get(name)
+        if most is not None:
+            found = one and 1e3 * one["fastest"]
+            yield f"{name}, milliseconds", f"at most {1e3 * most:g}", found, found is not None and found <= 1e3 * most
+        if least is not None:
+            found = one and one["eager over it"]
+            yield f"{name}, eager over it", f"at least {least:g}", found, found is not None and found >= least
 
 
 if __name__ == "__main__":

@@ -37,23 +37,26 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cpu")
     print(f"{machine(device)}\n\n| | ms | eager / it |\n|---|---|---|")
-    found: dict[str, float] = {}
+    found: list[dict[str, Any]] = []
+
+    def note(name: str, fastest: float, eager: float | None = None) -> None:
+        ratio = None if eager is None else eager / fastest
+        print(f"| {name} | {fastest * 1e3:.3f} | {'' if ratio is None else f'{ratio:.2f}'} |")
+        found.append({"name": name, "fastest": fastest, "eager over it": ratio})
+
     for inputs, baselines in ((1, 1), (10, 20)):
         times = fastest(calls(mlp(), torch.randn(inputs, 10), torch.randn(baselines, 10)), arguments.calls)
-        for name, seconds in times.items():
-            title = f"{inputs} x {baselines}, {name}"
-            print(f"| {title} | {seconds * 1e3:.3f} | {times['eager'] / seconds:.2f} |")
-            found[title] = seconds
+        for name, best in times.items():
+            note(f"{inputs} x {baselines}, {name}", best, times["eager"])
     known, background = mlp(), torch.randn(20, 10)
     making = {
         "an explainer of a new model": new_explainer,
         "an explainer of a known model": partial(DeepExplainer, known, background),
     }
-    for name, seconds in fastest(making, arguments.calls // IN_A_ROW).items():
-        print(f"| {name} | {seconds * 1e3:.3f} | |")
-        found[name] = seconds
+    for name, best in fastest(making, arguments.calls // IN_A_ROW).items():
+        note(name, best)
     if arguments.results:
-        save(arguments.results / "calls.json", device, found)
+        save(arguments.results, "calls", device, found)
 
 
 def mlp() -> nn.Module:

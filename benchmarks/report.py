@@ -235,6 +235,11 @@ def replay(measured: Sequence[Record], picture: Picture) -> str:
     return markdown(head, lines)
 
 
+def calls(measured: Sequence[Record], picture: Picture) -> str:
+    rows = [[one["name"], seconds(one["fastest"]), number(one["eager over it"])] for one in measured]
+    return markdown(["", "fastest", "eager / it"], rows)
+
+
 def precision(measured: Sequence[Record], picture: Picture) -> str:
     head = ["", "precision", "distance to float64", "additivity error"]
     rows = [[one["name"], one["precision"], f"{one['distance']:.0e}", f"{one['error']:.0e}"] for one in measured]
@@ -248,6 +253,7 @@ QUESTIONS: dict[str, tuple[str, Callable[[Sequence[Record], Picture], str]]] = {
     "scaling": ("Scaling", scaling),
     "startup": ("Start-up", startup),
     "replay": ("Replay", replay),
+    "calls": ("Small calls", calls),
     "precision": ("Precision", precision),
 }
 
