@@ -83,7 +83,8 @@ def _repeated(rows: Tensor) -> int | None:
     """How often each row stands in ``rows`` ``[V]`` if these are 0, 1, 2, ..., each as often as the others; else None."""
     number = int(rows.max()) + 1
     times = len(rows) // number
-    return times if torch.equal(rows.cpu(), torch.arange(number).repeat_interleave(times)) else None
+    in_order = torch.arange(number, device=rows.device).repeat_interleave(times)
+    return times if torch.equal(rows, in_order) else None
 
 
 def _factors_behind_products(graph: Graph) -> None:
