@@ -224,8 +224,7 @@ def rescaled(
     kernel need not read.
     """
     inner = x.numel() // (outer * batch)
-    baselines = r.reshape(outer, -1, inner)
-    each = baselines.unflatten(1, (1 if pairing == "grid" else batch, -1)).movedim(2, 0)
+    each = r.reshape(outer, 1 if pairing == "grid" else batch, -1, inner).movedim(2, 0)
     if pairing == "aligned":
         theirs = each
     elif isinstance(rows, int):

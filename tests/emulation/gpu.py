@@ -77,7 +77,7 @@ compile_with = torch.compile
 def by_operations(graph: Any, *, options: Any = None, **settings: Any) -> Any:
     """In place of ``torch.compile``: Inductor, whose ``options`` these are, would make kernels for a real GPU; this backend runs the same
     graphs by torch's operations."""
-    return compile_with(graph, backend="aot_eager", **settings)
+    return compile_with(graph, **{"backend": "aot_eager", **settings})
 
 
 torch.compile = by_operations  # type: ignore[assignment]
