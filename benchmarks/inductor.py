@@ -60,12 +60,12 @@ def main() -> None:
     print("| | launches | MiB a pair | of these | GiB of the job | seconds |\n|---|---|---|---|---|---|")
     for name in arguments.networks:
         jobs = [counted(name, inputs, baselines) for inputs, baselines in COUNTED]
-        one_sided = networks.NETWORKS[name].sequences
-        terms = [terms_of(inputs, baselines, one_sided) for inputs, baselines in COUNTED]
-        shares = {what: per_pair([by_kind(job)[what] for job in jobs], terms) for what in by_kind(jobs[-1])}
+        own = networks.NETWORKS[name].sequences
+        terms = [terms_of(inputs, baselines, own) for inputs, baselines in COUNTED]
+        shares = {what: fitted([by_kind(job)[what] for job in jobs], terms)[-1] for what in by_kind(jobs[-1])}
         full = networks.NETWORKS[name].full
-        of_all = np.linalg.lstsq(np.array(terms), [sum(by_kind(job).values()) for job in jobs], rcond=None)[0]
-        total = float(of_all @ terms_of(full.inputs, full.baselines, one_sided))
+        of_all = fitted([sum(by_kind(job).values()) for job in jobs], terms)
+        total = float(of_all @ terms_of(full.inputs, full.baselines, own))
         text = ", ".join(f"{what} {size / 2**20:.1f}" for what, size in sorted(shares.items(), key=lambda one: -one[1]))
         print(
             f"| {name}, {full.inputs} x {full.baselines} | {len(jobs[-1])} | {sum(shares.values()) / 2**20:.1f} | {text} "
@@ -78,13 +78,14 @@ def main() -> None:
                 print(f"    {sum(map(size_of, tensors)) / 2**20:8.2f} MiB  {kernel[:60]:60} {shown}")
 
 
-def terms_of(inputs: int, baselines: int, one_sided: bool) -> list[float]:
+def terms_of(inputs: int, baselines: int, own: bool) -> list[float]:
     """1, inputs, rows of baselines, pairs; where each input has its own baselines, rows and pairs are as many."""
-    return [1, inputs, 0 if one_sided else baselines, inputs * baselines]
+    return [1, inputs, 0 if own else baselines, inputs * baselines]
 
 
-def per_pair(sizes: list[float], terms: list[list[float]]) -> float:
-    return float(np.linalg.lstsq(np.array(terms), sizes, rcond=None)[0][-1])
+def fitted(sizes: list[int], terms: list[list[float]]) -> Any:
+    """The factors of the terms; the last one is the bytes a pair."""
+    return np.linalg.lstsq(np.array(terms), sizes, rcond=None)[0]
 
 
 Job = list[tuple[str, list[Tensor]]]
